@@ -1,0 +1,126 @@
+"""Files that are whole or absent, their digests, and locks.
+
+A file is written beside its place, flushed to the disk, and renamed: a killed process or a full disk leaves the old file
+or none. Each artifact `X` has a side-car `X.sha256` in the format of the sha256sum program, small enough for a workflow
+engine to compare by content, and checkable by hand: `sha256sum -c X.sha256`.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from astolfo.errors import InputError, PlacementError, StateError
+
+_BLOCK = 1 << 22
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value: keys sorted, no spaces, shortest floats, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def json_digest(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def written(path: Path | str) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; flushes and renames it when the block ends, removes it when it fails.
+
+    Raises PlacementError when the disk is full, with what is free and what to do; the old file stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            free = shutil.disk_usage(path.parent).free / 2**30
+            raise PlacementError(
+                f"The disk is full: {path} could not be written ({free:.2f} GiB free in {path.parent}). "
+                "Nothing was lost; free some space and run the same command again."
+            ) from error
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes `text` (UTF-8) to `path`, whole or not at all."""
+    with written(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes `value` as indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path | str) -> str:
+    """sha256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sidecar(path: Path | str) -> Path:
+    """Where the digest of `path` is kept."""
+    path = Path(path)
+    return path.with_name(path.name + ".sha256")
+
+
+def write_sidecar(path: Path | str, digest: str | None = None) -> str:
+    """Records the digest of `path` beside it and returns it; hashes the file unless `digest` is given."""
+    digest = digest or sha256_of(path)
+    write_text(sidecar(path), f"{digest}  {Path(path).name}\n")
+    return digest
+
+
+def read_sidecar(path: Path | str) -> str:
+    """The recorded digest of `path`. Raises InputError when there is none or it is not in sha256sum's format."""
+    record = sidecar(path)
+    try:
+        digest = record.read_text().split()[0]
+    except (FileNotFoundError, IndexError):
+        raise InputError(f"{path} has no digest beside it: expected {record}, as the sha256sum program writes.") from None
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise InputError(f"{record} does not hold a sha256: found {digest[:80]!r}.")
+    return digest
+
+
+@contextlib.contextmanager
+def exclusive(path: Path | str, what: str) -> Iterator[None]:
+    """Holds an exclusive lock on `path` for the block; the system releases it when the process dies, however it dies.
+
+    Raises StateError at once when another process holds it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(f"{what} is in use by another process (lock: {path}). Wait for it, or stop it.") from None
+        yield
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
