@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from astolfo.errors import InputError, PlacementError, StateError
 
 _BLOCK = 1 << 22
+_PATIENCE = 5.0  # seconds
 
 
 def canonical_json(value: Any) -> str:
@@ -106,15 +108,21 @@ def read_sidecar(path: Path | str) -> str:
 def exclusive(path: Path | str, what: str) -> Iterator[None]:
     """Holds an exclusive lock on `path` for the block; the system releases it when the process dies, however it dies.
 
-    Raises StateError at once when another process holds it.
+    Raises StateError when another process holds it for more than a few seconds (those of a job whose parent was killed
+    need that long to notice).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(f"{what} is in use by another process (lock: {path}). Wait for it, or stop it.") from None
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StateError(f"{what} is in use by another process (lock: {path}). Wait for it, or stop it.") from None
+                time.sleep(0.1)
         yield
 
 

@@ -1,0 +1,50 @@
+# astolfo: `make results/25112201.safetensors` builds, `make test` tests. `make help` lists the rest.
+#
+# Everything runs in .venv, made from the hashed locks in envs/ with this machine's Python and pip; nothing outside this
+# folder is touched. Any target below results/, evaluations/, bases/, states/ ... is handed to Snakemake.
+
+PYTHON ?= python3
+SCALE ?= miniature
+DIR ?= .
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+SNAKEMAKE = envs/snakemake --snakefile $(ROOT)Snakefile --directory $(DIR) --config scale=$(SCALE)
+
+.PHONY: help env test test-all lint lock clean FORCE
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make results/25112201.safetensors     build a run (miniature scale; SCALE=full DIR=/big/disk for the real thing)'
+	@echo 'make evaluations/25112201/index.html  its pictures and numbers'
+	@echo 'make test                             the test suite; make test-all: the longer proofs as well'
+	@echo 'make env                              the environment alone, in .venv'
+	@echo 'make lint                             formats and lint; make lock: refresh the locks'
+
+env: $(READY)
+
+$(READY): envs/lock.txt envs/build.txt envs/install
+	@envs/install $(PYTHON) $(VENV)
+
+results/% evaluations/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
+	@$(SNAKEMAKE) $@
+
+report.zip: FORCE $(READY)
+	@$(SNAKEMAKE) --report $@
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: $(READY)
+	@$(BIN)/python tests/stages.py
+
+lint: $(READY)
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/snakefmt --check Snakefile workflow
+	@$(BIN)/python -m pytest tests/workflow/test_lint.py
+
+lock:
+	@envs/relock $(PYTHON)
+
+FORCE:

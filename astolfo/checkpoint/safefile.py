@@ -1,0 +1,309 @@
+"""safetensors files, read and written byte by byte.
+
+`open_file` checks the whole header before anything else looks at the file: what passes has no overlap, no hole, no
+claim beyond its end. Tensors are views of a private memory map; nothing is read until it is touched.
+
+`write_file` is deterministic: the same tensors and metadata give the same bytes. Data and header keys are ordered by
+element size (largest first, so that every tensor is aligned), then by name; metadata keys are sorted; the header is padded
+with spaces to a multiple of 8. This is also the order of the safetensors library. The file is whole or absent, and its
+sha256 side-car is written with it.
+"""
+
+import hashlib
+import json
+import math
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from astolfo.errors import CheckpointError
+from astolfo.files import sha256_of, sidecar, write_sidecar, written
+
+SIZES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
+    **dict.fromkeys(("I32", "U32", "F32"), 4),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 8),
+}
+"""Bytes per element of each dtype, by its name in the file."""
+
+_NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "I32": "<i4", "U32": "<u4",
+          "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8", "C64": "<c8"}  # fmt: skip
+_NAMES = {np.dtype(code): name for name, code in _NUMPY.items()}
+_TORCH = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "F16": "float16",
+          "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "I64": "int64", "U64": "uint64",
+          "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
+_LARGEST_HEADER = 100_000_000  # the safetensors library's own limit
+_WRITE_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: dtype by its name in the file, shape, and its bytes as absolute offsets [start, end)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A tensor to write whose bytes are made when their turn comes: `make()` returns a buffer of the right length."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    make: Callable[[], Any]
+
+
+class SafeFile:
+    """An open safetensors file with a checked header. Made by `open_file`; also a context manager."""
+
+    def __init__(self, path: Path, entries: dict[str, Entry], metadata: dict[str, str], buffer: mmap.mmap):
+        self.path, self.metadata, self.entries, self._map = path, metadata, entries, buffer
+
+    def __enter__(self) -> "SafeFile":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.entries
+
+    def close(self) -> None:
+        """Releases the map, unless a view of it is still alive; then the last view releases it."""
+        try:
+            self._map.close()
+        except BufferError:
+            pass
+
+    def keys(self) -> list[str]:
+        """Names of the tensors, in the order of their data."""
+        return list(self.entries)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of one tensor."""
+        return self._entry(key).shape
+
+    def dtype(self, key: str) -> str:
+        """Dtype of one tensor by its name in the file: "F16", "BF16", "F32", "I64" ..."""
+        return self._entry(key).dtype
+
+    def raw(self, key: str) -> memoryview:
+        """The bytes of one tensor, without copying."""
+        entry = self._entry(key)
+        return memoryview(self._map)[entry.start : entry.end]
+
+    def array(self, key: str) -> np.ndarray:
+        """One tensor as numpy array, without copying; BF16 and F8 come as unsigned integers of their bits.
+
+        The map is private: writing to the array never changes the file.
+        """
+        entry = self._entry(key)
+        code = _NUMPY.get(entry.dtype, f"<u{SIZES[entry.dtype]}")
+        count = math.prod(entry.shape)
+        return np.frombuffer(self._map, code, count, entry.start).reshape(entry.shape)
+
+    def tensor(self, key: str) -> Any:
+        """One tensor as torch tensor on the CPU, without copying (a misaligned or empty one is copied)."""
+        import torch
+
+        entry = self._entry(key)
+        dtype = getattr(torch, _TORCH[entry.dtype])
+        if entry.start == entry.end:
+            return torch.empty(entry.shape, dtype=dtype)
+        if entry.start % SIZES[entry.dtype]:
+            return torch.frombuffer(bytearray(self.raw(key)), dtype=dtype).reshape(entry.shape)
+        return torch.frombuffer(self._map, dtype=dtype, count=math.prod(entry.shape), offset=entry.start).reshape(entry.shape)
+
+    def _entry(self, key: str) -> Entry:
+        if key not in self.entries:
+            raise CheckpointError(f"{self.path} has no tensor {key!r}; `astolfo inspect` lists what it has.")
+        return self.entries[key]
+
+
+def open_file(path: Path | str) -> SafeFile:
+    """Opens a safetensors file and checks its whole header.
+
+    Raises CheckpointError for a missing or truncated file, a pickle, a header that is not JSON, has duplicate keys, unknown
+    dtypes, overlapping or missing bytes, or claims more than the file holds.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            entries, metadata = _read_header(path, file, size)
+            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError:
+        raise CheckpointError(f"Expected a safetensors file at {path}, found none. Check the path or build it first.") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"Expected a safetensors file at {path}, found a folder.") from None
+    return SafeFile(path, entries, metadata, buffer)
+
+
+def _read_header(path: Path, file: Any, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
+    start = file.read(16)
+    if start[:4] == b"PK\x03\x04" or (len(start) > 1 and start[0] == 0x80 and start[1] <= 5 and start[8:9] != b"{"):
+        raise CheckpointError(
+            f"{path} is a pickle (.ckpt, .pt): opening one runs whatever code it holds, so astolfo never does. "
+            "Use the model's .safetensors release, or convert it in a place you can throw away."
+        )
+    if len(start) < 8:
+        raise _damaged(path, "at least 8 bytes", f"{size}: it is empty or was cut off")
+    length = int.from_bytes(start[:8], "little")
+    if length > _LARGEST_HEADER and start[8:9] != b"{":
+        raise _damaged(path, "the length of a header in its first 8 bytes", f"{length:,}: this is no safetensors file")
+    if length > min(size - 8, _LARGEST_HEADER):
+        raise _damaged(path, f"a header within the file's {size:,} bytes", f"one that claims {length:,} bytes")
+    file.seek(8)
+    header = _parse(path, file.read(length))
+    return _check(path, header, 8 + length, size)
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise _damaged(path, "each key once", f"{twice[:200]!r} twice")
+        return result
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "a header in JSON", f"{str(error)[:200]}") from None
+    if not isinstance(header, dict):
+        raise _damaged(path, "a JSON object as header", f"a {type(header).__name__}")
+    return header
+
+
+def _check(path: Path, header: dict[str, Any], data: int, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(path, "metadata that maps text to text", f"{str(metadata)[:200]!r}")
+    entries = {key: _entry_of(path, key, value, data) for key, value in header.items()}
+    entries = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end, item[0])))
+    position, before = data, "the header"
+    for key, entry in entries.items():
+        if entry.start != position:
+            what = "overlaps" if entry.start < position else f"leaves {entry.start - position:,} unused bytes after"
+            raise _damaged(path, "tensors side by side", f"{key!r} {what} {before}")
+        position, before = entry.end, repr(key)
+    if position > size:
+        raise _damaged(path, f"{position:,} bytes by its header", f"{size:,}: the file was cut off")
+    if position < size:
+        raise _damaged(path, f"{position:,} bytes by its header", f"{size:,}: something follows the last tensor")
+    return entries, metadata
+
+
+def _entry_of(path: Path, key: str, value: Any, data: int) -> Entry:
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise _damaged(path, f"dtype, shape and data_offsets for {key!r}", f"{str(value)[:200]}")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        raise _damaged(path, f"one of {', '.join(SIZES)} as dtype of {key!r}", f"{str(dtype)[:80]!r}")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _damaged(path, f"a shape and two rising offsets for {key!r}", f"{str(shape)[:80]} and {str(offsets)[:80]}")
+    if offsets[1] - offsets[0] != math.prod(shape) * SIZES[dtype]:
+        raise _damaged(path, f"{math.prod(shape) * SIZES[dtype]:,} bytes for {key!r} ({dtype}, {shape})",
+                       f"{offsets[1] - offsets[0]:,}")  # fmt: skip
+    return Entry(dtype, tuple(shape), data + offsets[0], data + offsets[1])
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 64 and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _damaged(path: Path, expected: str, found: str) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read: expected {expected}, found {found}. Get the file again, or rebuild it.")
+
+
+def plan(specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, Entry]]:
+    """Header bytes (length prefix and padding included) and the place of each tensor, in the order of the data.
+
+    `specs` gives dtype and shape by name. The result depends on nothing else, not even on the mapping's order.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    places, position = {}, 0
+    for key in sorted(specs, key=lambda key: (-SIZES[specs[key][0]], key)):
+        dtype, shape = specs[key]
+        end = position + math.prod(shape) * SIZES[dtype]
+        header[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        places[key] = Entry(dtype, tuple(shape), position, end)
+        position = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    base = 8 + len(text)
+    moved = {key: Entry(e.dtype, e.shape, base + e.start, base + e.end) for key, e in places.items()}
+    return len(text).to_bytes(8, "little") + text, moved
+
+
+def write_file(
+    path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None, hash_key: str | None = None
+) -> str:
+    """Writes tensors (numpy arrays, torch tensors, `Pending`) and metadata, whole or not at all; returns the file's sha256.
+
+    The side-car is written too. `hash_key` names a metadata key that receives "0x" and the sha256 of the data section, as
+    ModelSpec defines it. Peak memory is that of the largest tensor. Raises ValueError for a dtype without a name in the format.
+    """
+    pending = {key: value if isinstance(value, Pending) else _pending(key, value) for key, value in tensors.items()}
+    specs = {key: (value.dtype, value.shape) for key, value in pending.items()}
+    about = dict(metadata or {}) | ({hash_key: "0x" + "0" * 64} if hash_key else {})
+    header, places = plan(specs, about)
+    digest = hashlib.sha256(b"" if hash_key else header)
+    with written(path) as beside:
+        with open(beside, "wb") as file:
+            file.write(header)
+            for block in _blocks(pending, places):
+                digest.update(block)
+                file.write(block)
+            if hash_key:
+                file.seek(0)
+                file.write(plan(specs, about | {hash_key: "0x" + digest.hexdigest()})[0])
+        result = sha256_of(beside) if hash_key else digest.hexdigest()
+        sidecar(path).unlink(missing_ok=True)  # never an old digest beside a new file
+    return write_sidecar(path, result)
+
+
+def _blocks(pending: Mapping[str, Pending], places: Mapping[str, Entry]) -> Iterator[memoryview]:
+    for key, place in places.items():
+        data = memoryview(pending[key].make())
+        data = data.cast("B") if data.nbytes else memoryview(b"")
+        assert data.nbytes == place.end - place.start, f"{key}: {data.nbytes} bytes made, {place.end - place.start} promised"
+        for start in range(0, data.nbytes, _WRITE_BLOCK):
+            yield data[start : start + _WRITE_BLOCK]
+
+
+def _pending(key: str, value: Any) -> Pending:
+    if isinstance(value, np.ndarray):
+        little = value.dtype.newbyteorder("<")
+        if little not in _NAMES:
+            raise ValueError(f"{key}: safetensors has no name for the dtype {value.dtype}.")
+        return Pending(_NAMES[little], value.shape, lambda: np.ascontiguousarray(value, little).reshape(-1).view("u1"))
+    names = {f"torch.{torch_name}": name for name, torch_name in _TORCH.items()}
+    if str(value.dtype) not in names:
+        raise ValueError(f"{key}: safetensors has no name for the dtype {value.dtype}.")
+    return Pending(names[str(value.dtype)], tuple(value.shape), lambda: bytes_of(value))
+
+
+def bytes_of(tensor: Any) -> np.ndarray:
+    """The bytes of a torch tensor in row-major order, without copying where it already lies so on the CPU."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def torch_dtype(name: str) -> Any:
+    """The torch dtype of a dtype name of the format ("BF16" -> torch.bfloat16)."""
+    import torch
+
+    return getattr(torch, _TORCH[name])

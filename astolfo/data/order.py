@@ -1,0 +1,84 @@
+"""The order of the data: position -> samples, as a function.
+
+An epoch's batches are each of one aspect-ratio bucket; which samples a batch holds and when it comes is computed from
+(seed, epoch, position) by two small permutations, in O(1) and without a list of the samples. So any process can ask for
+any step, in any order, and a resume needs nothing but the step's number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from astolfo import randomness
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: the rows of the store it takes (all of one bucket), and where it stands in the run.
+
+    `position` is the absolute number of the batch since the run's data order began; `micro_step` counts the rounds of
+    all ranks since then.
+    """
+
+    bucket: int
+    rows: np.ndarray
+    position: int
+    micro_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The data order of a run. `counts[b]` samples lie in bucket b; rows of a store are grouped by bucket.
+
+    `wraps`: the batches that are missing to give every rank one at an epoch's end are taken from its beginning (what
+    accelerate does), instead of leaving those ranks out.
+    """
+
+    counts: Sequence[int]
+    seed: int
+    ranks: int
+    batch_size: int
+    accumulation: int
+    wraps: bool
+
+    @cached_property
+    def _batches(self) -> np.ndarray:
+        """Cumulative number of batches per bucket."""
+        return np.cumsum([-(-count // self.batch_size) for count in self.counts])
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return int(self._batches[-1])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.batches_per_epoch // (self.ranks * self.accumulation))
+
+    def step(self, step: int) -> list[list[Batch | None]]:
+        """The micro-batches of optimizer step `step` (from 0): `[micro-step][rank]`, None where an epoch's end has none.
+
+        The last step of an epoch has fewer micro-steps when the epoch's batches do not fill them.
+        """
+        epoch, within = divmod(step, self.steps_per_epoch)
+        rounds = []
+        for micro in range(self.accumulation):
+            first = (within * self.accumulation + micro) * self.ranks
+            if first >= self.batches_per_epoch:
+                break
+            number = step * self.accumulation + micro
+            rounds.append([self._batch(epoch, first + rank, number * self.ranks + rank, number) for rank in range(self.ranks)])
+        return rounds
+
+    def _batch(self, epoch: int, index: int, position: int, micro_step: int) -> Batch | None:
+        if index >= self.batches_per_epoch:
+            if not self.wraps:
+                return None
+            index %= self.batches_per_epoch
+        shuffled = int(randomness.permuted(self.seed, f"order of batches, epoch {epoch}", index, self.batches_per_epoch)[0])
+        bucket = int(np.searchsorted(self._batches, shuffled, side="right"))
+        first = (shuffled - (int(self._batches[bucket - 1]) if bucket else 0)) * self.batch_size
+        inside = np.arange(first, min(first + self.batch_size, self.counts[bucket]))
+        rows = randomness.permuted(self.seed, f"order in bucket {bucket}, epoch {epoch}", inside, self.counts[bucket])
+        return Batch(bucket, rows + sum(self.counts[:bucket]), position, micro_step)

@@ -1,0 +1,301 @@
+"""The miniature scale's pictures: coloured shapes on coloured grounds, computed from (seed, index), with known truth.
+
+`scene(seed, index)` decides what is in a picture, `draw` paints it, `tags` and `sentence` describe it. The bytes are the
+same on every machine: randomness is counter-based and painting uses +, -, *, / and comparisons of float64 only.
+`recognise` and `agreement` read back what a picture shows, by drawing the candidates and taking the nearest.
+
+Lengths are in units of the picture's shorter side; x points right, y points down, and (0.5, 0.5) is the middle of the
+picture in units of its own width and height.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from astolfo import randomness
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (222, 40, 46),
+    "yellow": (250, 208, 40),
+    "green": (38, 158, 72),
+    "blue": (36, 84, 214),
+    "purple": (142, 54, 178),
+    "white": (246, 246, 242),
+    "black": (24, 24, 30),
+}
+POSITIONS: dict[str, tuple[float, float]] = {
+    "center": (0.0, 0.0),
+    "left": (-0.2, 0.0),
+    "right": (0.2, 0.0),
+    "top": (0.0, -0.2),
+    "bottom": (0.0, 0.2),
+}
+RADII: dict[str, tuple[float, float]] = {"small": (0.17, 0.20), "large": (0.26, 0.29)}
+SIZES: tuple[tuple[int, int], ...] = ((64, 64), (48, 80), (80, 48))
+JITTER = 0.025
+OUTLINE = 0.78
+_PHRASES = {
+    "center": "in the center",
+    "left": "on the left",
+    "right": "on the right",
+    "top": "at the top",
+    "bottom": "at the bottom",
+}
+_OVERSAMPLING = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What one picture shows.
+
+    `dx`, `dy`: the shape's centre, from the picture's middle; `radius`: half its extent (both in shorter sides);
+    `width`, `height`: pixels; `outlined`: whether the shape has a thick border of black, or of white if it is black or
+    stands on black.
+    """
+
+    shape: str
+    colour: str
+    background: str
+    position: str
+    size: str
+    dx: float
+    dy: float
+    radius: float
+    width: int = 64
+    height: int = 64
+    outlined: bool = False
+
+
+def scene(
+    seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES, outlined: float = 0.0
+) -> Scene:
+    """The scene number `index` of the dataset `seed`; every attribute is uniform and independent of the others.
+
+    `sizes`: the (width, height) in pixels that occur; `outlined`: the fraction of shapes with a border.
+    """
+    u = iter(randomness.uniform(seed, "scene", index, 10))
+
+    def pick(choices: list) -> object:
+        return choices[int(next(u) * len(choices))]
+
+    colour = pick(list(COLOURS))
+    background = pick([name for name in COLOURS if name != colour])
+    shape, position, size = pick(list(SHAPES)), pick(list(POSITIONS)), pick(list(RADII))
+    width, height = pick([tuple(pair) for pair in sizes])
+    low, high = RADII[size]
+    x, y = POSITIONS[position]
+    return Scene(
+        shape=shape,
+        colour=colour,
+        background=background,
+        position=position,
+        size=size,
+        dx=x + float(2 * next(u) - 1) * JITTER,
+        dy=y + float(2 * next(u) - 1) * JITTER,
+        radius=low + float(next(u)) * (high - low),
+        width=int(width),
+        height=int(height),
+        outlined=bool(next(u) < outlined),
+    )
+
+
+def plain(
+    shape: str, colour: str, background: str, position: str = "center", size: str = "large", *,
+    width: int = 64, height: int = 64, outlined: bool = False,
+) -> Scene:  # fmt: skip
+    """The scene of these attributes without jitter: what a prompt of an evaluation asks for."""
+    (x, y), (low, high) = POSITIONS[position], RADII[size]
+    return Scene(
+        shape=shape, colour=colour, background=background, position=position, size=size, dx=x, dy=y,
+        radius=(low + high) / 2, width=width, height=height, outlined=outlined,
+    )  # fmt: skip
+
+
+def draw(scene: Scene) -> np.ndarray:
+    """The picture of `scene`: uint8 (height, width, 3), anti-aliased by 4 x 4 samples a pixel."""
+    picture = np.broadcast_to(np.array(COLOURS[scene.background], np.int64), (scene.height, scene.width, 3))
+    frame = (scene.width, scene.height, scene.dx, scene.dy)
+    picture = _blend(picture, COLOURS[border(scene) or scene.colour], coverage(scene.shape, *frame, scene.radius))
+    if scene.outlined:
+        outside = coverage(scene.shape, *frame, scene.radius)
+        inside = np.minimum(outside, coverage(scene.shape, *frame, scene.radius * OUTLINE))
+        picture = _blend(picture, COLOURS[scene.colour], inside)
+    return picture.astype(np.uint8)
+
+
+def border(scene: Scene) -> str | None:
+    """The colour of the border of an outlined shape, None when the shape has none."""
+    if not scene.outlined:
+        return None
+    return "white" if "black" in (scene.colour, scene.background) else "black"
+
+
+def coverage(shape: str, width: int, height: int, dx: float, dy: float, radius: float) -> np.ndarray:
+    """How many of each pixel's samples lie inside the shape: int64 (height, width), 0 to 16."""
+    n, side = _OVERSAMPLING, min(width, height)
+    x = ((np.arange(width * n) + 0.5) / n - width / 2) / side
+    y = ((np.arange(height * n) + 0.5) / n - height / 2) / side
+    u, v = np.meshgrid((x - dx) / radius, (y - dy) / radius)
+    return SHAPES[shape](u, v).reshape(height, n, width, n).sum(axis=(1, 3), dtype=np.int64)
+
+
+def tags(scene: Scene) -> list[str]:
+    """Booru-like tags, the general before the particular; `captions` shuffle or drop them as a recipe says."""
+    names = [f"1{scene.shape}", "solo", f"{scene.colour}_{scene.shape}", f"{scene.background}_background"]
+    return names + [scene.position, scene.size] + (["outlined"] if scene.outlined else [])
+
+
+def sentence(scene: Scene) -> str:
+    """One sentence: "a large red star on the left, on a blue background"."""
+    outlined = "outlined " if scene.outlined else ""
+    what = f"a {scene.size} {outlined}{scene.colour} {scene.shape}"
+    return f"{what} {_PHRASES[scene.position]}, on a {scene.background} background"
+
+
+def recognise(picture: np.ndarray) -> tuple[Scene | None, float]:
+    """What `picture`, uint8 (height, width, 3), shows, and how much of its departure from a flat ground that explains.
+
+    The second number is 1 - (squared error to the drawn scene) / (squared error to its background alone). The scene is
+    None when the ground is no colour of ours, nothing stands on it, or less than 0.4 is explained.
+    """
+    image = picture.astype(np.float64)
+    background = _ground(image)
+    if background is None:
+        return None, 0.0
+    off_ground = _distance(image, background) ** 2
+    best, error = None, np.inf
+    for candidate in _candidates(image, background):
+        candidate_error = np.sum((draw(candidate) - image) ** 2)
+        if candidate_error < error:
+            best, error = candidate, candidate_error
+    explained = float(1.0 - error / off_ground.sum()) if best else 0.0
+    return (best if explained >= 0.4 else None), explained
+
+
+def agreement(picture: np.ndarray, scene: Scene) -> dict[str, float]:
+    """1.0 or 0.0 for each attribute of `scene` that `picture` shows or does not; `all` of them; and `explained`."""
+    seen, explained = recognise(picture)
+    attributes = ("shape", "colour", "background", "position", "size", "outlined")
+    result = {name: float(seen is not None and getattr(seen, name) == getattr(scene, name)) for name in attributes}
+    if seen is None:
+        result["background"] = float(_ground(picture.astype(np.float64)) == scene.background)
+    return {**result, "all": min(result.values()), "explained": max(0.0, explained)}
+
+
+def vocabulary() -> list[str]:
+    """Every word that tags and sentences are made of, sorted; digits and punctuation are not words."""
+    phrases = " ".join(_PHRASES.values()).split()
+    others = ["a", "on", "solo", "background", "outlined"]
+    return sorted({*SHAPES, *COLOURS, *POSITIONS, *RADII, *phrases, *others})
+
+
+def _distance(image: np.ndarray, colour: str) -> np.ndarray:
+    return np.sqrt(((image - np.array(COLOURS[colour])) ** 2).sum(axis=-1))
+
+
+def _ground(image: np.ndarray) -> str | None:
+    """The colour that most of the frame (two pixels wide) is nearest to, if that is near."""
+    inner = np.ones(image.shape[:2], bool)
+    inner[2:-2, 2:-2] = False
+    distances = np.stack([_distance(image[inner], name) for name in COLOURS])
+    winner = int(np.bincount(distances.argmin(axis=0), minlength=len(COLOURS)).argmax())
+    return list(COLOURS)[winner] if np.median(distances[winner]) < 60.0 else None
+
+
+def _candidates(image: np.ndarray, background: str) -> list[Scene]:
+    """Scenes whose centre and area are those of what stands on the ground, in the two commonest colours there."""
+    height, width = image.shape[:2]
+    nearest = np.stack([_distance(image, name) for name in COLOURS]).argmin(axis=0)
+    mask = nearest != list(COLOURS).index(background)
+    if mask.sum() < 12:
+        return []
+    counts = np.bincount(nearest[mask], minlength=len(COLOURS))
+    colours = [list(COLOURS)[i] for i in np.argsort(-counts, kind="stable")[:2] if counts[i] > 0]
+    side = min(width, height)
+    y, x = np.nonzero(mask)
+    x, y = (float(x.mean()) + 0.5 - width / 2) / side, (float(y.mean()) + 0.5 - height / 2) / side
+    found = []
+    for shape in SHAPES:
+        area, below = _moments(shape)
+        radius = float(np.sqrt(mask.sum() / area)) / side
+        for scale in (0.9, 0.96, 1.02, 1.08):
+            dx, dy, r = x, y - below * radius, radius * scale
+            position = min(POSITIONS, key=lambda name: abs(POSITIONS[name][0] - dx) + abs(POSITIONS[name][1] - dy))
+            size = "small" if r < 0.23 else "large"
+            found += [
+                Scene(shape=shape, colour=colour, background=background, position=position, size=size, dx=dx, dy=dy,
+                      radius=r, width=width, height=height, outlined=outlined)
+                for colour in colours for outlined in (False, True)
+            ]  # fmt: skip
+    return found
+
+
+@lru_cache
+def _moments(shape: str) -> tuple[float, float]:
+    """Area of the shape of radius 1, and how far below its centre its centroid lies."""
+    samples, side, radius = coverage(shape, 128, 128, 0.0, 0.0, 0.4), 128, 0.4
+    rows = (np.arange(side) + 0.5 - side / 2) / side / radius
+    area = float(samples.sum()) / _OVERSAMPLING**2 / (side * radius) ** 2
+    return area, float((samples.sum(axis=1) * rows).sum() / samples.sum())
+
+
+def _blend(picture: np.ndarray, colour: tuple[int, int, int], samples: np.ndarray) -> np.ndarray:
+    """Puts `colour` over the picture where `samples` of each pixel say so, rounding half up, in integers."""
+    whole = _OVERSAMPLING**2
+    samples = samples[..., None]
+    return (picture * (whole - samples) + np.array(colour, np.int64) * samples + whole // 2) // whole
+
+
+def _circle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return u * u + v * v < 0.9
+
+
+def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u), np.abs(v)) < 0.86
+
+
+def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return (v < 0.8) & (v + 0.95 > 1.8 * np.abs(u))
+
+
+def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    x, y = 1.2 * u, 0.12 - 1.2 * v
+    a = x * x + y * y - 1.0
+    return a * a * a < x * x * y * y * y
+
+
+def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    u, v = np.abs(u), np.abs(v)
+    return (np.minimum(u, v) < 0.3) & (np.maximum(u, v) < 0.95)
+
+
+def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    r = u * u + v * v
+    return (0.3 < r) & (r < 0.96)
+
+
+def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Inside at least four of the five edges' half-planes: the pentagon and its five points."""
+    inside = sum((x * u + y * v < 0.345).astype(np.int64) for x, y in _STAR_NORMALS)
+    return inside >= 4
+
+
+# Unit vectors 72 degrees apart; the first edge is the horizontal one, above the middle.
+_STAR_NORMALS = (
+    (0.0, -1.0),
+    (0.9510565162951535, -0.3090169943749475),
+    (0.5877852522924731, 0.8090169943749475),
+    (-0.5877852522924731, 0.8090169943749475),
+    (-0.9510565162951535, -0.3090169943749475),
+)
+
+SHAPES = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "heart": _heart,
+    "cross": _cross,
+    "ring": _ring,
+}

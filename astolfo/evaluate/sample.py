@@ -1,0 +1,141 @@
+"""Sampling as a function: the picture of (model, prompt, seed, number, settings), always the same bytes.
+
+    pictures, finite = sample(parts, text, ["1star, red star"], Settings(runtime="eps"), seed=1)
+
+Schedulers are diffusers': DDIM for eps and v as SDXL publishes it, with zero terminal SNR and trailing spacing where the
+model was trained so (Lin et al., arXiv 2305.08891), and flow-match Euler for rf. First noise comes from
+`astolfo.randomness`, keyed by the seed and the picture's number.
+
+Kernels may sum in another order when the batch has another size, so there is one batch shape: every picture is computed
+alone, as a pair of rows (uncond, cond), also in the text encoders. What else is sampled beside it changes nothing. Threads
+and deterministic algorithms are the caller's to pin (`astolfo.numerics`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from astolfo import randomness
+from astolfo.errors import InputError
+from astolfo.train.autoencoder import to_pictures
+from astolfo.train.conditioning import Text
+from astolfo.train.objective import TIMESTEPS
+
+SAMPLERS = {"eps": "DDIM", "v": "DDIM", "rf": "Euler (flow matching)"}
+_SCHEDULE = {"num_train_timesteps": TIMESTEPS, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What besides model, prompt and seed decides a picture.
+
+    `runtime`: the objective that the model is assumed to have; `uncond`: what the unconditional row is told, all zeros
+    (A1111, reForge) or the encoding of "" (ComfyUI); `height`, `width`: pixels; `shift`: rf's, as in SD3.
+    Raises InputError for an unknown runtime or uncond, and for zero terminal SNR in another runtime than v.
+    """
+
+    runtime: Literal["eps", "v", "rf"]
+    zero_terminal_snr: bool = False
+    uncond: Literal["null", "zero"] = "null"
+    steps: int = 20
+    cfg: float = 4.0
+    height: int = 64
+    width: int = 64
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.runtime not in SAMPLERS:
+            raise InputError(f"Expected one of {', '.join(SAMPLERS)} as runtime, found {self.runtime!r}.")
+        if self.uncond not in ("null", "zero"):
+            raise InputError(f"Expected null or zero as uncond, found {self.uncond!r}.")
+        if self.zero_terminal_snr and self.runtime != "v":
+            raise InputError(f"Zero terminal SNR belongs to the v runtime, not to {self.runtime}: leave it out.")
+
+
+@torch.no_grad()
+def sample(
+    parts: Mapping[str, nn.Module], text: Text, prompts: Sequence[str], settings: Settings, *, seed: int, first: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """One picture per prompt: uint8 (prompts, height, width, 3); and which had finite numbers only: bool (prompts,).
+
+    `parts` holds "unet" and "vae" on one device; `text` encodes with the model's text encoders. The noise of prompt i is
+    that of number `first + i`. A picture that is not finite is black. Raises InputError when the size does not divide.
+    """
+    pictures = np.zeros((len(prompts), settings.height, settings.width, 3), np.uint8)
+    finite = np.zeros(len(prompts), bool)
+    for i, prompt in enumerate(prompts):
+        latents = _denoise(parts["unet"], _conditioning(text, prompt, settings, parts["unet"]), _noise(parts, settings, seed, first + i), settings)
+        decoded = _decode(parts["vae"], latents)
+        finite[i] = bool(torch.isfinite(decoded).all())
+        if finite[i]:
+            pictures[i] = to_pictures(decoded)[0].cpu().numpy()
+    return pictures, finite
+
+
+def scheduler_of(settings: Settings) -> Any:
+    """A fresh scheduler of diffusers with its timesteps set.
+
+    DDIM with SDXL's published values (leading spacing, offset 1) or, under zero terminal SNR, rescaled betas and trailing
+    spacing, which alone visits the last timestep. Flow matching goes from sigma 1 to 0 in equal steps before the shift.
+    """
+    if settings.runtime == "rf":
+        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=settings.shift)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / settings.steps, settings.steps))
+        return scheduler
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    zero = settings.zero_terminal_snr
+    scheduler = DDIMScheduler(
+        **_SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, rescale_betas_zero_snr=zero,
+        prediction_type={"eps": "epsilon", "v": "v_prediction"}[settings.runtime],
+        timestep_spacing="trailing" if zero else "leading",
+    )  # fmt: skip
+    scheduler.set_timesteps(settings.steps)
+    return scheduler
+
+
+def _noise(parts: Mapping[str, nn.Module], settings: Settings, seed: int, number: int) -> Tensor:
+    """The first latents of picture `number`: float32 (1, channels, height / factor, width / factor)."""
+    unet, factor = parts["unet"], 2 ** (len(parts["vae"].config.block_out_channels) - 1)
+    multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    if settings.height % multiple or settings.width % multiple:
+        raise InputError(f"Expected a height and width in multiples of {multiple} pixels, found {settings.height} and {settings.width}.")
+    shape = (1, unet.config.in_channels, settings.height // factor, settings.width // factor)
+    return torch.from_numpy(randomness.normal(seed, "evaluation noise", number, shape)).to(unet.device)
+
+
+def _conditioning(text: Text, prompt: str, settings: Settings, unet: Any) -> tuple[Tensor, dict[str, Any]]:
+    """Context (2, positions, channels) and the UNet's further arguments, the unconditional row first."""
+    context, pooled = text(["", prompt], unet.device)
+    context = context.to(unet.dtype)
+    if settings.uncond == "zero":
+        context[0] = 0
+    if pooled is None:
+        return context, {}
+    pooled = pooled.to(unet.dtype)
+    if settings.uncond == "zero":
+        pooled[0] = 0
+    size = [settings.height, settings.width]
+    time_ids = torch.tensor([[*size, 0, 0, *size]] * 2, dtype=unet.dtype, device=unet.device)
+    return context, {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
+
+
+def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], latents: Tensor, settings: Settings) -> Tensor:
+    """Guided latents (Ho and Salimans, arXiv 2207.12598): uncond + cfg (cond - uncond), float32 between the steps."""
+    scheduler, (context, further) = scheduler_of(settings), conditioning
+    for timestep in scheduler.timesteps.to(unet.device):
+        output = unet(torch.cat([latents, latents]).to(unet.dtype), timestep, context, **further).sample.float()
+        uncond, cond = output.chunk(2)
+        latents = scheduler.step(uncond + settings.cfg * (cond - uncond), timestep, latents).prev_sample
+    return latents
+
+
+def _decode(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Latents, scaled -> float32 (1, 3, height, width) in [-1, 1] or a little beyond."""
+    return autoencoder.decode((latents / autoencoder.config.scaling_factor).to(autoencoder.dtype)).sample.float()

@@ -1,0 +1,79 @@
+"""The verdict: works, blur or broken, by stated thresholds, with its reason in one sentence.
+
+- **broken**: a number was not finite; or the pictures are noise (more than `NOISY` times as sharp as the dataset's); or
+  they are sharp, and fewer than `SHOWN` of them show what was asked.
+- **blur**: less than `SHARP` of the dataset's sharpness, whatever it may show.
+- **works**: as sharp as it should be, and at least `SHOWN` of the pictures show all that was asked.
+
+Where the thresholds come from (tests/evaluate/test_verdict.py measures them on the miniature's own pictures): a box blur
+over 3 x 3 pixels leaves 0.4 of the sharpness and is the mildest that a person calls blurred; noise of a tenth of the range
+on top makes 2.5 of it. A picture shows all that was asked by chance once in 2,940, so "half of them" is far from chance,
+and it is what a person means by "works". At full scale, where nobody knows the truth, sharpness decides alone and the
+reason says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+SHARP = 0.5
+NOISY = 2.0
+SHOWN = 0.5
+THRESHOLDS = {
+    "blur": f"sharpness below {SHARP} of the dataset's",
+    "broken": f"a number that is not finite, sharpness above {NOISY} of the dataset's, or fewer than {SHOWN:.0%} of the pictures show what was asked",
+    "works": f"sharpness from {SHARP} to {NOISY} of the dataset's and at least {SHOWN:.0%} of the pictures show all that was asked",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of three words, and why."""
+
+    word: Literal["works", "blur", "broken"]
+    reason: str
+
+
+def judge(*, pictures: int, finite: int, sharpness: float, shown: int | None) -> Verdict:
+    """The verdict over `pictures` sampled one way.
+
+    `finite`: how many had finite numbers only; `sharpness`: relative to the dataset's; `shown`: how many show all that
+    was asked, None when nobody can tell.
+    """
+    if finite < pictures:
+        return Verdict("broken", f"{pictures - finite} of {pictures} pictures are not finite (NaN or infinity).")
+    level = f"sharpness is {sharpness:.2f} of the dataset's"
+    seen = "nobody checked what the pictures show" if shown is None else f"{shown} of {pictures} pictures show what was asked"
+    reason = f"{seen[0].upper()}{seen[1:]}; {level}."
+    if sharpness < SHARP:
+        return Verdict("blur", reason)
+    if sharpness > NOISY or (shown is not None and shown < SHOWN * pictures):
+        return Verdict("broken", reason)
+    return Verdict("works", reason)
+
+
+def over_alphas(verdicts: Mapping[float, Verdict]) -> dict[str, object]:
+    """What the verdicts at each alpha say together: {"verdict", "alpha", "sentence"}.
+
+    As trained is alpha 1.0. When that does not work, a merge may: the highest alpha below it that works, which keeps most
+    of the training. Alpha 0.0 is the base itself and proves nothing about the run.
+    """
+    top = max(verdicts)
+    trained = verdicts[top]
+    if trained.word == "works":
+        return {"verdict": "works", "alpha": top, "sentence": f"Works {_at(top)}. {trained.reason}"}
+    merged = [alpha for alpha, verdict in verdicts.items() if 0.0 < alpha < top and verdict.word == "works"]
+    if merged:
+        best = max(merged)
+        sentence = f"Works after merge at alpha {best:.2f}; {_at(top)} it is {_noun(trained)}. {verdicts[best].reason}"
+        return {"verdict": "works after merge", "alpha": best, "sentence": sentence}
+    others = ", and no merge that was tried works" if any(0.0 < alpha < top for alpha in verdicts) else ""
+    return {"verdict": trained.word, "alpha": top, "sentence": f"{_noun(trained).capitalize()} {_at(top)}{others}. {trained.reason}"}
+
+
+def _at(alpha: float) -> str:
+    return "as trained" if alpha == 1.0 else f"at alpha {alpha:.2f}"
+
+
+def _noun(verdict: Verdict) -> str:
+    return "a blur" if verdict.word == "blur" else verdict.word

@@ -1,0 +1,237 @@
+"""The verbs that the workflow's rules call: `astolfo job VERB --spec JSON ...`.
+
+Each reads a spec (or `@FILE` that holds one), writes its outputs whole or not at all, with their side-cars, and logs to
+its own file besides the terminal. None knows which rule called it.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from astolfo.alive import hold_alive, watch_parent
+from astolfo.errors import InputError, PlacementError
+
+_PATH = click.Path(path_type=Path)
+
+
+def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:
+    try:
+        return json.loads(Path(value[1:]).read_text() if value.startswith("@") else value)
+    except (OSError, json.JSONDecodeError) as error:
+        raise click.BadParameter(f"expected a spec as JSON, or @FILE: {error}") from None
+
+
+def _shared(command: Any) -> Any:
+    """The options that every job has."""
+    for option in (
+        click.option("--spec", required=True, callback=_spec, help="What to make, as JSON, or @FILE."),
+        click.option("--log", type=_PATH, default=None, help="Write the log here too."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("job")
+@click.option("--tied", is_flag=True, help="Stop when the process that started this one is gone.")
+def jobs(tied: bool) -> None:
+    """What the workflow's rules run."""
+    hold_alive()
+    if tied:
+        watch_parent()
+
+
+def _begin(log: Path | None) -> None:
+    """Starts a job: its log and its numerics."""
+    from astolfo import numerics
+
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logging.getLogger().addHandler(handler)
+    numerics.pin()
+
+
+@jobs.command()
+@_shared
+@click.option("--out", type=_PATH, required=True, help="Folder of the vocabulary.")
+def vocabulary(spec: dict, log: Path | None, out: Path) -> None:
+    """Makes the miniature's CLIP vocabulary."""
+    _begin(log)
+    from astolfo.data.vocabulary import write
+    from astolfo.files import write_sidecar
+
+    write(out)
+    write_sidecar(out / "vocab.json")
+
+
+@jobs.command()
+@_shared
+@click.option("--folder", type=_PATH, default=None, help="Where pinned files lie; the spec names the file.")
+@click.option("--file", "source", type=_PATH, default=None, help="A model that the graph made.")
+@click.option("--out", type=_PATH, required=True)
+def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None, out: Path) -> None:
+    """Checks a pinned file, or one that the graph made, and puts it in its place."""
+    _begin(log)
+    from astolfo.files import read_sidecar
+    from astolfo.pins import place
+
+    if source is not None:
+        place(source, read_sidecar(source), out)
+    elif folder is not None:
+        place(folder / spec["file"], spec["sha256"], out)
+    else:
+        raise click.UsageError("give --file or --folder.")
+
+
+@jobs.command()
+@_shared
+@click.option("--out", type=_PATH, required=True)
+def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
+    """Trains the miniature's autoencoder from nothing."""
+    _begin(log)
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.autoencoder import save_autoencoder
+    from astolfo.data import procedural
+    from astolfo.data.make import scenes
+    from astolfo.train.autoencoder import train_autoencoder
+
+    architecture = Architecture.from_mapping(spec["architecture"], "sdxl")
+    training = dict(spec["training"])
+    images = [procedural.draw(scene) for scene in scenes(spec["pictures"], training["seed"], training.pop("images"))]
+    save_autoencoder(out, train_autoencoder(architecture.config("vae"), images, **training), architecture)
+
+
+@jobs.command()
+@_shared
+@click.option("--autoencoder", "encoder", type=_PATH, required=True)
+@click.option("--out", type=_PATH, required=True, help="Folder of the store.")
+def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
+    """Makes a procedural dataset: draws, encodes, stores."""
+    _begin(log)
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.autoencoder import load_autoencoder
+    from astolfo.data.make import make_dataset
+
+    architecture = Architecture.from_mapping(spec["architecture"], "sdxl")
+    about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
+    found = load_autoencoder(encoder, architecture)
+    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about)
+
+
+@jobs.command("given-dataset")
+@_shared
+@click.option("--folder", type=_PATH, required=True, help="The store that the user has.")
+@click.option("--out", type=_PATH, required=True)
+def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
+    """Checks a dataset store that the user brought, and links it to where the workflow looks."""
+    _begin(log)
+    from astolfo.data.store import Store
+    from astolfo.files import write_sidecar, written
+
+    store = Store(folder)
+    if len(store) != spec["images"]:
+        raise InputError(f"{folder} has {len(store):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir()):
+        target = out / file.name
+        if file.name.startswith("store.json"):
+            continue
+        target.unlink(missing_ok=True)
+        target.symlink_to(file.resolve())
+    with written(out / "store.json") as beside:
+        beside.write_bytes((folder / "store.json").read_bytes())
+    write_sidecar(out / "store.json")
+
+
+@jobs.command()
+@_shared
+@click.option("--base", type=_PATH, default=None, help="Where the weights start; none for a model from nothing.")
+@click.option("--state", type=_PATH, default=None, help="The state of the segment before; none for the first.")
+@click.option("--dataset", "store", type=_PATH, required=True)
+@click.option("--vocabulary", "words", type=_PATH, required=True)
+@click.option("--out", type=_PATH, required=True)
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Decides no bit.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--keep-every", type=float, default=600.0, show_default=True, help="Seconds between saves of an unfinished segment.")
+@click.option("--tensorboard", type=_PATH, default=None, help="Folder for event files.")
+def train(
+    spec: dict, log: Path | None, base: Path | None, state: Path | None, store: Path, words: Path, out: Path, processes: int,
+    device: str, keep_every: float, tensorboard: Path | None,
+) -> None:  # fmt: skip
+    """Trains one segment."""
+    _begin(log)
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    if device == "cuda":
+        _need_gpu()
+    from astolfo.train.loop import Inputs
+    from astolfo.train.segment import Placement, train_segment
+
+    placement = Placement(processes=processes, device=device, keep_every=keep_every, tensorboard=tensorboard)
+    train_segment(spec, Inputs(base=base, dataset=store, vocabulary=words), state, out, placement)
+
+
+@jobs.command()
+@_shared
+@click.option("--state", type=_PATH, required=True)
+@click.option("--base", type=_PATH, default=None)
+@click.option("--autoencoder", "encoder", type=_PATH, default=None)
+@click.option("--out", type=_PATH, required=True)
+def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder: Path | None, out: Path) -> None:
+    """Turns a state into a checkpoint."""
+    _begin(log)
+    from astolfo.train.export import export as write
+
+    write(spec, state, base, encoder, out)
+
+
+@jobs.command()
+@_shared
+@click.option("--base", type=_PATH, required=True)
+@click.option("--trained", type=_PATH, required=True)
+@click.option("--out", type=_PATH, required=True)
+def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) -> None:
+    """Merges a checkpoint with its base."""
+    _begin(log)
+    from astolfo.merge.weighted_sum import merge as weighted_sum
+
+    weighted_sum(base, trained, {float(spec["alpha"]): out})
+
+
+@jobs.command()
+@_shared
+@click.option("--base", type=_PATH, default=None)
+@click.option("--trained", type=_PATH, required=True)
+@click.option("--vocabulary", "words", type=_PATH, required=True)
+@click.option("--out", type=_PATH, required=True, help="Folder of the evaluation.")
+def evaluate(spec: dict, log: Path | None, base: Path | None, trained: Path, words: Path, out: Path) -> None:
+    """Samples and judges a checkpoint."""
+    _begin(log)
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    from astolfo.evaluate.evaluate import evaluate as run
+
+    run(spec, out, base=base, trained=trained, vocabulary=words)
+
+
+def _need_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise PlacementError(
+            "A CUDA device is needed, and torch finds none: full-scale training does not fit a CPU. Run this on a machine with "
+            "a GPU and its driver (check `nvidia-smi`), or stay at the miniature scale."
+        )
+

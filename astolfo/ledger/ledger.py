@@ -1,0 +1,249 @@
+"""The ledger in memory: config/ read, checked as a whole, and turned into effective runs.
+
+`load(folder, scale)` reads every file once and raises LedgerError for the first thing that is wrong, with file, line and
+remedy. It imports no torch and takes milliseconds.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from astolfo.errors import LedgerError
+from astolfo.ledger import schema
+from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.yamlfile import Document
+
+T = TypeVar("T")
+SCALES = ("miniature", "full")
+_OPTIONAL = {"until_step", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An effective run: its entry laid over its era's defaults, and where it stands in the files."""
+
+    id: str
+    era: schema.Era
+    entry: schema.RunEntry
+    fields: schema.RunFields
+    document: Document
+
+    def error(self, message: str, key: str | None = None) -> LedgerError:
+        """A LedgerError at the line of this run's `key` (or of the era's default, or of the run)."""
+        own, default = ("runs", self.id, key or ""), ("defaults", key or "")
+        given = key is None or key in self.entry.model_fields_set
+        return self.document.error(own if given else default, message)
+
+    @property
+    def objective(self) -> schema.Objective:
+        assert self.fields.objective is not None
+        return self.fields.objective
+
+
+class Ledger:
+    """All entries of config/ at one scale. Construct with `load`."""
+
+    def __init__(self, folder: Path, scale: str, pins: Mapping[str, str]):
+        if scale not in SCALES:
+            raise LedgerError(f"Unknown scale {scale!r}: expected one of {', '.join(SCALES)}.")
+        self.folder, self.scale_name, self._pins = folder, scale, pins
+        self.scale = self._read(f"scales/{scale}.yaml", schema.Scale)
+        self.bases = self._read("bases.yaml", dict[str, schema.Base])
+        self.datasets = self._read("datasets.yaml", dict[str, schema.Dataset])
+        self.evaluations = self._read("evaluations.yaml", dict[str, schema.EvaluationSet])
+        self.runs: dict[str, Run] = {}
+        for path in sorted((folder / "runs").glob("*.yaml")):
+            self._add_era(path)
+        self._check()
+
+    def run(self, run_id: str) -> Run:
+        """The run of that ID. Raises LedgerError with near names for an unknown one."""
+        if run_id not in self.runs:
+            raise LedgerError(unknown("run", run_id, self.runs) + " `astolfo ledger list` shows them all.")
+        return self.runs[run_id]
+
+    def base(self, name: str) -> schema.Base:
+        """The base of that name. Raises LedgerError with near names for an unknown one."""
+        if name not in self.bases:
+            raise LedgerError(unknown("base", name, self.bases))
+        return self.bases[name]
+
+    def origin(self, name: str) -> schema.Origin:
+        """Where a base comes from at this ledger's scale; a digest that the ledger leaves open is the user's pin."""
+        origin = getattr(self.base(name), self.scale_name)
+        if origin.sha256 == "unknown" and name in self._pins:
+            return origin.model_copy(update={"sha256": self._pins[name]})
+        return origin
+
+    def parent(self, run: Run) -> Reference | None:
+        """What a run's weights start from; None for a run that starts from nothing."""
+        return parse(run.fields.base) if run.fields.base else None
+
+    def merge_base(self, run: Run) -> Reference:
+        """What a merge of this run's result is weighed against: its `merge_base`, else the base it started from."""
+        name = run.fields.merge_base or run.fields.base
+        if name is None:
+            raise run.error(f"Run {run.id} starts from nothing, so it has no base to merge with. Name a merge_base.")
+        return parse(name)
+
+    def family(self, run: Run) -> schema.Family:
+        """The model family of a run: its base's, followed up to a named base."""
+        reference = self.parent(run)
+        if reference is None:
+            return "sdxl"
+        return self.base(reference.base).family if reference.base else self.family(self.run(str(reference.run)))
+
+    def sole_dataset(self, run: Run) -> schema.ScaleDataset:
+        """The dataset of a run at this scale."""
+        return self.scale.datasets[str(run.fields.dataset)]
+
+    @cached_property
+    def named_checkpoints(self) -> dict[str, list[Reference]]:
+        """Run ID -> the intermediate checkpoints that other entries name."""
+        found: dict[str, list[Reference]] = {}
+        for name in self._all_references():
+            reference = parse(name)
+            if reference.run and (reference.step or reference.epoch):
+                plain = Reference(run=reference.run, step=reference.step, epoch=reference.epoch)
+                if plain not in found.setdefault(reference.run, []):
+                    found[reference.run].append(plain)
+        return found
+
+    # ---- reading and checking
+
+    def _read(self, name: str, kind: type[T]) -> T:
+        return self._validated(Document(self.folder / name), kind)
+
+    def _validated(self, document: Document, kind: type[T]) -> T:
+        try:
+            return TypeAdapter(kind).validate_python(document.value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            location = [part for part in first["loc"] if not str(part).startswith("function-")]
+            raise document.error(location, _explained(first, location)) from None
+
+    def _add_era(self, path: Path) -> None:
+        document = Document(path)
+        era = self._validated(document, schema.Era)
+        if era.era != path.stem:
+            raise document.error(["era"], f"the file is named {path.name}, but its era is {era.era!r}. Make them agree.")
+        for run_id, entry in era.runs.items():
+            if run_id in self.runs:
+                other = self.runs[run_id].document.path
+                raise document.error(["runs", run_id], f"run {run_id} stands in {other} already. Remove one.")
+            own = {name: getattr(entry, name) for name in entry.model_fields_set if name in schema.RunFields.model_fields}
+            fields = era.defaults.model_copy(update=own)
+            run = Run(id=run_id, era=era, entry=entry, fields=fields, document=document)
+            for name in schema.RunFields.model_fields:
+                if getattr(fields, name) is None and name not in _OPTIONAL:
+                    raise run.error(f"run {run_id} has no {name}: set it here or in the era's defaults.")
+            if (fields.steps is None) == (fields.epochs is None):
+                raise run.error(f"run {run_id} needs either epochs or steps, one of the two.")
+            self.runs[run_id] = run
+
+    def _check(self) -> None:
+        for run in self.runs.values():
+            self._check_run(run)
+        for name in self.bases:
+            self._check_base(name)
+        for run_id in self.runs:
+            self._check_cycle(parse(run_id), ())
+
+    def _check_run(self, run: Run) -> None:
+        if run.fields.dataset not in self.datasets:
+            raise run.error(unknown("dataset", str(run.fields.dataset), self.datasets), "dataset")
+        for key in ("base", "merge_base"):
+            name = getattr(run.fields, key)
+            if name is not None:
+                self._check_reference(name, lambda message, key=key: run.error(message, key))
+        for name, value in (run.fields.choices or {}).items():
+            allowed = schema.Choices.model_fields
+            if name not in allowed:
+                raise run.error(unknown("choice", name, allowed), "choices")
+            values = allowed[name].annotation.__args__
+            if value not in values:
+                raise run.error(f"choice {name} cannot be {value!r}: expected {' or '.join(values)}.", "choices")
+
+    def _check_base(self, name: str) -> None:
+        document = Document(self.folder / "bases.yaml")
+        for scale in SCALES:
+            made_by = getattr(self.bases[name], scale).made_by
+            if made_by is not None:
+                self._check_reference(made_by, lambda message: document.error([name, scale, "made_by"], message))
+
+    def _check_reference(self, name: str, error: Any) -> None:
+        try:
+            reference = parse(name)
+            if reference.base:
+                self.base(reference.base)
+                return
+            target = self.run(str(reference.run))
+        except LedgerError as problem:
+            raise error(str(problem)) from None
+        if reference.epoch and reference.epoch > (target.fields.epochs or 0):
+            raise error(f"{name}: run {target.id} has {target.fields.epochs} epochs, so there is no epoch {reference.epoch}.")
+
+    def _check_cycle(self, reference: Reference, path: tuple[str, ...]) -> None:
+        name = str(reference)
+        if name in path:
+            message = f"a cycle: {' <- '.join((*path, name))}. A model cannot be its own ancestor."
+            runs = [parse(step).run for step in path]
+            first = next(run for run in runs if run)
+            raise self.run(first).error(message, "base")
+        for parent in self.parents(reference):
+            self._check_cycle(parent, (*path, name))
+
+    def parents(self, reference: Reference) -> list[Reference]:
+        """The models that a model is made from, nearest first: none for a pinned base."""
+        if reference.base:
+            made_by = self.origin(reference.base).made_by
+            return [parse(made_by)] if made_by and self.origin(reference.base).file is None else []
+        run = self.run(str(reference.run))
+        if reference.alpha:
+            return [parse(reference.checkpoint), self.merge_base(run)]
+        parent = self.parent(run)
+        return [parent] if parent else []
+
+    def _all_references(self) -> Iterable[str]:
+        for run in self.runs.values():
+            yield from (name for name in (run.fields.base, run.fields.merge_base) if name)
+        for base in self.bases.values():
+            yield from (o.made_by for o in (base.full, base.miniature) if o.made_by)
+
+
+def load(folder: Path | str, scale: str = "miniature", pins: Mapping[str, str] | None = None) -> Ledger:
+    """Reads and checks the ledger in `folder` (a config/) at `scale`. Raises LedgerError with file, line and remedy.
+
+    `pins` (base -> sha256) fills in the digests that the ledger leaves `unknown`.
+    """
+    return Ledger(Path(folder), scale, pins or {})
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """"unknown run '2511220': did you mean 25112201?" """
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(near)}?" if near else f" Known: {', '.join(list(known)[:12])}."
+    return f"unknown {what} {name!r}.{hint}"
+
+
+def _explained(error: Any, location: list[Any]) -> str:
+    """One pydantic error in the ledger's own words."""
+    where, kind = ".".join(map(str, location)) or "the file", error["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key {str(location[-1])!r}.{_near_keys(location)}"
+    if kind == "missing":
+        return f"{where} is missing. Add it."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} Found {error['input']!r}."
+
+
+def _near_keys(location: list[Any]) -> str:
+    models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, schema.Entry)]
+    keys = sorted({field for model in models for field in model.model_fields})
+    near = difflib.get_close_matches(str(location[-1]), keys, n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else " config/README.md lists the keys."

@@ -1,0 +1,81 @@
+"""The recipe: what of a run decides the bits, and nothing else.
+
+A recipe knows no run ID, no note, no outcome, no device and no folder. Its canonical JSON (keys sorted, defaults spelt
+out, rates as the scale makes them) has one digest; two runs with the same recipe and the same parents are the same file.
+"""
+
+from astolfo.files import json_digest
+from astolfo.ledger import schema
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.steps import plan_of
+
+
+class Recipe(schema.Entry):
+    """Everything that the trainer computes from, except its parents (base weights, dataset, vocabulary)."""
+
+    family: schema.Family
+    architecture: dict  # configurations of the model's parts, as diffusers and transformers name them
+    objective: schema.Objective
+    captions: schema.Captions
+    unet: int  # percent of the UNet that trains: 63, 68, 71 or 100
+    learning_rate: schema.LearningRate
+    optimizer: schema.Optimizer
+    schedule: schema.Schedule
+    ranks: int  # logical ranks
+    batch_size: int  # samples per micro-batch
+    accumulation: int  # micro-batches per rank and step
+    max_grad_norm: float  # 0: no clipping
+    precision: schema.Precision
+    choices: schema.Choices
+    seed: int
+    first_step: int  # where in the data order this run begins
+    last_step: int | None  # where the schedule ends, for schedules that decay
+    steps_per_epoch: int | None  # None: as many as the store's batches make
+
+    def canonical(self) -> dict:
+        """The recipe as plain data; `astolfo.files.canonical_json` of it is what is digested."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON."""
+        return json_digest(self.canonical())
+
+
+def choices_of(run: Run) -> schema.Choices:
+    """The named choices of a run: those of its semantics, with its own laid over."""
+    fields = run.fields
+    return schema.SEMANTICS[fields.semantics or "reference"].model_copy(update=fields.choices or {})
+
+
+def recipe_of(ledger: Ledger, run: Run) -> Recipe:
+    """The recipe of a run at the ledger's scale."""
+    fields, scale = run.fields, ledger.scale
+    family = ledger.family(run)
+    if family not in scale.architectures:
+        raise run.error(f"scale {ledger.scale_name} has no architecture {family!r}. Add it to config/scales/.")
+    assert fields.learning_rate and fields.schedule
+    plan = plan_of(ledger, run)
+    rates = {part: rate * scale.learning_rate_multiplier for part, rate in fields.learning_rate.model_dump().items()}
+    if run.fields.base is None:
+        rates = fields.learning_rate.model_dump()  # from nothing: the rates are meant as they stand
+    return Recipe(
+        family=family,
+        architecture=scale.architectures[family],
+        objective=run.objective,
+        captions=fields.captions,
+        unet=fields.unet,
+        learning_rate=schema.LearningRate(**{part: float(f"{rate:.6g}") for part, rate in rates.items()}),
+        optimizer=fields.optimizer,
+        schedule=fields.schedule,
+        ranks=fields.ranks,
+        batch_size=fields.batch_size,
+        accumulation=fields.accumulation,
+        max_grad_norm=fields.max_grad_norm,
+        precision=scale.precision or fields.precision,
+        choices=choices_of(run),
+        seed=fields.seed,
+        first_step=plan.start,
+        last_step=plan.end if fields.schedule.kind == "warmup-linear" else None,
+        steps_per_epoch=plan.steps_per_epoch,
+    )

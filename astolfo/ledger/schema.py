@@ -1,0 +1,277 @@
+"""The shape of the ledger's files: what an entry may say, and in which words.
+
+An unknown key is an error. A run's key replaces its era's default as a whole; nothing is merged below that level, so a
+reader sees the effective value in one of two places.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+Digest = Annotated[str, Field(pattern="^([0-9a-f]{64}|unknown)$")]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Family = Literal["sdxl", "sd2"]
+
+
+class Entry(BaseModel):
+    """Base of all entries: immutable, and no key beyond those named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _named(value: object) -> object:
+    """Lets `objective: eps` stand for `objective: {kind: eps}` (and the same for the other tagged entries)."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class Objective(Entry):
+    """What the UNet is trained to predict, and how timesteps are drawn and weighted."""
+
+    kind: Literal["eps", "v", "rf"]
+    zero_terminal_snr: bool = False
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    shift: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Objective":
+        if self.kind == "eps" and self.zero_terminal_snr:
+            raise ValueError("eps cannot be trained with zero_terminal_snr: at the last timestep the input is pure noise, "
+                             "so the target tells nothing. Use objective v, or leave zero_terminal_snr out.")
+        if self.kind == "rf" and (self.zero_terminal_snr or self.min_snr_gamma):
+            raise ValueError("rf (rectified flow) has no SNR schedule: leave zero_terminal_snr and min_snr_gamma out.")
+        if self.kind != "rf" and self.shift is not None:
+            raise ValueError(f"shift belongs to rf, not to {self.kind}: leave it out.")
+        return self
+
+
+class Captions(Entry):
+    """Which text a sample is trained with, and how many tokens of it are read."""
+
+    kind: Literal["tags", "pick", "concat"]
+    tokens: Literal[75, 150, 225] = 75
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class LearningRate(Entry):
+    """Learning rates per part; 0 means that the part's weights do not change by one bit."""
+
+    unet: Rate
+    text_encoder: Rate = 0.0
+    text_encoder_2: Rate = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both(cls, value: object) -> object:
+        if isinstance(value, dict) and "text_encoders" in value:
+            rest = {k: v for k, v in value.items() if k != "text_encoders"}
+            return {"text_encoder": value["text_encoders"], "text_encoder_2": value["text_encoders"], **rest}
+        return value
+
+
+class Optimizer(Entry):
+    """An optimizer of a library, with the values that decide its bits."""
+
+    kind: Literal["AdamW8bit", "AdamW"]
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+
+
+class Schedule(Entry):
+    """The learning rate's factor over the steps of a run."""
+
+    kind: Literal["constant", "warmup", "warmup-linear"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class Precision(Entry):
+    """Dtypes: of the trained weights, of the arithmetic, and of the result file."""
+
+    weights: Literal["fp32", "bf16"] = "bf16"
+    compute: Literal["fp32", "bf16"] = "bf16"
+    save: Literal["fp32", "bf16", "fp16"] = "fp16"
+
+
+class SaveEvery(Entry):
+    """How often a run saves: every so many steps or epochs. Segments follow from it."""
+
+    steps: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "SaveEvery":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs, one of the two.")
+        return self
+
+
+class Placement(Entry):
+    """What of a run does not decide the bits: where and how it was executed."""
+
+    ramdisk: bool = False
+    numa: int | None = None
+    loader_workers: int | None = None
+
+
+class Outcome(Entry):
+    """What the record says became of the run."""
+
+    kind: Literal["success", "failure", "partial", "stopped", "nan", "works-after-merge", "unstated"]
+    text: str = ""
+    alpha: float | None = None
+
+
+class Choices(Entry):
+    """Where the original trainer's arithmetic differs from the papers; `semantics` sets all, a run may set single ones.
+
+    Each is explained, with its evidence, in docs/semantics.md.
+    """
+
+    noise: Literal["sample", "micro-step"]  # what noise and timestep are keyed by
+    snr_table: Literal["rescaled", "original"]  # which table min-SNR reads under zero_terminal_snr
+    pooled_projection: Literal["reference", "kohya"]  # orientation of the second text encoder's projection
+    schedule_dtype: Literal["fp32", "compute"]  # dtype of alphas_cumprod when noise is added
+    context: Literal["inference", "stripped"]  # chunks as 77 + 77 + 77, or inner begin/end tokens dropped: 227
+    short_step: Literal["actual", "full"]  # what the loss of an epoch's last short step is divided by
+    rf_timestep: Literal["continuous", "floor"]  # the timestep that rf tells the UNet: 1000 s, or its integer part
+
+
+SEMANTICS = {
+    "reference": Choices(
+        noise="sample", snr_table="rescaled", pooled_projection="reference", schedule_dtype="fp32", context="inference",
+        short_step="actual", rf_timestep="continuous",
+    ),
+    "kohya": Choices(
+        noise="micro-step", snr_table="original", pooled_projection="kohya", schedule_dtype="compute", context="stripped",
+        short_step="full", rf_timestep="floor",
+    ),
+}  # fmt: skip
+
+
+class RunFields(Entry):
+    """Everything that a run may say and an era may set as default. See config/README.md for each key."""
+
+    base: str | None = None
+    dataset: str | None = None
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    until_step: PositiveInt | None = None
+    continues: bool | None = None
+    objective: Annotated[Objective, BeforeValidator(_named)] | None = None
+    captions: Annotated[Captions, BeforeValidator(_named)] | None = None
+    unet: Literal[63, 68, 71, 100] | None = None
+    learning_rate: LearningRate | None = None
+    optimizer: Annotated[Optimizer, BeforeValidator(_named)] | None = None
+    schedule: Annotated[Schedule, BeforeValidator(_named)] | None = None
+    ranks: Literal[1, 2, 4, 8] | None = None
+    batch_size: PositiveInt | None = None
+    accumulation: PositiveInt | None = None
+    max_grad_norm: Annotated[float, Field(ge=0)] | None = None
+    precision: Precision | None = None
+    save_every: SaveEvery | None = None
+    semantics: Literal["kohya", "reference"] | None = None
+    choices: dict[str, str] | None = None
+    seed: int | None = None
+    merge_base: str | None = None
+    placement: Placement | None = None
+
+
+class RunEntry(RunFields):
+    """One run of an era's file."""
+
+    note: str = ""
+    outcome: Outcome = Outcome(kind="unstated")
+    in_seed: bool = True
+
+
+class Era(Entry):
+    """One file of config/runs/: defaults, and the runs that share them."""
+
+    era: str
+    title: str
+    note: str = ""
+    defaults: RunFields
+    runs: dict[Annotated[str, Field(pattern="^([0-9]{8}|foundation-[a-z0-9]+)$")], RunEntry]
+
+
+class Origin(Entry):
+    """Where a base comes from at one scale: a pinned file, a run of the ledger, or both (the file is then that result)."""
+
+    file: str | None = None
+    sha256: Digest = "unknown"
+    made_by: str | None = None  # a reference: what remakes the file
+
+
+class Base(Entry):
+    """A model that runs start from (kind `model`), or the autoencoder of a family (kind `autoencoder`)."""
+
+    family: Family
+    kind: Literal["model", "autoencoder"] = "model"
+    objective: Literal["eps", "v", "rf"] | None = None
+    title: str = ""
+    note: str = ""
+    full: Origin
+    miniature: Origin
+
+
+class Dataset(Entry):
+    """A dataset by its name in the ledger; `images` is the full-scale count, the miniature's stands in the scale."""
+
+    images: PositiveInt
+    autoencoder: str
+    note: str = ""
+
+
+class EvaluationSet(Entry):
+    """What is sampled to judge a checkpoint: fixed prompts, seeds and settings."""
+
+    alphas: list[Annotated[float, Field(ge=0, le=1)]]
+    runtimes: list[Literal["eps", "v", "rf"]]
+    unconds: list[Literal["zero", "null"]]
+    sampler_steps: PositiveInt
+    cfg: float
+    seed: int
+    prompts: PositiveInt = 8
+
+
+class ScaleDataset(Entry):
+    """The size of a dataset at one scale, and where its pictures come from."""
+
+    images: PositiveInt
+    seed: int = 0
+
+
+class Hardware(Entry):
+    """A machine that runs can be placed on."""
+
+    title: str
+    device: Literal["cpu", "cuda"]
+    devices: PositiveInt = 1
+    device_memory_gib: float | None = None
+    memory_gib: float
+    compute_capability: tuple[int, int] | None = None
+
+
+class AutoencoderTraining(Entry):
+    """How the miniature's autoencoder is trained from nothing: on how many pictures of which seed, for how long."""
+
+    images: PositiveInt
+    seed: int
+    steps: PositiveInt
+    batch: PositiveInt
+    learning_rate: Rate
+
+
+class Scale(Entry):
+    """Sizes, and nothing but sizes: what a run's recipe becomes at this scale."""
+
+    device: Literal["cpu", "cuda"]
+    protect_results: bool
+    learning_rate_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    max_segments: PositiveInt | None = None
+    precision: Precision | None = None
+    architectures: dict[Family, dict]
+    datasets: dict[str, ScaleDataset]
+    pictures: dict | None = None
+    autoencoder_training: AutoencoderTraining | None = None
+    vocabulary: Origin

@@ -1,0 +1,105 @@
+"""The ledger as text for people: the list of runs, one run in full, and the tree of what a model is made from."""
+
+from pathlib import Path
+from typing import Any
+
+from astolfo.ledger import schema
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.recipe import recipe_of
+from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.steps import full_steps, plan_of
+
+
+def listing(ledger: Ledger) -> str:
+    """Every run, era by era, one line each."""
+    lines, era = [], None
+    for run in ledger.runs.values():
+        if run.era.era != era:
+            era = run.era.era
+            lines += ["", f"{era}: {run.era.title}"] if lines else [f"{era}: {run.era.title}"]
+        fields, kind = run.fields, run.entry.outcome.kind
+        length = f"{fields.epochs} EP" if fields.epochs else f"{fields.steps} steps"
+        lines.append(
+            f"  {run.id:16} {fields.base or 'nothing':24} {fields.dataset:11} {length:>11}  {run.objective.kind:3}  "
+            f"{_rates(run):18} {'' if kind == 'unstated' else kind}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def as_text(ledger: Ledger, run: Run) -> str:
+    """One run: where each effective value comes from, its steps at this scale, and its recipe's digest."""
+    lines = [f"{run.id}  (era {run.era.era}: {run.era.title})", f"{run.document.path}:{run.document.line(['runs', run.id])}", ""]
+    for name in schema.RunFields.model_fields:
+        value = getattr(run.fields, name)
+        if value is not None:
+            where = "" if name in run.entry.model_fields_set else "   (era)"
+            lines.append(f"  {name:14} {_plain(value)}{where}")
+    lines += [f"  {name:14} {text}" for name, text in (("note", run.entry.note), ("outcome", run.entry.outcome.text)) if text]
+    plan = plan_of(ledger, run)
+    lines += [
+        "",
+        f"  full scale     {full_steps(ledger, run):,} steps",
+        f"  {ledger.scale_name:14} steps {plan.start:,} to {plan.end:,} in {len(plan.boundaries) - 1} segments, "
+        f"saved at {', '.join(f'{b:,}' for b in plan.boundaries[1:6])}{' ...' if len(plan.boundaries) > 6 else ''}",
+        f"  recipe         {recipe_of(ledger, run).digest}",
+    ]
+    return "\n".join(lines)
+
+
+def as_data(ledger: Ledger, run: Run) -> dict[str, Any]:
+    """One run as plain data."""
+    recipe, plan = recipe_of(ledger, run), plan_of(ledger, run)
+    return {
+        "id": run.id,
+        "era": run.era.era,
+        "scale": ledger.scale_name,
+        "entry": run.fields.model_dump(mode="json", exclude_none=True),
+        "note": run.entry.note,
+        "outcome": run.entry.outcome.model_dump(mode="json"),
+        "boundaries": list(plan.boundaries),
+        "recipe": recipe.canonical(),
+        "recipe_digest": recipe.digest,
+    }
+
+
+def tree(ledger: Ledger, reference: Reference, directory: Path) -> str:
+    """What a model is made from, as a tree up to its base; `*` marks what is built in `directory`."""
+    lines: list[str] = []
+
+    def visit(node: Reference, prefix: str, last: bool, top: bool) -> None:
+        built = (directory / node.path).exists()
+        branch = "" if top else prefix + ("└── " if last else "├── ")
+        lines.append(f"{branch}{node}{_remark(ledger, node)}  {'[built]' if built else '[not built]'}")
+        parents = ledger.parents(node)
+        for index, parent in enumerate(parents):
+            visit(parent, "" if top else prefix + ("    " if last else "│   "), index == len(parents) - 1, False)
+
+    ledger.parents(reference)  # an unknown name is an error before anything is printed
+    if reference.base:
+        ledger.base(reference.base)
+    visit(reference, "", True, True)
+    return "\n".join(lines)
+
+
+def _remark(ledger: Ledger, node: Reference) -> str:
+    if node.base:
+        made_by = ledger.origin(node.base).made_by
+        return f" (base, made by {made_by})" if made_by and not ledger.origin(node.base).file else " (pinned base)"
+    run = ledger.run(str(node.run))
+    if node.alpha:
+        return f" (merge of {parse(node.checkpoint)} with {ledger.merge_base(run)} at {node.alpha})"
+    return f" (run, {run.objective.kind}, {run.fields.dataset})"
+
+
+def _rates(run: Run) -> str:
+    rates = run.fields.learning_rate
+    assert rates is not None
+    text = f" + {rates.text_encoder:.1e}" if rates.text_encoder else ""
+    return f"{rates.unet:.1e}{text}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, schema.Entry):
+        given = value.model_dump(mode="json", exclude_none=True)
+        return ", ".join(f"{key} {item}" for key, item in given.items() if item not in (False, 0, 0.0))
+    return str(value)

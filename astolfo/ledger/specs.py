@@ -1,0 +1,120 @@
+"""Specs: for every artifact of the graph, one JSON value that says all that decides its bytes.
+
+A spec names the recipe, the identities of the parents, the digest of the code involved and of the lock file. The digest
+of a spec is the artifact's identity before it is built. Where a segment boundary lies decides nothing, so the identity of
+a state leaves out where its segment began.
+"""
+
+from functools import cache
+from typing import Any
+
+from astolfo.errors import LedgerError
+from astolfo.files import json_digest
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.recipe import recipe_of
+from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.steps import plan_of, step_of
+from astolfo.provenance.code import code_digest
+
+Spec = dict[str, Any]
+_IDENTITY_LEAVES_OUT = ("from", "file")
+
+
+def identity(spec: Spec) -> str:
+    """The digest that names an artifact before it exists."""
+    return json_digest({key: value for key, value in spec.items() if key not in _IDENTITY_LEAVES_OUT})
+
+
+class Specs:
+    """The specs of a ledger's artifacts. `lock` is the sha256 of the environment's lock file."""
+
+    def __init__(self, ledger: Ledger, lock: str):
+        self.ledger, self.lock = ledger, lock
+        for name in ("vocabulary", "autoencoder", "base", "dataset", "segment", "model", "evaluation"):
+            setattr(self, name, cache(getattr(self, name)))
+
+    def _spec(self, verb: str, parents: dict[str, Spec | None], **content: Any) -> Spec:
+        named = {role: identity(spec) for role, spec in parents.items() if spec is not None}
+        return {
+            "verb": verb, "scale": self.ledger.scale_name, "parents": named, "code": code_digest(verb), "lock": self.lock,
+            **content,
+        }  # fmt: skip
+
+    def vocabulary(self) -> Spec:
+        """The CLIP vocabulary: made from the procedural words, or a pinned folder."""
+        origin = self.ledger.scale.vocabulary
+        if origin.file:
+            return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file}
+        return self._spec("vocabulary", {})
+
+    def autoencoder(self, name: str) -> Spec:
+        """An autoencoder trained from nothing on the scale's pictures."""
+        scale = self.ledger.scale
+        if scale.autoencoder_training is None or scale.pictures is None:
+            raise LedgerError(f"Scale {self.ledger.scale_name} trains no autoencoder: pin a file for {name} instead.")
+        return self._spec(
+            "autoencoder", {}, architecture=scale.architectures[self.ledger.base(name).family],
+            training=scale.autoencoder_training.model_dump(), pictures=scale.pictures,
+        )  # fmt: skip
+
+    def base(self, name: str) -> Spec:
+        """A base: its pinned digest, or what makes it."""
+        origin = self.ledger.origin(name)
+        if origin.file:
+            return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file}
+        if origin.made_by:
+            return self.model(parse(origin.made_by))
+        return self.autoencoder(name)
+
+    def dataset(self, name: str) -> Spec:
+        """A dataset store made from the scale's procedural pictures, or brought by the user."""
+        dataset, size = self.ledger.datasets[name], self.ledger.scale.datasets[name]
+        if self.ledger.scale.pictures is None:
+            return {"verb": "given", "dataset": name, "images": size.images}
+        return self._spec(
+            "dataset", {"autoencoder": self.base(dataset.autoencoder)}, images=size.images, seed=size.seed,
+            pictures=self.ledger.scale.pictures, architecture=self.ledger.scale.architectures[self.ledger.base(dataset.autoencoder).family],
+        )  # fmt: skip
+
+    def segment(self, run_id: str, end: int) -> Spec:
+        """The segment of a run that ends at step `end`; `from` is where it begins."""
+        run = self.ledger.run(run_id)
+        boundaries = plan_of(self.ledger, run).boundaries
+        begin = boundaries[boundaries.index(end) - 1]
+        parents = {
+            "base": self._start(run),
+            "dataset": self.dataset(str(run.fields.dataset)),
+            "vocabulary": self.vocabulary(),
+        }
+        return self._spec("train", parents, recipe=recipe_of(self.ledger, run).canonical(), to=end, **{"from": begin})
+
+    def model(self, reference: Reference) -> Spec:
+        """A single-file model: a base, a run's checkpoint, or a merge."""
+        if reference.base:
+            return self.base(reference.base)
+        run = self.ledger.run(str(reference.run))
+        if reference.alpha:
+            trained, base = parse(reference.checkpoint), self.ledger.merge_base(run)
+            return self._spec("merge", {"base": self.model(base), "trained": self.model(trained)}, alpha=reference.alpha)
+        state = self.segment(run.id, step_of(self.ledger, reference))
+        return self._spec("export", {"state": state, "base": self._start(run)}, title=str(reference), **self._about(run))
+
+    def evaluation(self, run_id: str) -> Spec:
+        """The evaluation of a run's result."""
+        run = self.ledger.run(run_id)
+        settings = self.ledger.evaluations["default"]
+        base = self.model(self.ledger.merge_base(run)) if run.fields.base else None
+        parents = {"trained": self.model(Reference(run=run_id)), "base": base, "vocabulary": self.vocabulary()}
+        return self._spec("evaluate", parents, run=run_id, settings=settings.model_dump(mode="json"), **self._about(run))
+
+    def _start(self, run: Run) -> Spec | None:
+        parent = self.ledger.parent(run)
+        return self.model(parent) if parent else None
+
+    def _about(self, run: Run) -> Spec:
+        recipe = recipe_of(self.ledger, run)
+        return {"recipe": recipe.canonical(), "semantics": run.fields.semantics, "autoencoder": self._autoencoder_of(run)}
+
+    def _autoencoder_of(self, run: Run) -> str | None:
+        """For a run from nothing: the autoencoder that its result carries."""
+        return None if run.fields.base else identity(self.base(self.ledger.datasets[str(run.fields.dataset)].autoencoder))

@@ -1,0 +1,119 @@
+"""Steps, epochs and segments: derived from images, ranks, batch, accumulation and save cadence, never typed.
+
+The ledger counts steps at full scale. A smaller scale has fewer images, so each of its steps stands for many: a named
+step of the record (a save, a hand-over, a stop) maps to the nearest step of the scale, at least 1.
+"""
+
+from dataclasses import dataclass
+
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.references import Reference
+
+_TAIL = 10  # a last stretch shorter than a tenth of the save cadence joins the segment before it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of one run at one scale: trained from `boundaries[0]` to `boundaries[-1]`, saved at each in between."""
+
+    steps_per_epoch: int | None
+    boundaries: tuple[int, ...]
+
+    @property
+    def start(self) -> int:
+        return self.boundaries[0]
+
+    @property
+    def end(self) -> int:
+        return self.boundaries[-1]
+
+
+def steps_per_epoch(run: Run, images: int) -> int:
+    """Optimizer steps of one epoch: ceil(images / (ranks x batch size x accumulation))."""
+    return -(-images // samples_per_step(run))
+
+
+def samples_per_step(run: Run) -> int:
+    """Samples that one optimizer step sees: ranks x batch size x accumulation."""
+    fields = run.fields
+    assert fields.ranks and fields.batch_size and fields.accumulation
+    return fields.ranks * fields.batch_size * fields.accumulation
+
+
+def full_steps(ledger: Ledger, run: Run) -> int:
+    """The length of the run's data order at full scale, in steps: all its epochs."""
+    images = ledger.datasets[str(run.fields.dataset)].images
+    return run.fields.steps or steps_per_epoch(run, images) * (run.fields.epochs or 0)
+
+
+def scale_steps(ledger: Ledger, run: Run) -> int:
+    """The same length at the ledger's scale."""
+    return run.fields.steps or steps_per_epoch(run, ledger.sole_dataset(run).images) * (run.fields.epochs or 0)
+
+
+def to_scale(ledger: Ledger, run: Run, full_step: int) -> int:
+    """The scale's step for a step counted at full scale: proportional, at least 1 (0 stays 0)."""
+    total, here = full_steps(ledger, run), scale_steps(ledger, run)
+    if full_step > total:
+        raise run.error(f"run {run.id} has {total:,} steps at full scale, so there is no step {full_step:,}.")
+    return full_step and max(1, (2 * full_step * here + total) // (2 * total))
+
+
+def step_of(ledger: Ledger, reference: Reference) -> int:
+    """Where in its run's steps (at the ledger's scale) a checkpoint lies. Raises LedgerError when the run has none there."""
+    run = ledger.run(str(reference.run))
+    plan = plan_of(ledger, run)
+    step = plan.end
+    if reference.step is not None:
+        step = to_scale(ledger, run, reference.step)
+    elif reference.epoch is not None:
+        step = scale_steps(ledger, run) * reference.epoch // (run.fields.epochs or 1)
+    if not plan.start < step <= plan.end:
+        raise run.error(f"there is no {reference}: run {run.id} trains steps {plan.start:,} to {plan.end:,} at this scale.")
+    return step
+
+
+def plan_of(ledger: Ledger, run: Run) -> Plan:
+    """The run's start, end and segment boundaries at the ledger's scale."""
+    total = scale_steps(ledger, run)
+    start, end = start_step(ledger, run), total
+    if run.fields.until_step:
+        end = to_scale(ledger, run, run.fields.until_step)
+    if end <= start:
+        raise run.error(f"run {run.id} would end at step {end} but starts at step {start}: its until_step lies too early.")
+    cadence = _cadence(ledger, run, end - start)
+    boundaries = set(range(start + cadence, end - cadence // _TAIL, cadence)) | {start, end}
+    for named in ledger.named_checkpoints.get(run.id, []):
+        step = _named_step(ledger, run, named)
+        if start < step < end:
+            boundaries.add(step)
+    per_epoch = None if run.fields.steps else steps_per_epoch(run, ledger.sole_dataset(run).images)
+    return Plan(steps_per_epoch=per_epoch, boundaries=tuple(sorted(boundaries)))
+
+
+def start_step(ledger: Ledger, run: Run) -> int:
+    """Where in the data order the run begins: its parent's step for a continuation, else 0."""
+    parent = ledger.parent(run)
+    if not run.fields.continues:
+        return 0
+    if parent is None or parent.run is None:
+        raise run.error(f"run {run.id} continues, but its base is no checkpoint of a run. Name one, or drop `continues`.")
+    return step_of(ledger, parent)
+
+
+def _cadence(ledger: Ledger, run: Run, length: int) -> int:
+    every = run.fields.save_every
+    if every is None:
+        cadence = length
+    elif every.epochs:
+        cadence = scale_steps(ledger, run) * every.epochs // (run.fields.epochs or 1)
+    else:
+        cadence = to_scale(ledger, run, min(every.steps or 1, full_steps(ledger, run)))
+    most = ledger.scale.max_segments
+    return max(1, cadence, -(-length // most) if most else 1)
+
+
+def _named_step(ledger: Ledger, run: Run, named: Reference) -> int:
+    if named.epoch is not None:
+        return scale_steps(ledger, run) * named.epoch // (run.fields.epochs or 1)
+    return to_scale(ledger, run, named.step or 0)

@@ -1,0 +1,56 @@
+"""YAML read with line numbers, so that an error in the ledger can say where it is.
+
+Keys are always strings (run IDs stay as they are written), a key that stands twice in one mapping is an error, and only
+YAML's safe types are built.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from astolfo.errors import LedgerError
+
+
+class Document:
+    """One YAML file: `value` is its content, `line(path)` tells where the entry at a path of keys and indices stands."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lines: dict[tuple[str, ...], int] = {}
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        except FileNotFoundError:
+            raise LedgerError(f"{path} is missing: the ledger needs this file.") from None
+        except yaml.YAMLError as error:
+            raise LedgerError(f"{path} is not valid YAML: {error}") from None
+        self._loader = yaml.CSafeLoader("")
+        self.value: Any = self._build(root, ()) if root is not None else {}
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """The line (1-based) of the deepest part of `path` that the file has."""
+        keys = tuple(str(part) for part in path)
+        while keys and keys not in self._lines:
+            keys = keys[:-1]
+        return self._lines.get(keys, 1)
+
+    def error(self, path: Sequence[str | int], message: str) -> LedgerError:
+        """A LedgerError that begins with file and line of the entry at `path`."""
+        return LedgerError(f"{self.path}:{self.line(path)}: {message}")
+
+    def _build(self, node: yaml.Node, path: tuple[str, ...]) -> Any:
+        self._lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, Any] = {}
+            for key, value in node.value:
+                name = str(key.value)
+                if name in result:
+                    first, again = self.line((*path, name)), key.start_mark.line + 1
+                    raise LedgerError(f"{self.path}:{again}: {name!r} stands twice, first in line {first}. Remove one.")
+                self._lines[(*path, name)] = key.start_mark.line + 1
+                result[name] = self._build(value, (*path, name))
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._build(item, (*path, str(index))) for index, item in enumerate(node.value)]
+        return self._loader.construct_object(node)

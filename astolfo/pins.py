@@ -1,0 +1,77 @@
+"""Pinned inputs: files from outside that are used only when their sha256 is the recorded one.
+
+`inputs/` of a working directory holds what the user brings; `pins.yaml` beside it records digests for bases that the
+ledger marks `unknown`. A pin is never changed silently.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+
+from astolfo.checkpoint.safefile import open_file
+from astolfo.errors import InputError
+from astolfo.files import sha256_of, write_sidecar, write_text, written
+from astolfo.ledger import Ledger
+
+log = logging.getLogger(__name__)
+PINS = "pins.yaml"
+INPUTS = "inputs"
+
+
+def read_pins(directory: Path) -> dict[str, str]:
+    """The user's pins: base name -> sha256; empty when the working directory has none."""
+    path = directory / PINS
+    return {str(k): str(v) for k, v in (yaml.safe_load(path.read_text()) or {}).items()} if path.exists() else {}
+
+
+def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
+    """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says what it did.
+
+    Raises InputError when the ledger or an earlier pin names another digest, CheckpointError when it is no model file.
+    """
+    origin = ledger.origin(name)
+    if not origin.file:
+        raise InputError(f"{name} is made by the graph ({origin.made_by}); there is nothing to pin.")
+    open_file(file).close()
+    digest, pins = sha256_of(file), read_pins(directory)
+    recorded = origin.sha256 if origin.sha256 != "unknown" else pins.get(name, digest)
+    if recorded != digest:
+        raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
+    target = directory / INPUTS / origin.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.resolve() != file.resolve():
+        target.unlink(missing_ok=True)
+        target.symlink_to(file.resolve())
+    write_text(directory / PINS, yaml.safe_dump({**pins, name: digest}, sort_keys=True))
+    return f"{name} is pinned: sha256 {digest}, linked at {target}."
+
+
+def place(source: Path, expected: str, out: Path) -> None:
+    """Puts the pinned file `source` at `out` (a hard link where the file system allows) after checking its digest.
+
+    Raises InputError when it is missing, unpinned or not the pinned file, CheckpointError when its header is damaged.
+    """
+    if not source.exists():
+        raise InputError(
+            f"{source} is missing: the base {out.stem} is a file that you bring. Pin it with "
+            f"`astolfo --scale full pin {out.stem} FILE`, which hashes it and links it there."
+        )
+    if expected == "unknown":
+        raise InputError(
+            f"{source} is there, but nobody has recorded its sha256, so it could be any file. If it is the right one: "
+            f"`astolfo --scale full pin {out.stem} {source}`."
+        )
+    open_file(source).close()
+    found = sha256_of(source)
+    if found != expected:
+        raise InputError(f"{source} is not the pinned {out.stem}: expected sha256 {expected}, found {found}. Get the right file.")
+    with written(out) as beside:
+        try:
+            os.link(source.resolve(), beside)
+        except OSError:
+            shutil.copyfile(source, beside)
+    write_sidecar(out, found)
+    log.info("%s is the pinned file (sha256 %s)", out, found)

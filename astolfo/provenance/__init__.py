@@ -1,0 +1,1 @@
+"""Where an artifact comes from: code digests, and later attestations."""

@@ -1,0 +1,54 @@
+"""The digest of the code that a verb's bits depend on: its modules as syntax trees, without comments and docstrings.
+
+Editing a comment, a docstring or the layout changes no digest; editing a statement does.
+"""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent.parent
+_COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py")
+_MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
+_DATA = ("data/captions.py", "data/order.py", "data/store.py", "data/tokens.py", "data/vocabulary.py")
+MODULES: dict[str, tuple[str, ...]] = {
+    "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
+    "autoencoder": (*_MODEL, "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
+    "dataset": (*_MODEL, "data/procedural.py", "data/store.py", "data/make.py"),
+    "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema.py", "train"),
+    "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
+    "merge": (*_COMMON, "merge"),
+    "evaluate": (*_MODEL, *_DATA, "data/procedural.py", "data/recognition.py", "evaluate", "train/conditioning.py"),
+}
+"""Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
+
+
+@functools.cache
+def code_digest(verb: str) -> str:
+    """sha256 (hex) over the syntax trees of the verb's modules."""
+    digest = hashlib.sha256()
+    for path in _files(verb):
+        digest.update(f"{path.relative_to(_PACKAGE)}\n{_tree(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(verb: str) -> list[Path]:
+    found: set[Path] = set()
+    for name in MODULES[verb]:
+        path = _PACKAGE / name
+        found |= set(path.rglob("*.py")) if path.is_dir() else {path}
+    return sorted(found)
+
+
+@functools.cache
+def _tree(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_docstring(statement)]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)

@@ -1,0 +1,53 @@
+"""What the UNet is told besides the noisy latents: the caption through the text encoders, and the picture's sizes.
+
+SDXL reads both text encoders one layer before their last, joins them to 2,048 channels, and adds a pooled vector of the
+second and six numbers of size and crop. SD 2.1 reads one encoder after its final norm.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from astolfo.data.store import Sample
+from astolfo.data.tokens import chunks
+
+
+class Text:
+    """Both tokenizers and text encoders of a model, as one function from captions to conditioning."""
+
+    def __init__(self, encoders: Sequence[nn.Module], tokenizers: Sequence, *, tokens: int, context: str):
+        self.encoders, self.tokenizers, self.tokens, self.context = encoders, tokenizers, tokens, context
+
+    def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+        """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
+        hidden, pooled = [], None
+        sdxl = len(self.encoders) == 2
+        for encoder, tokenizer in zip(self.encoders, self.tokenizers, strict=True):
+            ids = torch.from_numpy(chunks(tokenizer, captions, self.tokens)).to(device)
+            flat = ids.reshape(-1, ids.shape[-1])
+            output = encoder(flat, output_hidden_states=sdxl)
+            states = output.hidden_states[-2] if sdxl else output.last_hidden_state
+            hidden.append(join_chunks(states.reshape(*ids.shape, -1), self.context))
+            if hasattr(output, "text_embeds"):
+                pooled = output.text_embeds.reshape(len(captions), ids.shape[1], -1)[:, 0]
+        return torch.cat(hidden, dim=-1), pooled
+
+
+def join_chunks(states: Tensor, context: str) -> Tensor:
+    """(batch, chunks, 77, channels) -> (batch, positions, channels).
+
+    "inference" keeps each chunk whole, as the programs that sample do (231 positions for three chunks); "stripped" keeps
+    only the first begin token and the last chunk's last token, as sd-scripts trains (227).
+    """
+    if context == "inference" or states.shape[1] == 1:
+        return states.flatten(1, 2)
+    inner = states[:, :, 1:-1].flatten(1, 2)
+    return torch.cat([states[:, 0, :1], inner, states[:, -1, -1:]], dim=1)
+
+
+def time_ids(samples: Sequence[Sample]) -> Tensor:
+    """SDXL's six numbers per sample: original height and width, crop top and left, target height and width (pixels)."""
+    rows = [(*sample.original_size, *sample.crop, *sample.target_size) for sample in samples]
+    return torch.from_numpy(np.array(rows, np.float32))

@@ -1,0 +1,64 @@
+"""Turns a state into a checkpoint: the single file that inference programs load."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astolfo.checkpoint import metadata
+from astolfo.checkpoint.autoencoder import load_autoencoder
+from astolfo.checkpoint.model import save
+from astolfo.errors import StateError
+from astolfo.ledger.recipe import Recipe
+from astolfo.train import state
+from astolfo.train.model import architecture_of, build_parts
+
+log = logging.getLogger(__name__)
+
+
+def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: Path | None, out: Path) -> str:
+    """Writes the checkpoint of the state `trained` at `out` and returns its sha256.
+
+    Weights that did not train, and the autoencoder, are the base's, byte for byte where the dtype stays; a run from nothing
+    takes its `autoencoder` from that file.
+    """
+    recipe = Recipe.model_validate(spec["recipe"])
+    found = state.load(trained, spec["parents"]["state"])
+    architecture = architecture_of(recipe)
+    parts: dict[str, Any] = build_parts(recipe, base, torch.device("cpu"))
+    for name, value in found.weights.items():
+        part, _, parameter = name.partition(".")
+        target = parts[part].get_parameter(parameter)
+        if target.shape != value.shape:
+            raise StateError(f"{trained}: {name} has shape {tuple(value.shape)}, the model has {tuple(target.shape)}.")
+        target.data.copy_(value)
+    if base is None:
+        assert autoencoder is not None
+        parts["vae"] = load_autoencoder(autoencoder, architecture)
+    touched = {name.partition(".")[0] for name in found.weights} | ({*parts} if base is None else set())
+    saved = save(
+        out,
+        {part: module for part, module in parts.items() if part in touched},
+        architecture,
+        dtypes=recipe.precision.save,
+        metadata=_metadata(spec, recipe),
+        markers=metadata.markers(recipe.objective.kind, recipe.objective.zero_terminal_snr),
+        pooled_projection=recipe.choices.pooled_projection,
+        copy_from=base,
+    )
+    for key, overflow in saved.overflows.items():
+        log.warning("%s: %d values beyond %s were clamped, the largest %g", key, overflow.count, recipe.precision.save, overflow.largest)
+    return saved.digest
+
+
+def _metadata(spec: dict[str, Any], recipe: Recipe) -> dict[str, str]:
+    return metadata.describe(
+        family=recipe.family,
+        title=spec["title"],
+        objective=recipe.objective.kind,
+        zero_terminal_snr=recipe.objective.zero_terminal_snr,
+        recipe=recipe.digest,
+        semantics=spec["semantics"],
+        scale=spec["scale"],
+    )

@@ -1,0 +1,43 @@
+"""The model of a recipe: its parts from a base, or from nothing, in the recipe's dtype, with their tokenizers."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from astolfo.checkpoint.architecture import Architecture
+from astolfo.checkpoint.model import load
+from astolfo.data.vocabulary import tokenizer, tokenizers
+from astolfo.ledger.recipe import Recipe
+from astolfo.train.conditioning import Text
+from astolfo.train.initialise import initialise
+
+LATENT_SCALE = 0.13025  # SDXL's: latents times this have about unit variance
+
+
+def architecture_of(recipe: Recipe) -> Architecture:
+    """The model configurations of a recipe."""
+    return Architecture.from_mapping(recipe.architecture, recipe.family)
+
+
+def build_parts(recipe: Recipe, base: Path | None, device: torch.device) -> dict[str, nn.Module]:
+    """UNet and text encoders on `device`, from `base`, or with first weights of the recipe's seed when it is None."""
+    architecture = architecture_of(recipe)
+    wanted = [part for part in architecture.parts if part != "vae"]
+    if base is None:
+        parts = {part: initialise(architecture.build(part, "cpu"), recipe.seed) for part in wanted}
+        parts = {part: nn.Module.to(module, _dtype(recipe)) for part, module in parts.items()}
+    else:
+        parts = load(base, architecture, wanted, recipe.precision.weights, recipe.choices.pooled_projection)
+    return {part: module.to(device).train() for part, module in parts.items()}
+
+
+def text_of(recipe: Recipe, parts: dict[str, nn.Module], vocabulary: Path) -> Text:
+    """The recipe's way from captions to conditioning."""
+    encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
+    both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
+    return Text(encoders, both, tokens=recipe.captions.tokens, context=recipe.choices.context)
+
+
+def _dtype(recipe: Recipe) -> torch.dtype:
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision.weights]

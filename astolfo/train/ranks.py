@@ -1,0 +1,193 @@
+"""Logical ranks: who computes which, and how their gradients become one sum with the same bits for any number of processes.
+
+A recipe has R logical ranks (1, 2, 4 or 8). P processes (P divides R) run R / P of them each, in contiguous blocks, so
+that a block is a subtree of the fixed pairwise tree over all ranks: ((0+1)+(2+3))+((4+5)+(6+7)). Inside a block the
+process sums along its subtree; between processes each one gathers the blocks of the parameters it owns and sums along the
+top of the tree. Communication only moves data; it never adds.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astolfo.errors import AstolfoError, PlacementError
+from astolfo.alive import watch_parent
+
+_GRACE = 0.5  # seconds in which a failing process may say why before it is ended
+ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
+
+
+class PairwiseSum:
+    """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums."""
+
+    def __init__(self) -> None:
+        self._partial: list[tuple[int, Tensor]] = []
+
+    def add(self, value: Tensor) -> None:
+        """Takes the next leaf. The tensor belongs to the sum from here on."""
+        size = 1
+        while self._partial and self._partial[-1][0] == size:
+            _, left = self._partial.pop()
+            value, size = left.add_(value), 2 * size
+        self._partial.append((size, value))
+
+    def total(self) -> Tensor:
+        """The sum of all leaves, whose number must be a power of two."""
+        assert len(self._partial) == 1, "the number of leaves is not a power of two"
+        return self._partial.pop()[1]
+
+
+@dataclass
+class Processes:
+    """The processes that run one training together, and this one's place among them."""
+
+    count: int = 1
+    index: int = 0
+    children: tuple[int, ...] = ()
+    folder: Any = field(default=None, repr=False)
+
+    def block(self, ranks: int) -> range:
+        """The logical ranks that this process runs. Raises PlacementError when they cannot be shared out evenly."""
+        if ranks % self.count:
+            raise PlacementError(f"{ranks} logical ranks cannot be run by {self.count} processes: use a divisor of {ranks}.")
+        each = ranks // self.count
+        return range(self.index * each, (self.index + 1) * each)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Every process's `values` (the same shape everywhere), stacked by process."""
+        if self.count == 1:
+            return values[None]
+        out = [torch.empty_like(values) for _ in range(self.count)]
+        torch.distributed.all_gather(out, values)
+        return torch.stack(out)
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Which of `flags` at least one process has set: all processes get the same answer."""
+        if self.count == 1:
+            return flags
+        return tuple(bool(column) for column in self.gather(torch.tensor(flags, dtype=torch.uint8)).any(dim=0))
+
+
+class Flat:
+    """All trained parameters in one buffer, and one process's gradients of one logical rank in another.
+
+    Each parameter's data and gradient are views of the buffers. Whole parameters are owned by processes in contiguous
+    stretches of about equal size, so an optimizer's blocks never straddle two owners.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], processes: Processes):
+        self.parameters, self.processes = list(parameters), processes
+        starts, end = [], 0
+        for parameter in self.parameters:
+            starts.append(end)
+            end += -(-parameter.numel() // ALIGN) * ALIGN
+        first = self.parameters[0]
+        self.weights = torch.zeros(end, dtype=first.dtype, device=first.device)
+        self._places = [slice(start, start + p.numel()) for start, p in zip(starts, self.parameters, strict=True)]
+        for parameter, place in zip(self.parameters, self._places, strict=True):
+            self.weights[place].copy_(parameter.data.reshape(-1))
+            parameter.data = self.weights[place].view(parameter.shape)
+        self._cuts, self._owners = self._share_out(starts, end)
+
+    def owned(self) -> list[nn.Parameter]:
+        """The parameters whose optimizer state this process holds."""
+        return [p for p, owner in zip(self.parameters, self._owners, strict=True) if owner == self.processes.index]
+
+    def owner(self, index: int) -> int:
+        """Which process owns parameter number `index`."""
+        return self._owners[index]
+
+    def fresh_gradients(self) -> Tensor:
+        """A zeroed buffer into which the next backward passes accumulate."""
+        buffer = torch.zeros_like(self.weights)
+        for parameter, place in zip(self.parameters, self._places, strict=True):
+            parameter.grad = buffer[place].view(parameter.shape)
+        return buffer
+
+    def reduce(self, block: Tensor) -> Tensor:
+        """Sums every process's block of gradients; returns the stretch that this process owns, and sets `.grad` to it."""
+        low, high = self._cuts[self.processes.index], self._cuts[self.processes.index + 1]
+        total = block
+        if self.processes.count > 1:
+            sizes = [b - a for a, b in zip(self._cuts, self._cuts[1:])]
+            received = block.new_empty((high - low) * self.processes.count)
+            torch.distributed.all_to_all_single(received, block, [high - low] * self.processes.count, sizes)
+            tree = PairwiseSum()
+            for part in received.split(high - low) if high > low else ():
+                tree.add(part)
+            total = tree.total() if high > low else received
+        else:
+            low, high = 0, len(block)
+        for parameter, place, owner in zip(self.parameters, self._places, self._owners, strict=True):
+            mine = owner == self.processes.index
+            parameter.grad = total[place.start - low : place.stop - low].view(parameter.shape) if mine else None
+        return total
+
+    def share_weights(self) -> None:
+        """Gives every process the weights that their owners have updated."""
+        if self.processes.count == 1:
+            return
+        for owner, (low, high) in enumerate(zip(self._cuts, self._cuts[1:])):
+            if high > low:
+                torch.distributed.broadcast(self.weights[low:high], src=owner)
+
+    def _share_out(self, starts: list[int], end: int) -> tuple[list[int], list[int]]:
+        count = self.processes.count
+        owners = [min(start * count // max(end, 1), count - 1) for start in starts]
+        cuts = [next((s for s, o in zip(starts, owners, strict=True) if o >= k), end) for k in range(count)]
+        return [*cuts, end], owners
+
+
+def start(count: int) -> Processes:
+    """Starts `count` processes of this program by forking (the caller is number 0) and joins them over gloo.
+
+    Call after the imports and before any thread or device is in use. Every process goes on from here; `finish` ends them.
+    """
+    if count == 1:
+        return Processes()
+    folder = tempfile.TemporaryDirectory(prefix="astolfo-")
+    parent, children, index = os.getpid(), [], 0
+    for number in range(1, count):
+        child = os.fork()
+        if child == 0:
+            children, index = [], number
+            watch_parent(parent)
+            break
+        children.append(child)
+    meeting = Path(folder.name, "meeting")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=index, world_size=count)
+    return Processes(count, index, tuple(children), folder)
+
+
+def finish(processes: Processes, failed: bool = False) -> bool:
+    """Ends what `start` began: process 0 collects the others and returns, the others leave here for good.
+
+    When process 0 failed it ends the others, and returns whether one of them had failed before it. Raises AstolfoError
+    when process 0 did not fail but another did.
+    """
+    if processes.count == 1:
+        return False
+    if processes.index:
+        sys.stderr.flush()
+        os._exit(1 if failed else 0)
+    time.sleep(_GRACE if failed else 0)
+    codes = []
+    for child in processes.children:
+        gone, status = os.waitpid(child, os.WNOHANG if failed else 0)
+        if not gone:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        codes.append(os.waitstatus_to_exitcode(status) if gone else 0)
+    processes.folder.cleanup()
+    if any(codes) and not failed:
+        raise AstolfoError("A training process failed; its message stands above.")
+    return any(codes)

@@ -1,0 +1,71 @@
+"""States: what the next segment needs, in one safetensors file.
+
+    weights/<part>.<name>              the trained weights, in their own dtype
+    optimizer/<part>.<name>/<entry>    the optimizer's state of that weight
+    loss                               float32, the loss of every step since the run began
+
+The metadata holds the position (optimizer steps done since the data order began) and the digest of what made it. Frozen
+weights are not in a state: they are the base's.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from astolfo.checkpoint.safefile import open_file, write_file
+from astolfo.errors import StateError
+from astolfo.files import read_sidecar, sha256_of
+
+FORMAT = "1"
+
+
+@dataclass(kw_only=True)
+class State:
+    """A state in memory. Tensors are on the CPU; names are "<part>.<name>"."""
+
+    position: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    loss: list[float] = field(default_factory=list)
+
+
+def save(path: Path, state: State, identity: str) -> str:
+    """Writes a state, whole or not at all, and returns its sha256. Raises StateError when a weight is not finite."""
+    for name, value in state.weights.items():
+        if not torch.isfinite(value).all():
+            raise StateError(
+                f"{name} has NaN or infinity at step {state.position}: nothing was written, the last good state stays."
+            )
+    tensors = {f"weights/{name}": value for name, value in state.weights.items()}
+    for name, entries in state.optimizer.items():
+        tensors |= {f"optimizer/{name}/{entry}": value for entry, value in entries.items()}
+    tensors["loss"] = torch.tensor(state.loss, dtype=torch.float32)
+    metadata = {"astolfo.state": FORMAT, "astolfo.position": str(state.position), "astolfo.identity": identity}
+    return write_file(path, tensors, metadata)
+
+
+def load(path: Path, identity: str | None = None) -> State:
+    """Reads a state, checking its bytes against its side-car.
+
+    Raises StateError when the bytes differ from the recorded digest, or when `identity` is given and is not the state's.
+    """
+    expected, found = read_sidecar(path), sha256_of(path)
+    if found != expected:
+        raise StateError(f"{path} is damaged: expected sha256 {expected}, found {found}. Delete it; it will be made again.")
+    file = open_file(path)
+    meta = file.metadata
+    if meta.get("astolfo.state") != FORMAT:
+        raise StateError(f"{path} is no training state of format {FORMAT}: its metadata are {meta}.")
+    if identity is not None and meta["astolfo.identity"] != identity:
+        raise StateError(f"{path} belongs to another recipe: expected {identity}, found {meta['astolfo.identity']}.")
+    state = State(position=int(meta["astolfo.position"]), weights={}, loss=file.tensor("loss").tolist())
+    for key in file.keys():
+        kind, _, name = key.partition("/")
+        if kind == "weights":
+            state.weights[name] = file.tensor(key).clone()
+        elif kind == "optimizer":
+            name, _, entry = name.rpartition("/")
+            state.optimizer.setdefault(name, {})[entry] = file.tensor(key).clone()
+    return state

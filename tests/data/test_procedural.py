@@ -1,0 +1,90 @@
+"""The procedural pictures: what is drawn is what is described, and it can be read back."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from astolfo import randomness
+from astolfo.data import procedural
+from astolfo.data.procedural import COLOURS, SHAPES, agreement, draw, plain, recognise, scene, sentence, tags
+
+
+def noisy(picture: np.ndarray, sigma: float) -> np.ndarray:
+    noise = randomness.normal(5, "test", 0, picture.shape)
+    return np.clip(picture + sigma * noise, 0, 255).astype(np.uint8)
+
+
+def blurred(picture: np.ndarray) -> np.ndarray:
+    padded = np.pad(picture.astype(np.float64), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width = picture.shape[:2]
+    return np.mean([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0).astype(np.uint8)
+
+
+def test_a_scene_is_a_function_of_seed_and_index():
+    """The same seed and index give the same scene; another seed or index gives another."""
+    assert scene(1, 7) == scene(1, 7)
+    assert len({scene(seed, index) for seed in range(3) for index in range(50)}) == 150
+
+
+def test_golden_bytes():
+    """The first hundred pictures have the bytes they have always had."""
+    pixels = b"".join(draw(scene(1, index, outlined=0.2)).tobytes() for index in range(100))
+    assert hashlib.sha256(pixels).hexdigest() == "d1aa1d145e5dfc5bdb54e94d6df4b036a467592eb306383902f2b304761eb92b"
+
+
+def test_every_attribute_occurs():
+    """Five hundred scenes show each shape, colour, background, position, size and format, about equally often."""
+    scenes = [scene(1, index, outlined=0.5) for index in range(500)]
+    for name, choices in (("shape", 7), ("colour", 7), ("background", 7), ("position", 5), ("size", 2), ("outlined", 2)):
+        counts = np.unique([str(getattr(s, name)) for s in scenes], return_counts=True)[1]
+        assert len(counts) == choices and counts.min() > 0.6 * 500 / choices, (name, counts)
+    assert {(s.width, s.height) for s in scenes} == set(procedural.SIZES)
+    assert all(s.colour != s.background for s in scenes)
+
+
+def test_a_picture_has_its_scenes_size_and_colours():
+    """Pictures are uint8 (height, width, 3); the corner is the background and the middle of a circle its colour."""
+    picture = draw(plain("circle", "red", "blue", width=80, height=48))
+    assert picture.shape == (48, 80, 3) and picture.dtype == np.uint8
+    assert tuple(picture[0, 0]) == COLOURS["blue"] and tuple(picture[24, 40]) == COLOURS["red"]
+
+
+def test_descriptions():
+    """Tags are booru-like, the sentence is English, and both are made of the vocabulary."""
+    it = plain("star", "red", "blue", "left")
+    assert tags(it) == ["1star", "solo", "red_star", "blue_background", "left", "large"]
+    assert sentence(it) == "a large red star on the left, on a blue background"
+    for index in range(100):
+        it = scene(1, index, outlined=0.5)
+        text = " ".join([*tags(it), sentence(it)]).replace("_", " ").replace(",", " ").replace("1", " ")
+        assert set(text.split()) <= set(procedural.vocabulary())
+
+
+@pytest.mark.parametrize("damage", [lambda p: p, lambda p: noisy(p, 12), blurred], ids=["clean", "noisy", "blurred"])
+def test_true_renders_are_recognised(damage):
+    """A drawn scene is read back, also through noise and blur."""
+    scenes = [scene(3, index) for index in range(40)]
+    results = [agreement(damage(draw(s)), s)["all"] for s in scenes]
+    assert np.mean(results) >= 0.97, [s for s, ok in zip(scenes, results) if not ok]
+
+
+def test_borders_are_recognised():
+    """An outlined shape is told from a plain one."""
+    scenes = [plain(shape, "red", "yellow", outlined=outlined) for shape in SHAPES for outlined in (False, True)]
+    assert all(agreement(draw(s), s)["all"] for s in scenes)
+
+
+def test_agreement_names_what_is_wrong():
+    """A picture of another scene agrees in exactly the attributes that the two share."""
+    result = agreement(draw(plain("star", "red", "blue", "left")), plain("heart", "red", "black", "left"))
+    assert {name for name, value in result.items() if value == 0.0} == {"shape", "background", "all"}
+
+
+def test_nothing_is_seen_in_noise_or_flat_colour():
+    """Pure noise, flat grey and a bare background hold no shape."""
+    noise = np.clip(128 + 60 * randomness.normal(6, "test", 0, (64, 64, 3)), 0, 255).astype(np.uint8)
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    bare = np.full((64, 64, 3), COLOURS["red"], np.uint8)
+    assert [recognise(picture)[0] for picture in (noise, flat, bare)] == [None, None, None]
+    assert agreement(bare, plain("star", "blue", "red"))["background"] == 1.0

@@ -1,0 +1,73 @@
+"""The CLIP vocabulary: one token a word, bytes for the rest, and SDXL's two ways to pad."""
+
+import json
+
+import pytest
+
+from astolfo.data import procedural, vocabulary
+from astolfo.errors import InputError
+from astolfo.files import sha256_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    vocabulary.write(tmp_path)
+    return tmp_path
+
+
+def test_golden_bytes(folder):
+    """The vocabulary's files have the bytes they have always had."""
+    assert sha256_of(folder / "vocab.json") == "b011dd425807103dddf659fe89dd2a4969d8f7328648a136f0cf6a009dcc9305"
+    assert sha256_of(folder / "merges.txt") == "9338481cd344165df34a1cc62b2c7ad74d0a96a920530c487f285c31defabfbc"
+
+
+def test_each_word_is_one_token(folder):
+    """Every word of the captions is the token `word</w>`, whatever the order in which the words were given."""
+    tokenizer = vocabulary.tokenizer(folder)
+    words = procedural.vocabulary()
+    assert [tokenizer.tokenize(word) for word in words] == [[word + "</w>"] for word in words]
+    assert vocabulary.merges(words) == vocabulary.merges(reversed(words))
+
+
+def test_special_tokens_are_last(folder):
+    """As in CLIP's own vocabulary, numbers are dense, "!" is 0, and start and end are the last two."""
+    tokens = json.loads((folder / "vocab.json").read_text())
+    assert sorted(tokens.values()) == list(range(len(tokens)))
+    assert (tokens["!"], tokens[vocabulary.START], tokens[vocabulary.END]) == (0, len(tokens) - 2, len(tokens) - 1)
+
+
+def test_captions(folder):
+    """Tags and sentences become words and punctuation between start and end."""
+    tokenizer = vocabulary.tokenizer(folder)
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("1star, red star (a:1.2) on_the").input_ids)
+    assert [piece.removesuffix("</w>") for piece in pieces] == [
+        vocabulary.START, "1", "star", ",", "red", "star", "(", "a", ":", "1", ".", "2", ")", "on", "_", "the", vocabulary.END,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["zebra", "ünïçødé", "猫", "\U0001f980!?", "a#~b"])
+def test_any_text_falls_back_to_bytes(folder, text):
+    """Unknown words are spelt in bytes; nothing becomes the unknown token, and decoding gives the letters back."""
+    tokenizer = vocabulary.tokenizer(folder)
+    numbers = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.eos_token_id not in numbers
+    assert tokenizer.decode(numbers).replace(" ", "") == text
+
+
+def test_padding(folder):
+    """The first tokenizer pads with the end token, the second with 0, and both read "!" in a text as a word."""
+    first, second = vocabulary.tokenizers(folder)
+    one, two = (t("a!", padding="max_length", max_length=77, truncation=True).input_ids for t in (first, second))
+    assert one[:4] == two[:4] and one[2] == first.convert_tokens_to_ids("!</w>") != 0
+    assert set(one[4:]) == {first.eos_token_id} and set(two[4:]) == {0} and len(one) == len(two) == 77
+
+
+def test_spoken():
+    """Tags lose their underscores, emoticons keep them."""
+    assert [vocabulary.spoken(tag) for tag in ("red_star", "1star", "^_^")] == ["red star", "1star", "^_^"]
+
+
+def test_a_folder_without_a_vocabulary(tmp_path):
+    """A missing file is named."""
+    with pytest.raises(InputError, match="vocab.json"):
+        vocabulary.tokenizer(tmp_path)
