@@ -10,7 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
-SNAKEMAKE = envs/snakemake --snakefile $(ROOT)Snakefile --directory $(DIR) --config scale=$(SCALE)
+# Targets come first: --config takes every word that follows it.
+SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory $(DIR) --config scale=$(SCALE)
 
 .PHONY: help env test test-all lint lock clean FORCE
 .DEFAULT_GOAL := help
@@ -28,10 +29,10 @@ $(READY): envs/lock.txt envs/build.txt envs/install
 	@envs/install $(PYTHON) $(VENV)
 
 results/% evaluations/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
-	@$(SNAKEMAKE) $@
+	@$(SNAKEMAKE)
 
 report.zip: FORCE $(READY)
-	@$(SNAKEMAKE) --report $@
+	@$(subst $@,--report $@,$(SNAKEMAKE))
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal

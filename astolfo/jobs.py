@@ -14,7 +14,16 @@ import click
 from astolfo.alive import hold_alive, watch_parent
 from astolfo.errors import InputError, PlacementError
 
-_PATH = click.Path(path_type=Path)
+
+
+class _Path(click.Path):
+    """A path; the empty string, which a rule without that input gives, means none."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | None:
+        return Path(value) if str(value) else None
+
+
+_PATH = _Path()
 
 
 def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:

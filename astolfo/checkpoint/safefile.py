@@ -118,9 +118,8 @@ class SafeFile:
         dtype = getattr(torch, _TORCH[entry.dtype])
         if entry.start == entry.end:
             return torch.empty(entry.shape, dtype=dtype)
-        if entry.start % SIZES[entry.dtype]:
-            return torch.frombuffer(bytearray(self.raw(key)), dtype=dtype).reshape(entry.shape)
-        return torch.frombuffer(self._map, dtype=dtype, count=math.prod(entry.shape), offset=entry.start).reshape(entry.shape)
+        data = np.frombuffer(self._map, np.uint8, entry.end - entry.start, entry.start)  # keeps the map open, as torch would not
+        return torch.from_numpy(data.copy() if entry.start % SIZES[entry.dtype] else data).view(dtype).reshape(entry.shape)
 
     def _entry(self, key: str) -> Entry:
         if key not in self.entries:

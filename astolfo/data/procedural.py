@@ -1,7 +1,7 @@
 """The miniature scale's pictures: coloured shapes on coloured grounds, computed from (seed, index), with known truth.
 
-`scene(seed, index)` decides what is in a picture, `draw` paints it, `tags` and `sentence` describe it. The bytes are the
-same on every machine: randomness is counter-based and painting uses +, -, *, / and comparisons of float64 only.
+`scene(seed, index)` decides what is in a picture, `draw` paints it, `tags` and `sentence` describe it. The bytes are
+the same on every machine: randomness is counter-based and painting uses +, -, *, / and comparisons of float64 only.
 `recognise` and `agreement` read back what a picture shows, by drawing the candidates and taking the nearest.
 
 Lengths are in units of the picture's shorter side; x points right, y points down, and (0.5, 0.5) is the middle of the
@@ -67,9 +67,7 @@ class Scene:
     outlined: bool = False
 
 
-def scene(
-    seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES, outlined: float = 0.0
-) -> Scene:
+def scene(seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES, outlined: float = 0.0) -> Scene:
     """The scene number `index` of the dataset `seed`; every attribute is uniform and independent of the others.
 
     `sizes`: the (width, height) in pixels that occur; `outlined`: the fraction of shapes with a border.
@@ -272,7 +270,7 @@ def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     r = u * u + v * v
-    return (0.3 < r) & (r < 0.96)
+    return (r > 0.3) & (r < 0.96)
 
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ tags with spaces (`spoken`), which is what is trained.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -28,12 +29,13 @@ def spoken(tag: str) -> str:
 
 
 def write(folder: Path | str, words: Iterable[str] | None = None) -> None:
-    """Writes `vocab.json` and `merges.txt` for `words` (lower case; default: the procedural captions'), same bytes always."""
+    """Writes `vocab.json` and `merges.txt` for `words` (lower case; default: the procedural captions')."""
     pairs = merges(procedural.vocabulary() if words is None else words)
     letters = byte_letters()
     tokens = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in pairs), START, END]
     assert len(set(tokens)) == len(tokens)
-    write_text(Path(folder) / "vocab.json", canonical_json({token: number for number, token in enumerate(tokens)}) + "\n")
+    numbers = {token: number for number, token in enumerate(tokens)}
+    write_text(Path(folder) / "vocab.json", canonical_json(numbers) + "\n")
     write_text(Path(folder) / "merges.txt", "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in pairs)]) + "\n")
 
 
@@ -46,10 +48,9 @@ def tokenizer(folder: Path | str, pad_token: str = END) -> CLIPTokenizer:
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise InputError(f"{folder} is no CLIP vocabulary: it lacks {name}. Make it with `astolfo vocabulary`.")
-    result = CLIPTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=LENGTH
-    )
-    result.pad_token_id = result.convert_tokens_to_ids(pad_token)  # given to the constructor, "!" would be 0 in text too
+    result = CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=LENGTH)
+    # Not given to the constructor: that would make a special token of "!", and 0 of it in captions too.
+    result.pad_token_id = result.convert_tokens_to_ids(pad_token)
     if result.eos_token_id != len(result) - 1:
         raise InputError(f"{folder}: expected {END} as the last of {len(result)} tokens, found {result.eos_token_id}.")
     return result
@@ -76,7 +77,7 @@ def merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 def encode(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encoding: joins the adjacent pair of the lowest rank, the leftmost of equals, until none is left."""
-    while pairs := [(ranks[pair], i) for i, pair in enumerate(zip(pieces, pieces[1:])) if pair in ranks]:
+    while pairs := [(ranks[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in ranks]:
         _, i = min(pairs)
         pieces = [*pieces[:i], pieces[i] + pieces[i + 1], *pieces[i + 2 :]]
     return pieces

@@ -1,7 +1,7 @@
 """Numbers of a picture: sharpness, contrast, colour, and whether it shows what was asked.
 
-All take uint8 (height, width, 3). The first three have no meaning alone; `relative` divides their means by those of the
-dataset's own pictures, so 1.0 is "as the dataset".
+All take uint8 (height, width, 3). The first three mean nothing alone; `relative` divides them by those of the dataset's own
+pictures, so 1.0 is "as the dataset".
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,6 +50,6 @@ def relative(numbers: Mapping[str, float], reference: Mapping[str, float]) -> di
 
 def agreements(pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> list[dict[str, float]]:
     """For each picture, what of its scene it shows: the dictionaries of `astolfo.data.recognition.agreement`."""
-    from astolfo.data.recognition import agreement
+    from astolfo.data.procedural import agreement
 
     return [{k: round(v, 4) for k, v in agreement(picture, scene).items()} for picture, scene in zip(pictures, scenes, strict=True)]

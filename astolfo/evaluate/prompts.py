@@ -18,6 +18,11 @@ class Prompt:
     text: str
     scene: Scene | None = None
 
+    @property
+    def label(self) -> str:
+        """What stands beside its pictures: the sentence alone, where there is one."""
+        return sentence(self.scene) if self.scene else self.text
+
 
 def procedural_prompts(seed: int, count: int, *, width: int = 64, height: int = 64, outlined: bool = False) -> list[Prompt]:
     """`count` scenes and their texts: tags and sentence, as captions of kind "concat" have them.

@@ -2,10 +2,10 @@
 
     autoencoder = train_autoencoder(config, pictures, seed=1, steps=1000)
 
-fp32 on the CPU; first weights, order and noise come from `astolfo.randomness`. Threads and deterministic algorithms are
-the caller's to pin (`astolfo.numerics`): given those, two calls return the same bytes. Afterwards each latent channel is
-moved to mean 0 and standard deviation 1 / scaling_factor over the pictures by changing the two 1 x 1 convolutions around
-the latents, so that SDXL's factor of 0.13025 is the right one for this autoencoder too.
+fp32 on the CPU; first weights, order and noise come from `astolfo.randomness`. Threads and deterministic algorithms
+are the caller's to pin (`astolfo.numerics`): given those, two calls return the same bytes. Afterwards each latent
+channel is moved to mean 0 and standard deviation 1 / scaling_factor over the pictures by changing the two 1 x 1
+convolutions around the latents, so that SDXL's factor of 0.13025 is the right one for this autoencoder too.
 """
 
 import logging
@@ -40,10 +40,10 @@ def train_autoencoder(
 ) -> AutoencoderKL:
     """The autoencoder of diffusers' `config`, trained on `pictures`: uint8 (height, width, 3), of any few sizes.
 
-    Each step sees pictures of one size: three steps in four, 2 `batch` crops of CROP pixels, which cost half as much and
-    teach as much; then `batch` whole ones. The loss is L1 plus mean squared error (pictures in [-1, 1]) plus `kl_weight`
-    times the mean KL divergence; AdamW, 50 steps of warm-up, linear decay to 0. Raises NumericsError when the loss is not
-    finite.
+    Each step sees pictures of one size: three steps in four, 2 `batch` crops of CROP pixels, which cost half as much
+    and teach as much; then `batch` whole ones. The loss is L1 plus mean squared error (pictures in [-1, 1]) plus
+    `kl_weight` times the mean KL divergence; AdamW, 50 steps of warm-up, linear decay to 0. Raises NumericsError when
+    the loss is not finite.
     """
     autoencoder = initialise(AutoencoderKL.from_config(dict(config)), seed).train()
     autoencoder.quant_conv.bias.data[autoencoder.config.latent_channels :] = FIRST_LOG_VARIANCE
@@ -70,7 +70,7 @@ def train_autoencoder(
 
 @torch.no_grad()
 def standardise(autoencoder: AutoencoderKL, pictures: Sequence[np.ndarray]) -> None:
-    """Gives each latent channel mean 0 and deviation 1 / scaling_factor over `pictures`, and changes no reconstruction."""
+    """Gives each latent channel mean 0 and deviation 1 / scaling_factor over `pictures`; what is decoded stays."""
     latents = [encode(autoencoder, group) for group in _by_size(pictures)]
     values = torch.cat([z.transpose(0, 1).flatten(1) for z in latents], 1).double()
     mean = values.mean(1)

@@ -20,8 +20,8 @@ EMBEDDING_STD = 0.02
 def initialise(module: nn.Module, seed: int) -> nn.Module:
     """Fills the parameters of `module` in place and returns it.
 
-    Linear and convolution weights: uniform with variance 1 / fan in, which keeps the signal's size (torch's default has a
-    third of that, and an autoencoder learns several times slower from it). Biases: zeros. Norms: ones and zeros.
+    Linear and convolution weights: uniform with variance 1 / fan in, which keeps the signal's size (torch's default
+    has a third of that, and an autoencoder learns several times slower from it). Biases: zeros. Norms: ones and zeros.
     Embeddings: normal with standard deviation 0.02, which is CLIP's. Raises TypeError for another kind of layer.
     """
     for path, layer in module.named_modules():

@@ -151,7 +151,7 @@ def test_the_bytes_are_those_of_the_safetensors_library(tmp_path):
 def test_every_tensor_is_aligned_and_comes_back(tmp_path):
     """numpy arrays come back as they were, at offsets that are multiples of their element size."""
     kinds = ["?", "u1", "i1", "<i2", "<u2", "<f2", "<i4", "<u4", "<f4", "<i8", "<u8", "<f8", "<c8"]
-    tensors = {f"t{kind}": np.arange(5).astype(kind) for kind in kinds} | {"scalar": np.float32(3).reshape(()), "none": np.empty((0, 4), "<f2")}
+    tensors = {f"t{kind}": np.arange(5).astype(kind) for kind in kinds} | {"scalar": np.array(3, np.float32), "none": np.empty((0, 4), "<f2")}
     write_file(tmp_path / "x", tensors)
     with open_file(tmp_path / "x") as file:
         for key, value in tensors.items():

@@ -38,7 +38,8 @@ def test_every_attribute_occurs():
     scenes = [scene(1, index, outlined=0.5) for index in range(500)]
     for name, choices in (("shape", 7), ("colour", 7), ("background", 7), ("position", 5), ("size", 2), ("outlined", 2)):
         counts = np.unique([str(getattr(s, name)) for s in scenes], return_counts=True)[1]
-        assert len(counts) == choices and counts.min() > 0.6 * 500 / choices, (name, counts)
+        assert len(counts) == choices, name
+        assert counts.min() > 0.6 * 500 / choices, (name, counts)
     assert {(s.width, s.height) for s in scenes} == set(procedural.SIZES)
     assert all(s.colour != s.background for s in scenes)
 
@@ -46,8 +47,10 @@ def test_every_attribute_occurs():
 def test_a_picture_has_its_scenes_size_and_colours():
     """Pictures are uint8 (height, width, 3); the corner is the background and the middle of a circle its colour."""
     picture = draw(plain("circle", "red", "blue", width=80, height=48))
-    assert picture.shape == (48, 80, 3) and picture.dtype == np.uint8
-    assert tuple(picture[0, 0]) == COLOURS["blue"] and tuple(picture[24, 40]) == COLOURS["red"]
+    assert picture.shape == (48, 80, 3)
+    assert picture.dtype == np.uint8
+    assert tuple(picture[0, 0]) == COLOURS["blue"]
+    assert tuple(picture[24, 40]) == COLOURS["red"]
 
 
 def test_descriptions():
@@ -66,7 +69,7 @@ def test_true_renders_are_recognised(damage):
     """A drawn scene is read back, also through noise and blur."""
     scenes = [scene(3, index) for index in range(40)]
     results = [agreement(damage(draw(s)), s)["all"] for s in scenes]
-    assert np.mean(results) >= 0.97, [s for s, ok in zip(scenes, results) if not ok]
+    assert np.mean(results) >= 0.97, [s for s, ok in zip(scenes, results, strict=True) if not ok]
 
 
 def test_borders_are_recognised():

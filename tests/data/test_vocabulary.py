@@ -58,8 +58,11 @@ def test_padding(folder):
     """The first tokenizer pads with the end token, the second with 0, and both read "!" in a text as a word."""
     first, second = vocabulary.tokenizers(folder)
     one, two = (t("a!", padding="max_length", max_length=77, truncation=True).input_ids for t in (first, second))
-    assert one[:4] == two[:4] and one[2] == first.convert_tokens_to_ids("!</w>") != 0
-    assert set(one[4:]) == {first.eos_token_id} and set(two[4:]) == {0} and len(one) == len(two) == 77
+    assert one[:4] == two[:4]
+    assert one[2] == first.convert_tokens_to_ids("!</w>") != 0
+    assert set(one[4:]) == {first.eos_token_id}
+    assert set(two[4:]) == {0}
+    assert len(one) == len(two) == 77
 
 
 def test_spoken():
@@ -69,5 +72,5 @@ def test_spoken():
 
 def test_a_folder_without_a_vocabulary(tmp_path):
     """A missing file is named."""
-    with pytest.raises(InputError, match="vocab.json"):
+    with pytest.raises(InputError, match=r"vocab\.json"):
         vocabulary.tokenizer(tmp_path)

@@ -52,7 +52,8 @@ def test_latents_have_the_scale_of_sdxl(trained, pictures):
     """Each channel of the latents times 0.13025 has mean 0 and standard deviation 1 over the pictures."""
     groups = [torch.from_numpy(p)[None] for p in pictures]
     values = torch.cat([encode(trained, g)[0].flatten(1) for g in groups], 1) * 0.13025
-    assert torch.allclose(values.std(1), torch.ones(4), atol=1e-3) and torch.allclose(values.mean(1), torch.zeros(4), atol=1e-3)
+    assert torch.allclose(values.std(1), torch.ones(4), atol=1e-3)
+    assert torch.allclose(values.mean(1), torch.zeros(4), atol=1e-3)
 
 
 def test_the_scale_changes_no_reconstruction(pictures):

@@ -7,7 +7,8 @@ from pathlib import Path
 try:
     from astolfo.alive import hold_alive
     from astolfo.files import canonical_json
-    from astolfo.ledger import Reference, load, parse, plan_of, step_of
+    from astolfo.ledger import Reference, load, plan_of, step_of
+    from astolfo.ledger import parse as reference
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import Specs
     from astolfo.pins import INPUTS, read_pins
@@ -75,9 +76,9 @@ def kept(path):
     return protected(path) if LEDGER.scale.protect_results else path
 
 
-def model_inputs(name, reference):
+def model_inputs(name, model):
     """Named inputs for a model: the file itself, whose time does not count, and its side-car, whose content does."""
-    path = reference.path
+    path = model.path
     return {name: ancient(path), f"{name}_digest": f"{path}.sha256"}
 
 

@@ -4,7 +4,7 @@
 def evaluation_inputs(wildcards):
     run = LEDGER.run(wildcards.run)
     found = model_inputs("trained", Reference(run=run.id)) | {"vocabulary": "vocabulary/vocab.json"}
-    return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {})
+    return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})
 
 
 rule evaluation:
@@ -32,5 +32,5 @@ rule evaluation:
         spec=spec_of(lambda w: SPECS.evaluation(w.run)),
     shell:
         "{ASTOLFO} evaluate --spec {params.spec:q} --log {log}"
-        " --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"
+        " --base '{input.base}' --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"
         " --out evaluations/{wildcards.run}"

@@ -55,7 +55,7 @@ rule base_pinned:
 
 rule base_made:
     input:
-        unpack(asked(lambda w: model_inputs("model", parse(LEDGER.origin(w.base).made_by)))),
+        unpack(asked(lambda w: model_inputs("model", reference(LEDGER.origin(w.base).made_by)))),
     output:
         "bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",

@@ -2,8 +2,8 @@
 
 
 def merge_inputs(wildcards):
-    run = LEDGER.run(parse(wildcards.checkpoint).run)
-    return model_inputs("trained", parse(wildcards.checkpoint)) | model_inputs("base", LEDGER.merge_base(run))
+    run = LEDGER.run(reference(wildcards.checkpoint).run)
+    return model_inputs("trained", reference(wildcards.checkpoint)) | model_inputs("base", LEDGER.merge_base(run))
 
 
 rule merge:
@@ -17,7 +17,7 @@ rule merge:
     benchmark:
         "logs/merge/{checkpoint}-{alpha}.benchmark.jsonl"
     params:
-        spec=spec_of(lambda w: SPECS.model(parse(f"{w.checkpoint}-{w.alpha}"))),
+        spec=spec_of(lambda w: SPECS.model(reference(f"{w.checkpoint}-{w.alpha}"))),
     shell:
         "{ASTOLFO} merge --spec {params.spec:q} --log {log}"
         " --base {input.base} --trained {input.trained} --out {output[0]}"

@@ -17,9 +17,9 @@ def segment_of(wildcards):
 
 
 def start_of(run):
-    """The model that a run's weights start from, as named inputs; nothing for a run from nothing."""
+    """The model that a run's weights start from, as named inputs; empty for a run from nothing."""
     parent = LEDGER.parent(run)
-    return model_inputs("base", parent) if parent else {}
+    return model_inputs("base", parent) if parent else {"base": []}
 
 
 def segment_inputs(wildcards):
@@ -27,6 +27,7 @@ def segment_inputs(wildcards):
     found = start_of(run) | {
         "dataset": f"datasets/{run.fields.dataset}/store.json",
         "vocabulary": "vocabulary/vocab.json",
+        "state": [],
     }
     if spec["from"] > plan_of(LEDGER, run).start:
         before = state_path(run.id, spec["from"])
@@ -57,17 +58,18 @@ rule segment:
         gpu=1 if LEDGER.scale.device == "cuda" else 0,
     shell:
         "{ASTOLFO} train --spec {params.spec:q} --log {log}"
-        " $(test -z '{input.base}' || echo --base '{input.base}')"
+        " --base '{input.base}' --state '{input.state}'"
         " --dataset $(dirname {input.dataset}) --vocabulary $(dirname {input.vocabulary})"
         " --processes {threads} --device {LEDGER.scale.device} --tensorboard logs/tensorboard/{wildcards.run}"
         " --out {output[0]}"
 
 
 def checkpoint_inputs(wildcards):
-    reference = parse(wildcards.checkpoint)
-    run = LEDGER.run(reference.run)
-    state = state_path(run.id, step_of(LEDGER, reference))
+    wanted = reference(wildcards.checkpoint)
+    run = LEDGER.run(wanted.run)
+    state = state_path(run.id, step_of(LEDGER, wanted))
     found = start_of(run) | {"state": ancient(state), "state_digest": f"{state}.sha256"}
+    found["autoencoder"] = []
     if not run.fields.base:
         found |= model_inputs("autoencoder", Reference(base=LEDGER.datasets[run.fields.dataset].autoencoder))
     return found
@@ -82,6 +84,7 @@ rule checkpoint:
     log:
         "logs/checkpoint/{checkpoint}.log",
     params:
-        spec=spec_of(lambda w: SPECS.model(parse(w.checkpoint))),
+        spec=spec_of(lambda w: SPECS.model(reference(w.checkpoint))),
     shell:
-        "{ASTOLFO} export --spec {params.spec:q} --log {log} --state {input.state} --out {output[0]}"
+        "{ASTOLFO} export --spec {params.spec:q} --log {log} --state {input.state}"
+        " --base '{input.base}' --autoencoder '{input.autoencoder}' --out {output[0]}"
