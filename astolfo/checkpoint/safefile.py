@@ -283,7 +283,7 @@ def _blocks(pending: Mapping[str, Pending], places: Mapping[str, Entry]) -> Iter
 
 
 def _pending(key: str, value: Any) -> Pending:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         little = value.dtype.newbyteorder("<")
         if little not in _NAMES:
             raise ValueError(f"{key}: safetensors has no name for the dtype {value.dtype}.")

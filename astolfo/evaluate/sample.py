@@ -6,9 +6,10 @@ Schedulers are diffusers': DDIM for eps and v as SDXL publishes it, with zero te
 model was trained so (Lin et al., arXiv 2305.08891), and flow-match Euler for rf. First noise comes from
 `astolfo.randomness`, keyed by the seed and the picture's number.
 
-Kernels may sum in another order when the batch has another size, so there is one batch shape: every picture is computed
-alone, as a pair of rows (uncond, cond), also in the text encoders. What else is sampled beside it changes nothing. Threads
-and deterministic algorithms are the caller's to pin (`astolfo.numerics`).
+Kernels may sum in another order when the batch has another size or a row another place in it, so the batch shape is fixed:
+small pictures are made eight at a time, large ones alone, and picture number n has always the same place. An incomplete
+batch is filled up. What else is sampled beside a picture changes nothing. Threads and deterministic algorithms are the
+caller's to pin (`astolfo.numerics`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from astolfo.train.conditioning import Text
 from astolfo.train.objective import TIMESTEPS
 
 SAMPLERS = {"eps": "DDIM", "v": "DDIM", "rf": "Euler (flow matching)"}
+TOGETHER, SMALL = 8, 128 * 128  # pictures of at most so many pixels are made so many at a time
 _SCHEDULE = {"num_train_timesteps": TIMESTEPS, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -55,6 +57,11 @@ class Settings:
         if self.zero_terminal_snr and self.runtime != "v":
             raise InputError(f"Zero terminal SNR belongs to the v runtime, not to {self.runtime}: leave it out.")
 
+    @property
+    def batch(self) -> int:
+        """How many pictures are made at a time."""
+        return TOGETHER if self.height * self.width <= SMALL else 1
+
 
 @torch.no_grad()
 def sample(
@@ -67,12 +74,15 @@ def sample(
     """
     pictures = np.zeros((len(prompts), settings.height, settings.width, 3), np.uint8)
     finite = np.zeros(len(prompts), bool)
-    for i, prompt in enumerate(prompts):
-        latents = _denoise(parts["unet"], _conditioning(text, prompt, settings, parts["unet"]), _noise(parts, settings, seed, first + i), settings)
-        decoded = _decode(parts["vae"], latents)
-        finite[i] = bool(torch.isfinite(decoded).all())
-        if finite[i]:
-            pictures[i] = to_pictures(decoded)[0].cpu().numpy()
+    texts = dict(enumerate(prompts, first))
+    for start in range(first - first % settings.batch, first + len(prompts), settings.batch):
+        numbers = range(start, start + settings.batch)
+        noise = _noise(parts, settings, seed, numbers)
+        conditioning = _conditioning(text, [texts.get(number, "") for number in numbers], settings, parts["unet"])
+        decoded = _decode(parts["vae"], _denoise(parts["unet"], conditioning, noise, settings))
+        for number, one in zip(numbers, decoded.split(1), strict=True):
+            if number in texts and torch.isfinite(one).all():
+                pictures[number - first], finite[number - first] = to_pictures(one)[0].cpu().numpy(), True
     return pictures, finite
 
 
@@ -100,30 +110,32 @@ def scheduler_of(settings: Settings) -> Any:
     return scheduler
 
 
-def _noise(parts: Mapping[str, nn.Module], settings: Settings, seed: int, number: int) -> Tensor:
-    """The first latents of picture `number`: float32 (1, channels, height / factor, width / factor)."""
+def _noise(parts: Mapping[str, nn.Module], settings: Settings, seed: int, numbers: Sequence[int]) -> Tensor:
+    """The first latents of these pictures: float32 (pictures, channels, height / factor, width / factor)."""
     unet, factor = parts["unet"], 2 ** (len(parts["vae"].config.block_out_channels) - 1)
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
     if settings.height % multiple or settings.width % multiple:
         raise InputError(f"Expected a height and width in multiples of {multiple} pixels, found {settings.height} and {settings.width}.")
-    shape = (1, unet.config.in_channels, settings.height // factor, settings.width // factor)
-    return torch.from_numpy(randomness.normal(seed, "evaluation noise", number, shape)).to(unet.device)
+    shape = (unet.config.in_channels, settings.height // factor, settings.width // factor)
+    noise = np.stack([randomness.normal(seed, "evaluation noise", number, shape) for number in numbers])
+    return torch.from_numpy(noise).to(unet.device)
 
 
-def _conditioning(text: Text, prompt: str, settings: Settings, unet: Any) -> tuple[Tensor, dict[str, Any]]:
-    """Context (2, positions, channels) and the UNet's further arguments, the unconditional row first."""
-    context, pooled = text(["", prompt], unet.device)
-    context = context.to(unet.dtype)
-    if settings.uncond == "zero":
-        context[0] = 0
+def _conditioning(text: Text, prompts: Sequence[str], settings: Settings, unet: Any) -> tuple[Tensor, dict[str, Any]]:
+    """Context (2 * prompts, positions, channels) and the UNet's further arguments, the unconditional rows first."""
+    context, pooled = text(["", *prompts], unet.device)
+    context = _rows(context, settings).to(unet.dtype)
     if pooled is None:
         return context, {}
-    pooled = pooled.to(unet.dtype)
-    if settings.uncond == "zero":
-        pooled[0] = 0
     size = [settings.height, settings.width]
-    time_ids = torch.tensor([[*size, 0, 0, *size]] * 2, dtype=unet.dtype, device=unet.device)
-    return context, {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
+    time_ids = torch.tensor([[*size, 0, 0, *size]] * len(context), dtype=unet.dtype, device=unet.device)
+    return context, {"added_cond_kwargs": {"text_embeds": _rows(pooled, settings).to(unet.dtype), "time_ids": time_ids}}
+
+
+def _rows(encoded: Tensor, settings: Settings) -> Tensor:
+    """The encoding of "" or zeros, once per prompt, before the encodings of the prompts; `encoded` has "" first."""
+    uncond = encoded[:1] if settings.uncond == "null" else torch.zeros_like(encoded[:1])
+    return torch.cat([uncond.expand(len(encoded) - 1, *encoded.shape[1:]), encoded[1:]])
 
 
 def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], latents: Tensor, settings: Settings) -> Tensor:
@@ -137,5 +149,5 @@ def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], latents: Te
 
 
 def _decode(autoencoder: Any, latents: Tensor) -> Tensor:
-    """Latents, scaled -> float32 (1, 3, height, width) in [-1, 1] or a little beyond."""
+    """Latents, scaled -> float32 (pictures, 3, height, width) in [-1, 1] or a little beyond."""
     return autoencoder.decode((latents / autoencoder.config.scaling_factor).to(autoencoder.dtype)).sample.float()

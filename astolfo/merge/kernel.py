@@ -47,34 +47,40 @@ def decode(stored: np.ndarray, dtype: str, into: np.ndarray) -> tuple[np.ndarray
     return bits.view("<f4"), _SCALE
 
 
-def weigh(first: tuple[np.ndarray, float], second: tuple[np.ndarray, float] | None, alpha: float, scratch: Scratch) -> np.ndarray:
-    """`first * (1 - alpha) + second * alpha` as a float32 block in `scratch.sum`; without `second`, `first` as it is.
+def weigh(
+    first: tuple[np.ndarray, float], second: tuple[np.ndarray, float] | None, alpha: float, scratch: Scratch, last: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """`first * (1 - alpha) + second * alpha` as a float32 block, and a spare block; without `second`, `first` as it is.
 
-    Both weights are rounded to fp32 once, so are both products and their sum.
+    Both weights are rounded to fp32 once, so are both products and their sum. `last` allows to overwrite the inputs, which
+    keeps fewer arrays in the processor's cache.
     """
-    (values, scale), result = first, scratch.sum[: first[0].size]
+    (values, scale), size = first, first[0].size
+    result, spare = values if last else scratch.sum[:size], scratch.other[:size]
     weight = np.float32(1 if second is None else 1.0 - alpha)
     np.multiply(values, np.float32(weight * np.float32(scale)), out=result)
     if second is not None:
-        (values, scale), other = second, scratch.other[: result.size]
-        np.multiply(values, np.float32(np.float32(alpha) * np.float32(scale)), out=other)
-        np.add(result, other, out=result)
-    return result
+        values, scale = second
+        spare = values if last else spare
+        np.multiply(values, np.float32(np.float32(alpha) * np.float32(scale)), out=spare)
+        np.add(result, spare, out=result)
+    return result, spare
 
 
-def encode(values: np.ndarray, dtype: str, into: np.ndarray, scratch: Scratch, bounded: bool) -> tuple[int, float]:
-    """Rounds a float32 block to `dtype` and writes its bytes `into`; returns how many values were clamped, and the largest.
+def encode(block: tuple[np.ndarray, np.ndarray], dtype: str, into: np.ndarray, scratch: Scratch, bounded: bool) -> tuple[int, float]:
+    """Rounds what `weigh` gave to `dtype` and writes its bytes `into`; returns how many values were clamped, and the largest.
 
-    `bounded` promises that nothing is NaN, infinite or beyond the dtype. `values` may be overwritten. Raises
+    `bounded` promises that nothing is NaN, infinite or beyond the dtype. The block is overwritten. Raises
     FloatingPointError for a NaN or an infinity.
     """
+    values, spare = block
     clamped = (0, 0.0) if bounded or not values.size else _clamp(values, dtype)
     if dtype == "F32":
         into.view("<f4")[:] = values
     elif dtype == "BF16":
-        _round(values.view("<i4"), 16, 1, into.view("<i2"), scratch)
+        _round(values.view("<i4"), 16, 1, into.view("<i2"), spare.view("<i4"))
     else:
-        _to_half(values, into.view("<i2"), scratch)
+        _to_half(values, into.view("<i2"), spare.view("<i4"), scratch)
     return clamped
 
 
@@ -89,25 +95,23 @@ def _clamp(values: np.ndarray, dtype: str) -> tuple[int, float]:
     return count, largest
 
 
-def _to_half(values: np.ndarray, into: np.ndarray, scratch: Scratch) -> None:
-    exact = np.multiply(values, np.float32(1 / _SCALE), out=scratch.scaled[: values.size])
-    bits, flags = exact.view("<i4"), scratch.flags[: values.size]
+def _to_half(values: np.ndarray, into: np.ndarray, spare: np.ndarray, scratch: Scratch) -> None:
+    exact, flags = np.multiply(values, np.float32(1 / _SCALE), out=scratch.scaled[: values.size]), scratch.flags[: values.size]
+    bits = exact.view("<i4")
     # Subnormal halves are subnormal floats now, already rounded once; where that made a tie, round the value itself again.
-    ties = scratch.other[: values.size].view("<i4")
-    np.bitwise_and(bits, np.int32(0x7F801FFF), out=ties)
-    np.equal(ties, np.int32(0x1000), out=flags)
-    _round(bits, 13, 0x10000001, into, scratch)
+    np.bitwise_and(bits, np.int32(0x7F801FFF), out=spare)
+    np.equal(spare, np.int32(0x1000), out=flags)
+    _round(bits, 13, 0x10000001, into, spare)
     if flags.any():
         where = np.flatnonzero(flags)
         into[where] = values[where].astype("<f2").view("<i2")
 
 
-def _round(bits: np.ndarray, shift: int, mask: int, into: np.ndarray, scratch: Scratch) -> None:
+def _round(bits: np.ndarray, shift: int, mask: int, into: np.ndarray, spare: np.ndarray) -> None:
     """Drops the `shift` low bits of floats, to the nearest even; keeps 16. `mask` is the last bit kept, and the sign's place."""
-    odd = scratch.other[: bits.size].view("<i4")
-    np.right_shift(bits, shift, out=odd)
-    np.bitwise_and(odd, np.int32(mask), out=odd)
-    np.add(odd, bits, out=odd)
-    np.add(odd, np.int32((1 << (shift - 1)) - 1), out=odd)
-    np.right_shift(odd, shift, out=odd)
-    np.copyto(into, odd, casting="unsafe")
+    np.right_shift(bits, shift, out=spare)
+    np.bitwise_and(spare, np.int32(mask), out=spare)
+    np.add(spare, bits, out=spare)
+    np.add(spare, np.int32((1 << (shift - 1)) - 1), out=spare)
+    np.right_shift(spare, shift, out=spare)
+    np.copyto(into, spare, casting="unsafe")

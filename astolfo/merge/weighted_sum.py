@@ -186,7 +186,7 @@ class _Job:
             if begin < stop:
                 span = slice((begin - start) // size, (stop - start) // size)
                 try:
-                    clamped = reader.write(alpha, span, buffer[begin - low : stop - low])
+                    clamped = reader.write(alpha, span, buffer[begin - low : stop - low], last=index == len(buffers) - 1)
                 except FloatingPointError:
                     raise NumericsError(
                         f"{key} holds a NaN or an infinity in {self.base.path} or {self.trained.path}; no merge was written. "
@@ -215,8 +215,11 @@ class _Reader:
         self._raw: dict[int, np.ndarray] = {}
         self._decoded: dict[int, tuple[np.ndarray, float]] = {}
 
-    def write(self, alpha: float, span: slice, into: np.ndarray) -> tuple[int, float]:
-        """Writes elements `span` of the stretch as the output has them; returns what had to be clamped."""
+    def write(self, alpha: float, span: slice, into: np.ndarray, last: bool) -> tuple[int, float]:
+        """Writes elements `span` of the stretch as the output has them; returns what had to be clamped.
+
+        After the `last` output what was read is no longer valid.
+        """
         source, scratch = self.source, self.job.scratch()
         sides = (source.base, source.trained)
         only = 0 if source.trained is None or alpha == 0 else 1 if source.base is None or alpha == 1 else None
@@ -226,7 +229,7 @@ class _Reader:
         first, second = (self._values(only), None) if only is not None else (self._values(0), self._values(1))
         cut = tuple((side[0][span], side[1]) if side else None for side in (first, second))
         bounded = source.dtype == "F16" and 0 <= alpha <= 1 and all(side is None or side.dtype == "F16" for side in sides)
-        return kernel.encode(kernel.weigh(cut[0], cut[1], alpha, scratch), source.dtype, into, scratch, bounded)
+        return kernel.encode(kernel.weigh(cut[0], cut[1], alpha, scratch, last), source.dtype, into, scratch, bounded)
 
     def _values(self, side: int) -> tuple[np.ndarray, float]:
         if side not in self._decoded:

@@ -1,0 +1,119 @@
+"""The ledger is checked as a whole, and says where and how to mend what is wrong."""
+
+import shutil
+
+import pytest
+
+from astolfo.errors import LedgerError
+from astolfo.ledger import load, parse, plan_of, recipe_of, step_of
+from tests.conftest import CONFIG
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A function that loads the ledger after one replacement in one file."""
+
+    def edit(name, old, new):
+        folder = tmp_path / "config"
+        shutil.copytree(CONFIG, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+        return load(folder)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("runs/2511b.yaml", "objective: eps", "objectiv: eps", r"2511b\.yaml:\d+: unknown key 'objectiv'. Did you mean objective"),
+        ("runs/2511b.yaml", "base: AK-NIL-1.2", "base: AK-NIL-1.3", r"2511b\.yaml:\d+: unknown base 'AK-NIL-1.3'. Did you mean AK-NIL-1.2"),
+        ("runs/2511b.yaml", "dataset: 12.4M", "dataset: 12M", r"2511b\.yaml:\d+: unknown dataset '12M'"),
+        ("runs/2511b.yaml", "accumulation: 4", "accumulation: four", r"2511b\.yaml:\d+: defaults.accumulation: .*Found 'four'"),
+        ("runs/2511b.yaml", "  seed: 25112101", "", r"2511b\.yaml:\d+: run 25112201 has no seed"),
+        ("runs/2511b.yaml", "  25112201:", "  2511220:", r"2511b\.yaml:\d+: .*2511220"),
+        ("runs/2511b.yaml", "  objective: eps", "  objective: {kind: eps, zero_terminal_snr: true}", "eps cannot be trained with zero_terminal"),
+        ("runs/2602.yaml", "{kind: rf, shift: 3}", "{kind: rf, min_snr_gamma: 5}", r"rf .* has no SNR schedule"),
+        ("runs/2601.yaml", "base: 26011101-epoch000008", "base: 26011101-epoch000009", r"2601\.yaml:\d+: .*has 8 epochs, so there is no epoch 9"),
+        ("runs/2601.yaml", "base: 26011101-epoch000008", "base: 26011101-epoch8", r"2601\.yaml:\d+: .*is no reference"),
+        ("runs/2511b.yaml", "base: AK-NIL-1.2", "base: AK-Evo-2EP", r"2511b\.yaml:\d+: a cycle: .*25112201"),
+        ("runs/2511b.yaml", "semantics: kohya", "semantics: kohya\n  choices: {noise: shared}", "choice noise cannot be 'shared': expected sample or micro-step"),
+        ("runs/2511b.yaml", "epochs: 1", "epochs: 1\n  epochs: 2", r"2511b\.yaml:\d+: 'epochs' stands twice, first in line \d+"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(edited, name, old, new, message):
+    """Each mistake is refused with its file, its line and what to do."""
+    with pytest.raises(LedgerError, match=message):
+        edited(name, old, new)
+
+
+def test_an_unknown_run_suggests_a_near_one():
+    """A mistyped run ID suggests the one that was meant."""
+    with pytest.raises(LedgerError, match="unknown run '25112202'. Did you mean 25112201"):
+        load(CONFIG).run("25112202")
+
+
+def test_a_checkpoint_that_a_run_does_not_save():
+    """A step beyond a run's end is refused with the range that it trains."""
+    with pytest.raises(LedgerError, match="777,917 steps at full scale, so there is no step 800,000"):
+        step_of(load(CONFIG), parse("25112201-step00800000"))
+
+
+def test_steps_of_the_record():
+    """Steps, epochs and segments of the record follow from images, ranks, accumulation and cadence."""
+    ledger = load(CONFIG, "full")
+    production, vpred = plan_of(ledger, ledger.run("25112201")), plan_of(ledger, ledger.run("26011501"))
+    assert (production.end, len(production.boundaries) - 1) == (777_917, 69)
+    assert (vpred.end, len(vpred.boundaries) - 1) == (777_917, 138)
+    assert plan_of(ledger, ledger.run("26011102")).end == 49 * 389
+    assert plan_of(ledger, ledger.run("26011102")).boundaries[1] == 7 * 389
+
+
+def test_a_scale_maps_steps_in_proportion():
+    """At a smaller scale a named step keeps its place in the run, at least one step from its start."""
+    ledger = load(CONFIG)
+    total = plan_of(ledger, ledger.run("25112201")).end
+    assert step_of(ledger, parse("26011101-epoch000008")) == plan_of(ledger, ledger.run("26011101")).end
+    from astolfo.ledger.steps import to_scale
+
+    run = ledger.run("25112201")
+    assert [to_scale(ledger, run, step) for step in (0, 1, 388_959, 777_917)] == [0, 1, (total + 1) // 2, total]
+
+
+def test_a_recipe_knows_no_placement():
+    """Where a run is executed, and what is noted about it, is no part of its recipe."""
+    recipe = recipe_of(load(CONFIG), load(CONFIG).run("25112201")).canonical()
+    assert not {"placement", "note", "outcome", "id", "device"} & set(recipe)
+
+
+def test_a_recipe_spells_out_every_choice():
+    """The recipe holds the choices of its semantics by name, so its digest covers them."""
+    recipe = recipe_of(load(CONFIG), load(CONFIG).run("25112201"))
+    assert recipe.choices.model_dump() == {
+        "noise": "micro-step", "snr_table": "original", "pooled_projection": "kohya", "schedule_dtype": "compute",
+        "context": "stripped", "short_step": "full", "rf_timestep": "floor",
+    }  # fmt: skip
+
+
+def test_rates_follow_the_scale():
+    """The full scale has the record's rates; the miniature multiplies them by its one factor."""
+    full = recipe_of(load(CONFIG, "full"), load(CONFIG, "full").run("25112201")).learning_rate
+    small, factor = recipe_of(load(CONFIG), load(CONFIG).run("25112201")).learning_rate, load(CONFIG).scale.learning_rate_multiplier
+    assert (full.unet, full.text_encoder, full.text_encoder_2) == (1.5e-6, 1.2e-5, 1.2e-5)
+    assert small.unet == pytest.approx(1.5e-6 * factor)
+
+
+def test_the_digest_is_of_the_canonical_json(edited):
+    """A note changes no digest; a learning rate does."""
+    ledger = load(CONFIG)
+    before = recipe_of(ledger, ledger.run("25112201")).digest
+    noted = edited("runs/2511b.yaml", "note: The command line's seed", "note: A changed note; the command line's seed")
+    assert recipe_of(noted, noted.run("25112201")).digest == before
+
+
+def test_a_changed_value_changes_the_digest(edited):
+    """Learning rate and weight decay cannot be swapped unnoticed."""
+    before = recipe_of(load(CONFIG), load(CONFIG).run("25112201")).digest
+    changed = edited("runs/2511b.yaml", "{unet: 1.5e-6, text_encoders: 1.2e-5}", "{unet: 1.2e-5, text_encoders: 1.5e-6}")
+    assert recipe_of(changed, changed.run("25112201")).digest != before

@@ -1,0 +1,68 @@
+"""A file is whole or absent, its digest stands beside it, and locks end with their process."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from astolfo import files
+from astolfo.errors import InputError, PlacementError, StateError
+
+
+def test_canonical_json_is_one_spelling():
+    """Key order and spacing of the source do not show in canonical JSON."""
+    assert files.canonical_json({"b": 1.50, "a": [True, None, "ä"]}) == '{"a":[true,null,"ä"],"b":1.5}'
+
+
+def test_canonical_json_refuses_nan():
+    """A NaN never gets into a digest."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical_json({"a": float("nan")})
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    """When writing fails half-way the old file stays and nothing lies beside it."""
+    path = tmp_path / "a"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.written(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_says_so(tmp_path):
+    """A full disk is reported as such, with the place and what to do, and leaves nothing behind."""
+    with pytest.raises(PlacementError, match="disk is full.*free some space"), files.written(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sidecar_is_what_sha256sum_writes(tmp_path):
+    """`sha256sum -c` accepts the side-car."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"abc")
+    files.write_sidecar(path)
+    subprocess.run(["sha256sum", "-c", "a.safetensors.sha256"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert files.read_sidecar(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_malformed_sidecar_is_refused(tmp_path):
+    """A side-car that holds no sha256 is an error that names it."""
+    (tmp_path / "a.sha256").write_text("nonsense\n")
+    with pytest.raises(InputError, match=r"a\.sha256 does not hold a sha256"):
+        files.read_sidecar(tmp_path / "a")
+
+
+def test_a_lock_ends_with_its_process(tmp_path, monkeypatch):
+    """A lock held by a living process is refused; one whose holder was killed is free."""
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
+    code = f"import time; from astolfo import files\nwith files.exclusive({str(tmp_path / 'lock')!r}, 'x'): print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(StateError, match="in use by another process"), files.exclusive(tmp_path / "lock", "The segment"):
+            pass
+        holder.kill()
+    with files.exclusive(tmp_path / "lock", "The segment"):
+        pass

@@ -1,0 +1,85 @@
+"""A tiny training that tests can run: the miniature's model from nothing, 24 procedural pictures, a recipe of the ledger."""
+
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+
+from astolfo import numerics
+from astolfo.checkpoint.architecture import Architecture
+from astolfo.data import vocabulary
+from astolfo.data.make import make_dataset
+from astolfo.ledger import load, recipe_of
+from astolfo.train.initialise import initialise
+from astolfo.train.loop import Inputs
+from astolfo.train.segment import Placement, train_segment
+from tests.conftest import CONFIG
+
+STEPS = 4
+
+
+@pytest.fixture(scope="session")
+def ledger():
+    return load(CONFIG)
+
+
+@pytest.fixture(scope="session")
+def inputs(ledger, tmp_path_factory):
+    """A dataset of 24 pictures behind an untrained autoencoder, a vocabulary, and no base: a model from nothing."""
+    numerics.make_deterministic()
+    folder = tmp_path_factory.mktemp("inputs")
+    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    autoencoder = initialise(architecture.build("vae", "cpu"), 1).eval().requires_grad_(False)
+    with torch.no_grad():
+        make_dataset(folder / "dataset", autoencoder, ledger.scale.pictures, seed=5, images=24, about={})
+    vocabulary.write(folder / "vocabulary")
+    return Inputs(base=None, dataset=folder / "dataset", vocabulary=folder / "vocabulary")
+
+
+@pytest.fixture
+def spec_of(ledger):
+    """A function that gives the spec of a segment from step `begin` to `end`; `changes` go into the recipe."""
+
+    def make(begin=0, end=STEPS, run="25112201", **changes):
+        recipe = recipe_of(ledger, ledger.run(run)).model_copy(update={"accumulation": 2, "steps_per_epoch": 3, **changes})
+        return {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": begin, "to": end}
+
+    return make
+
+
+@pytest.fixture
+def train(inputs, tmp_path):
+    """A function that trains a segment in a process of its own and returns the state's path."""
+
+    def run(spec, name="out", before=None, processes=1, given=inputs):
+        out = tmp_path / name / f"{spec['to']:08d}.safetensors"
+        code = in_child(lambda: train_segment(spec, given, before, out, Placement(processes=processes)))
+        assert code == 0
+        return out
+
+    return run
+
+
+def in_child(work) -> int:
+    """Runs `work` in a forked process, which may fork further, and returns its exit status."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        numerics.make_deterministic()
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def digest(path: Path) -> str:
+    """The recorded sha256 of an artifact."""
+    from astolfo.files import read_sidecar
+
+    return read_sidecar(path)

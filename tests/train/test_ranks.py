@@ -1,0 +1,54 @@
+"""Gradients of the logical ranks are summed in one fixed tree, whoever runs them."""
+
+import pytest
+import torch
+
+from astolfo.errors import PlacementError
+from astolfo.train.ranks import Flat, PairwiseSum, Processes
+
+
+def test_the_tree_is_pairwise():
+    """Eight leaves are summed as ((0+1)+(2+3))+((4+5)+(6+7)), to the bit."""
+    leaves = [torch.rand(100, generator=torch.Generator().manual_seed(n)) * 10.0**n for n in range(8)]
+    a, b, c, d, e, f, g, h = leaves
+    expected = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    tree = PairwiseSum()
+    for leaf in leaves:
+        tree.add(leaf.clone())
+    assert torch.equal(tree.total(), expected)
+
+
+def test_blocks_are_subtrees():
+    """A process runs a contiguous block of ranks, so that its own sum is a node of the tree."""
+    assert [list(Processes(count=2, index=index).block(4)) for index in range(2)] == [[0, 1], [2, 3]]
+    assert list(Processes().block(4)) == [0, 1, 2, 3]
+
+
+def test_ranks_must_be_shared_out_evenly():
+    """Three processes cannot run four ranks; the message says what can."""
+    with pytest.raises(PlacementError, match="use a divisor of 4"):
+        Processes(count=3).block(4)
+
+
+def test_gradients_accumulate_in_one_buffer():
+    """Parameters and gradients are views of flat buffers that start on cache lines; values are untouched."""
+    parameters = [torch.nn.Parameter(torch.full((n,), float(n))) for n in (3, 100, 1)]
+    flat = Flat(parameters, Processes())
+    assert [p.tolist() for p in parameters] == [[3.0] * 3, [100.0] * 100, [1.0]]
+    buffer = flat.fresh_gradients()
+    sum((p * p).sum() for p in parameters).backward()
+    assert [buffer[start].item() for start in (0, 64, 192)] == [6.0, 200.0, 2.0]
+    flat.reduce(buffer)
+    assert [p.grad.flatten()[0].item() for p in parameters] == [6.0, 200.0, 2.0]
+
+
+def test_every_parameter_has_one_owner():
+    """Owners hold contiguous stretches of whole parameters, together all of them."""
+    def owned(index):
+        parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (5000, 10, 3000, 4000, 70)]
+        flat = Flat(parameters, Processes(count=2, index=index))
+        return [next(i for i, p in enumerate(parameters) if p is q) for q in flat.owned()]
+
+    assert owned(0) + owned(1) == [0, 1, 2, 3, 4]
+    assert owned(0)
+    assert owned(1)

@@ -1,0 +1,172 @@
+"""The recipe alone decides the bits: not the processes, not the segments, not a kill."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from astolfo.checkpoint.safefile import open_file
+from astolfo.errors import StateError
+from astolfo.train import state
+from astolfo.train.loop import Trainer
+from astolfo.train.ranks import Processes
+from astolfo.train.segment import Placement, train_segment
+from tests.train.conftest import STEPS, digest, in_child
+
+
+@pytest.fixture
+def whole(train, spec_of):
+    return digest(train(spec_of(), "whole"))
+
+
+def test_processes_leave_no_trace(train, spec_of, whole):
+    """Four logical ranks run by 1, 2 or 4 processes give the same state file."""
+    assert [digest(train(spec_of(), f"p{count}", processes=count)) for count in (2, 4)] == [whole, whole]
+
+
+@pytest.mark.parametrize("cuts", [(2,), (1, 2, 3)])
+def test_segments_leave_no_trace(train, spec_of, whole, cuts):
+    """A run cut anywhere, also within an epoch, gives the same last state as an uncut one."""
+    before, begin = None, 0
+    for end in (*cuts, STEPS):
+        before = train(spec_of(begin, end), "cut", before)
+        begin = end
+    assert digest(before) == whole
+
+
+def test_two_runs_are_the_same_file(train, spec_of, whole):
+    """Training twice gives the same bytes."""
+    assert digest(train(spec_of(), "again")) == whole
+
+
+def test_another_recipe_is_another_file(train, spec_of, whole):
+    """Another seed gives other bytes, so the equalities above mean something."""
+    assert digest(train(spec_of(seed=1), "other")) != whole
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "AdamW8bit"])
+def test_optimizer_state_survives_a_cut(train, spec_of, kind, ledger):
+    """Moments and step counts of each optimizer are restored to the bit; most of AdamW8bit's are in 8 bits."""
+    from astolfo.ledger.schema import Optimizer
+
+    changes = {"optimizer": Optimizer(kind=kind)}
+    uncut = train(spec_of(**changes), "uncut")
+    first = train(spec_of(0, 2, **changes), "cut")
+    assert digest(train(spec_of(2, STEPS, **changes), "cut", first)) == digest(uncut)
+    file = open_file(uncut)
+    moments = [key for key in file.keys() if key.endswith(("state1", "exp_avg"))]
+    eight = [key for key in moments if file.dtype(key) == "U8"]
+    elements = [sum(torch.Size(file.shape(key)).numel() for key in keys) for keys in (eight, moments)]
+    assert elements[0] / elements[1] > 0.9 if kind == "AdamW8bit" else not eight
+
+
+def test_a_kill_leaves_no_trace(inputs, spec_of, whole, tmp_path):
+    """A training killed with SIGKILL after any step goes on from its last saved step and ends with the same bytes."""
+    out, spec = tmp_path / "killed" / f"{STEPS:08d}.safetensors", spec_of()
+    kills = 0
+    while not out.exists():
+        child = os.fork()
+        if child == 0:
+            _train_and_die_after_one_step(spec, inputs, out)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        kills += status == -signal.SIGKILL
+        assert status in (0, -signal.SIGKILL)
+    assert kills == STEPS - 1
+    assert digest(out) == whole
+    assert [path.name for path in out.parent.glob(".*.safetensors*")] == []
+
+
+def _train_and_die_after_one_step(spec, inputs, out):
+    original, done = Trainer.step, []
+
+    def step(self, number):
+        if done:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(number)
+        return original(self, number)
+
+    Trainer.step = step
+    try:
+        train_segment(spec, inputs, None, out, Placement(keep_every=0.0))
+    finally:
+        os._exit(0 if out.exists() else 1)
+
+
+def test_sigterm_saves_and_says_so(inputs, spec_of, whole, tmp_path, train):
+    """Asked to stop, a training saves after the step it is in; the next attempt goes on and gives the same bytes."""
+    out, spec = tmp_path / "out" / f"{STEPS:08d}.safetensors", spec_of()
+    child = os.fork()
+    if child == 0:
+        original = Trainer.step
+
+        def step(self, number):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, number)
+
+        Trainer.step = step
+        os._exit(in_child(lambda: train_segment(spec, inputs, None, out, Placement())))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    kept = next(out.parent.glob(".*.safetensors"))
+    assert state.load(kept).position == 1
+    assert digest(train(spec)) == whole
+
+
+def test_processes_die_with_their_parent(inputs, spec_of, tmp_path):
+    """When process 0 is killed, the others end by themselves and free the state's lock."""
+    out, spec = tmp_path / "out" / "00000999.safetensors", spec_of(0, 999)
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        train_segment(spec, inputs, None, out, Placement(processes=2))
+        os._exit(0)
+    time.sleep(3)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    deadline = time.monotonic() + 10
+    while _group_alive(child):
+        assert time.monotonic() < deadline, "a process of the training outlived it"
+        time.sleep(0.1)
+
+
+def _group_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_state_of_another_recipe_is_refused(train, spec_of, inputs, tmp_path):
+    """A segment does not start from the state of another recipe."""
+    first = train(spec_of(0, 2, seed=1), "other")
+    with pytest.raises(StateError, match="belongs to another recipe"):
+        train_segment(spec_of(2, 4), inputs, first, tmp_path / "x" / "4.safetensors", Placement())
+
+
+def test_a_damaged_state_is_refused(train, spec_of, inputs, tmp_path):
+    """One flipped bit in a state stops the run that would start from it, with both digests."""
+    first = train(spec_of(0, 2))
+    data = bytearray(first.read_bytes())
+    data[-9] ^= 1
+    first.write_bytes(data)
+    with pytest.raises(StateError, match="damaged: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
+        train_segment(spec_of(2, 4), inputs, first, tmp_path / "x" / "4.safetensors", Placement())
+
+
+def test_frozen_blocks_stay_out_of_the_state(train, spec_of):
+    """The 71 % UNet keeps its frozen blocks: they are in no state."""
+    keys = open_file(train(spec_of(0, 1))).keys()
+    assert not [key for key in keys if key.startswith("weights/unet.up_blocks.2.resnets")]
+    assert [key for key in keys if key.startswith("weights/unet.up_blocks.1.resnets")]
+
+
+def test_a_rate_of_zero_trains_nothing(inputs, spec_of):
+    """With learning rate 0 a part's weights are not trained at all."""
+    from astolfo.ledger.recipe import Recipe
+    from astolfo.ledger.schema import LearningRate
+
+    recipe = Recipe.model_validate(spec_of()["recipe"] | {"learning_rate": LearningRate(unet=0.0, text_encoders=1e-5).model_dump()})
+    names = Trainer(recipe, inputs, Processes()).names
+    assert {name.split(".")[0] for name in names} == {"text_encoder", "text_encoder_2"}
