@@ -38,7 +38,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(READY)
-	@$(BIN)/python tests/stages.py
+	@$(BIN)/python tests/stages.py $(if $(BUDGET),--budget $(BUDGET))
 
 lint: $(READY)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

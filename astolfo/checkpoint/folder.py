@@ -32,7 +32,7 @@ def read_part(folder: Path, architecture: Architecture, part: str) -> dict[str, 
     found = {}
     for path in _weight_files(folder, part):
         with open_file(path) as file:
-            found |= {_modern(part, key, shapes): file.tensor(key) for key in file.keys() if not key.endswith("position_ids")}
+            found |= {_modern(part, key, shapes): file.tensor(key) for key in file if not key.endswith("position_ids")}
     found = {name: _linear(tensor, shapes.get(name, ())) for name, tensor in found.items()}
     _check(folder / part, found, shapes)
     return {name: found[name] for name in shapes}
@@ -94,4 +94,6 @@ def _check(place: Path, found: Mapping[str, Any], shapes: Mapping[str, tuple[int
     ]
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise CheckpointError(f"{place} does not fit its config: found {', '.join(problems[:10])}{more}. Is it of this architecture?")
+        raise CheckpointError(
+            f"{place} does not fit its config: found {', '.join(problems[:10])}{more}. Is it of this architecture?"
+        )

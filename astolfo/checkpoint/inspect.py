@@ -35,9 +35,9 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
             "bytes": os.path.getsize(path),
             "architecture": kind,
             "tensors": len(file.keys()),
-            "parameters": sum(math.prod(file.shape(key)) for key in file.keys()),
+            "parameters": sum(math.prod(file.shape(key)) for key in file),
             "parts": _parts(file),
-            "other_keys": [key for key in file.keys() if part_of(key) is None][:100],
+            "other_keys": [key for key in file if part_of(key) is None][:100],
             "objective": {"name": objective, "zero_terminal_snr": zero_terminal_snr, "because": because},
             "metadata": dict(sorted(file.metadata.items())),
             "lineage": _lineage(file),
@@ -50,12 +50,15 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What `inspect` found, as lines for a terminal."""
+    size = f"{found['parameters']:,} parameters in {found['tensors']:,} tensors, {found['bytes'] / 2**30:.2f} GiB"
     objective = found["objective"]
-    yield f"{found['path']}: {found['architecture']}, {found['parameters']:,} parameters in {found['tensors']:,} tensors, {found['bytes'] / 2**30:.2f} GiB"
-    yield f"objective: {objective['name']}{', zero terminal SNR' if objective['zero_terminal_snr'] else ''} (because of {objective['because']})"
+    zero = ", zero terminal SNR" if objective["zero_terminal_snr"] else ""
+    yield f"{found['path']}: {found['architecture']}, {size}"
+    yield f"objective: {objective['name']}{zero} (because of {objective['because']})"
     yield f"sha256: {found['digest'] or 'no side-car; use --scan to compute it'}"
     for name, part in found["parts"].items():
-        yield f"{name}: {part['parameters']:,} parameters, {', '.join(f'{count} x {dtype}' for dtype, count in part['dtypes'].items())}"
+        dtypes = ", ".join(f"{count} x {dtype}" for dtype, count in part["dtypes"].items())
+        yield f"{name}: {part['parameters']:,} parameters, {dtypes}"
         yield from (f"    {block:<20}{count:>15,}" for block, count in part["blocks"].items())
     yield from (f"{role}: {value}" for role, value in found["lineage"].items())
     yield from (f"{key} = {value}" for key, value in found["metadata"].items())
@@ -82,7 +85,9 @@ def _natural(key: str) -> list[tuple[int, str]]:
 
 
 def _lineage(file: SafeFile) -> dict[str, Any]:
-    result: dict[str, Any] = {key.removeprefix("astolfo."): file.metadata[key] for key in ("astolfo.run", "astolfo.recipe") if key in file.metadata}
+    result: dict[str, Any] = {
+        key.removeprefix("astolfo."): file.metadata[key] for key in ("astolfo.run", "astolfo.recipe") if key in file.metadata
+    }
     for key in ("astolfo.parents", "astolfo.merge"):
         if key in file.metadata:
             try:
@@ -103,7 +108,7 @@ def _not_finite(file: SafeFile) -> dict[str, dict[str, int]]:
     """NaN and infinity counts of the keys that have any."""
     result = {}
     with open(file.path, "rb", buffering=0) as stream:
-        for key in file.keys():
+        for key in file:
             nan = inf = 0
             for block in _blocks(stream.fileno(), file, key):
                 more = _count(block, file.dtype(key))

@@ -78,7 +78,9 @@ def file_key(architecture: Architecture, part: str, name: str) -> str:
     for cut in _cuts(bare):
         if bare[:cut] in paths:
             return prefix + paths[bare[:cut]] + bare[cut:]
-    raise CheckpointError(f"{part}.{name} has no place in the single-file layout of {architecture.family}; is the config of that family?")
+    raise CheckpointError(
+        f"{part}.{name} has no place in the single-file layout of {architecture.family}; is the config of that family?"
+    )
 
 
 def is_optional(architecture: Architecture, part: str, key: str) -> bool:

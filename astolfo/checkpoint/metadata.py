@@ -20,7 +20,10 @@ MARKERS = ("v_pred", "ztsnr")
 OBJECTIVES = ("eps", "v", "rf")
 
 _ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base", "sd2": "stable-diffusion-v2-768-v"}
-_IMPLEMENTATIONS = {"sdxl": "https://github.com/Stability-AI/generative-models", "sd2": "https://github.com/Stability-AI/stablediffusion"}
+_IMPLEMENTATIONS = {
+    "sdxl": "https://github.com/Stability-AI/generative-models",
+    "sd2": "https://github.com/Stability-AI/stablediffusion",
+}
 _PREDICTIONS = {"eps": "epsilon", "v": "v"}
 
 

@@ -91,7 +91,10 @@ def load_state_dicts(
     with open_file(path) as file:
         _check_family(file, architecture)
         checked = {part: _checked_places(file, architecture, part) for part in parts}
-        return {part: _read(file, checked[part], _dtype_of(dtype, part), architecture.shapes(part), pooled_projection) for part in parts}
+        return {
+            part: _read(file, checked[part], _dtype_of(dtype, part), architecture.shapes(part), pooled_projection)
+            for part in parts
+        }
 
 
 def save(
@@ -115,7 +118,9 @@ def save(
     _check_pooled(pooled_projection)
     absent = [part for part in architecture.parts if part not in models]
     if absent and copy_from is None:
-        raise CheckpointError(f"Expected all parts of {architecture.family}, found no {', '.join(absent)}; give them or `copy_from`.")
+        raise CheckpointError(
+            f"Expected all parts of {architecture.family}, found no {', '.join(absent)}; give them or `copy_from`."
+        )
     overflows: dict[str, Overflow] = {}
     tensors: dict[str, Any] = {}
     for part in _parts(architecture, models):
@@ -124,14 +129,18 @@ def save(
     if source is not None:
         _check_family(source, architecture)
         tensors |= _copied(source, architecture, absent)
-    digest = write_file(path, tensors | dict(markers or {}), metadata, hash_key=HASH_KEY if HASH_KEY in (metadata or {}) else None)
+    digest = write_file(
+        path, tensors | dict(markers or {}), metadata, hash_key=HASH_KEY if HASH_KEY in (metadata or {}) else None
+    )
     return Saved(Path(path), digest, overflows)
 
 
 def _parts(architecture: Architecture, parts: Iterable[str] | None) -> list[str]:
     wanted = set(architecture.parts if parts is None else parts)
     if strange := wanted - set(architecture.parts):
-        raise CheckpointError(f"{architecture.family} has the parts {', '.join(architecture.parts)}, not {', '.join(sorted(strange))}.")
+        raise CheckpointError(
+            f"{architecture.family} has the parts {', '.join(architecture.parts)}, not {', '.join(sorted(strange))}."
+        )
     return [part for part in architecture.parts if part in wanted]
 
 
@@ -163,10 +172,12 @@ def _checked_places(file: SafeFile, architecture: Architecture, part: str) -> li
     places = layout.places(architecture, part)
     expected = {place.key: place for place in places}
     prefix = layout.PREFIXES[architecture.family][part]
-    found = [key for key in file.keys() if key.startswith(prefix) and not layout.is_optional(architecture, part, key)]
+    found = [key for key in file if key.startswith(prefix) and not layout.is_optional(architecture, part, key)]
     _refuse(file, part, "lacks", [key for key in expected if key not in file])
     _refuse(file, part, "has, beyond this architecture,", [key for key in found if key not in expected])
-    wrong = [f"{key} {file.shape(key)} instead of {expected[key].shape}" for key in found if not _fits(file.shape(key), expected[key])]
+    wrong = [
+        f"{key} {file.shape(key)} instead of {expected[key].shape}" for key in found if not _fits(file.shape(key), expected[key])
+    ]
     _refuse(file, part, "has wrong shapes:", wrong)
     return places
 
@@ -184,7 +195,9 @@ def _refuse(file: SafeFile, part: str, what: str, names: list[str]) -> None:
         )
 
 
-def _read(file: SafeFile, places: list[layout.Place], dtype: str | None, shapes: Mapping[str, Any], pooled: str) -> dict[str, Any]:
+def _read(
+    file: SafeFile, places: list[layout.Place], dtype: str | None, shapes: Mapping[str, Any], pooled: str
+) -> dict[str, Any]:
     found = {}
     for place in places:
         pieces = layout.to_module(place, file.tensor(place.key), pooled)
@@ -211,7 +224,9 @@ def _pending(
     wrong = [name for name in shapes if name not in state or tuple(state[name].shape) != shapes[name]]
     wrong += [name for name in state if name not in shapes]
     if wrong:
-        raise CheckpointError(f"The {part} to save does not fit its config; first differences: {', '.join(wrong[:10])} ({len(wrong)} in all).")
+        raise CheckpointError(
+            f"The {part} to save does not fit its config; first differences: {', '.join(wrong[:10])} ({len(wrong)} in all)."
+        )
 
     def make(place: layout.Place) -> Any:
         tensor = layout.to_file(place, [state[name].detach() for name in place.names], pooled)
@@ -242,5 +257,5 @@ def _narrow(key: str, tensor: Any, dtype: str, overflows: dict[str, Overflow]) -
 def _copied(source: SafeFile, architecture: Architecture, parts: list[str]) -> dict[str, Pending]:
     """The source's bytes for whole `parts`, and for the optional keys of all parts."""
     keys = [place.key for part in parts for place in _checked_places(source, architecture, part)]
-    keys += [key for key in source.keys() for part in architecture.parts if layout.is_optional(architecture, part, key)]
+    keys += [key for key in source for part in architecture.parts if layout.is_optional(architecture, part, key)]
     return {key: Pending(source.dtype(key), source.shape(key), lambda key=key: source.raw(key)) for key in keys}

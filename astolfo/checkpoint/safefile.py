@@ -9,6 +9,7 @@ with spaces to a multiple of 8. This is also the order of the safetensors librar
 sha256 side-car is written with it.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -76,12 +77,13 @@ class SafeFile:
     def __contains__(self, key: str) -> bool:
         return key in self.entries
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
     def close(self) -> None:
         """Releases the map, unless a view of it is still alive; then the last view releases it."""
-        try:
+        with contextlib.suppress(BufferError):
             self._map.close()
-        except BufferError:
-            pass
 
     def keys(self) -> list[str]:
         """Names of the tensors, in the order of their data."""

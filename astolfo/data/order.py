@@ -62,23 +62,24 @@ class Order:
         The last step of an epoch has fewer micro-steps when the epoch's batches do not fill them.
         """
         epoch, within = divmod(step, self.steps_per_epoch)
-        rounds = []
-        for micro in range(self.accumulation):
-            first = (within * self.accumulation + micro) * self.ranks
-            if first >= self.batches_per_epoch:
-                break
-            number = step * self.accumulation + micro
-            rounds.append([self._batch(epoch, first + rank, number * self.ranks + rank, number) for rank in range(self.ranks)])
-        return rounds
+        each = self.ranks * self.accumulation
+        wanted = min(each, -(-(self.batches_per_epoch - within * each) // self.ranks) * self.ranks)
+        batches = self._batches_at(epoch, within * each + np.arange(wanted), step * each)
+        return [batches[first : first + self.ranks] for first in range(0, wanted, self.ranks)]
 
-    def _batch(self, epoch: int, index: int, position: int, micro_step: int) -> Batch | None:
-        if index >= self.batches_per_epoch:
-            if not self.wraps:
-                return None
-            index %= self.batches_per_epoch
-        shuffled = int(randomness.permuted(self.seed, f"order of batches, epoch {epoch}", index, self.batches_per_epoch)[0])
-        bucket = int(np.searchsorted(self._batches, shuffled, side="right"))
-        first = (shuffled - (int(self._batches[bucket - 1]) if bucket else 0)) * self.batch_size
+    def _batches_at(self, epoch: int, places: np.ndarray, position: int) -> list[Batch | None]:
+        """The batches at `places` of an epoch's order; the first of them has the absolute number `position`."""
+        count = self.batches_per_epoch
+        shuffled = randomness.permuted(self.seed, f"order of batches, epoch {epoch}", places % count, count)
+        buckets = np.searchsorted(self._batches, shuffled, side="right")
+        return [
+            self._batch(epoch, int(batch), int(bucket), position + number) if place < count or self.wraps else None
+            for number, (place, batch, bucket) in enumerate(zip(places, shuffled, buckets, strict=True))
+        ]
+
+    def _batch(self, epoch: int, batch: int, bucket: int, position: int) -> Batch:
+        """Batch number `batch` of the epoch before shuffling, which lies in `bucket`."""
+        first = (batch - (int(self._batches[bucket - 1]) if bucket else 0)) * self.batch_size
         inside = np.arange(first, min(first + self.batch_size, self.counts[bucket]))
         rows = randomness.permuted(self.seed, f"order in bucket {bucket}, epoch {epoch}", inside, self.counts[bucket])
-        return Batch(bucket, rows + sum(self.counts[:bucket]), position, micro_step)
+        return Batch(bucket, rows + sum(self.counts[:bucket]), position, position // self.ranks)

@@ -14,7 +14,7 @@ _STYLE = """
   --blur: #f0b45a; --broken: #ff8a8f; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 75rem; padding: 1.2rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+  font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 .sub, figcaption, .note { color: var(--grey); }
@@ -28,8 +28,8 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 figure { margin: 0; } figure img { display: block; border: 1px solid var(--line); max-width: none; width: 100%; min-width: 46rem; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-.numbers th, .numbers td { white-space: nowrap; } .numbers .n { text-align: right; }
-td code { font-size: .85em; }
+.numbers th, .numbers td, th[scope=row] { white-space: nowrap; } .numbers .n { text-align: right; }
+td { overflow-wrap: anywhere; } td code { font-size: .85em; }
 ol { padding-left: 1.6rem; }
 """
 _ATTRIBUTES = ("shape", "colour", "background", "position", "size")
@@ -67,7 +67,7 @@ def _verdicts(report: Mapping[str, Any]) -> str:
         word = one["verdict"].split()[0]
         other = "" if one["runtime"] == report["objective"]["kind"] else " (not what it was trained for)"
         where = f"{one['runtime']} runtime, {one['uncond']} uncond{other}"
-        items.append(f'<li class={word}><span><strong class={word}>{escape(where)}: {escape(one["verdict"])}.</strong> {escape(one["sentence"])}</span></li>')
+        items.append(f"<li class={word}><strong>{escape(where)}:</strong> <span>{escape(one['sentence'])}</span></li>")
     return "<ul class=verdicts>\n" + "\n".join(items) + "\n</ul>"
 
 
@@ -84,14 +84,14 @@ def _figure(report: Mapping[str, Any]) -> str:
 
 def _numbers(report: Mapping[str, Any]) -> str:
     known = all(column["agreement"] for column in report["columns"])
-    heads = ["runtime", "uncond", "alpha", "verdict", *(["shown"] if known else []), "sharpness", "contrast", "colour", "finite"]
-    heads += _ATTRIBUTES if known else []
+    heads = [*(["shown"] if known else []), "sharpness", "contrast", "colour", "finite", *(_ATTRIBUTES if known else [])]
     rows = [_row(column, known) for column in report["columns"]]
     explained = "Sharpness, contrast and colour: 1.00 is the dataset's own pictures, seen through the model's autoencoder."
     explained += " Shape to size: the fraction of pictures that show what was asked." if known else ""
     return (
         "<h2>Numbers</h2>\n<div class=wide tabindex=0 role=region aria-label=Numbers>\n<table class=numbers>\n<thead><tr>"
-        + "".join(f"<th scope=col>{head}</th>" for head in heads)
+        + "".join(f"<th scope=col>{head}</th>" for head in ("runtime", "uncond", "alpha", "verdict"))
+        + "".join(f"<th scope=col class=n>{head}</th>" for head in heads)
         + "</tr></thead>\n<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n</div>\n<p class=note>{explained}</p>"
     )  # fmt: skip
 
@@ -107,8 +107,9 @@ def _row(column: Mapping[str, Any], known: bool) -> str:
 
 
 def _how(report: Mapping[str, Any]) -> str:
-    rows = [(word, escape(rule[0].upper() + rule[1:] + ".")) for word, rule in report["thresholds"].items()]
-    return "<h2>How it is judged</h2>\n" + _table([(f"<strong class={word}>{word}</strong>", rule) for word, rule in rows])
+    rules = [(word, report["thresholds"][word]) for word in ("works", "blur", "broken")]
+    rows = [(f"<strong class={word}>{word}</strong>", escape(f"{rule[0].upper()}{rule[1:]}.")) for word, rule in rules]
+    return "<h2>How it is judged</h2>\n" + _table(rows)
 
 
 def _prompts(report: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ def _settings(report: Mapping[str, Any]) -> str:
         ("Sampler", escape("; ".join(samplers))), ("Steps", str(settings["steps"])), ("CFG scale", f"{settings['cfg']:g}"),
         ("Seed", str(settings["seed"])), ("Size", f"{settings['width']} x {settings['height']} pixels"),
     ]  # fmt: skip
-    rows += [(role.capitalize(), f"{escape(model['file'])}<br><code>{model['sha256']}</code>") for role, model in report["models"].items()]
+    rows += [(role.capitalize(), f"{escape(model['file'])}<br><code>{model['sha256']}</code>") for role, model in sorted(report["models"].items())]
     return "<h2>Settings and models</h2>\n" + _table(rows) + '\n<p><a href="metrics.json">All numbers as JSON</a></p>'
 
 

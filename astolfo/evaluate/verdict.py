@@ -5,11 +5,12 @@
 - **blur**: less than `SHARP` of the dataset's sharpness, whatever it may show.
 - **works**: as sharp as it should be, and at least `SHOWN` of the pictures show all that was asked.
 
-Where the thresholds come from (tests/evaluate/test_verdict.py measures them): the dataset's own pictures, seen through an
-autoencoder, keep half of their sharpness under a box blur of 3 x 3 pixels, the mildest that a person calls blurred, and
-have twice as much under noise of 2% of the range; random latents decode to three times. A picture shows all that was asked
-by chance once in about 3,000 (7 shapes, 7 colours on 6 grounds, 5 positions, 2 sizes), so "half of them" is far from
-chance, and is what a person means by "works". Where nobody knows the truth, sharpness decides alone; the reason says so.
+Where the thresholds come from (tests/evaluate/test_verdict.py measures them): the dataset's own pictures, softened as an
+autoencoder softens them, keep half to two thirds of their sharpness under a box blur of 3 x 3 pixels, which a person may
+overlook, and at most 0.4 under 5 x 5, which nobody does; noise of 2% of the range more than doubles it, and random latents
+decode to three times. By chance a picture shows all that was asked once in about 3,000 (7 shapes, 7 colours on 6 grounds,
+5 positions, 2 sizes): "half of them" is far from chance, and is what a person means by "works". Where nobody knows the
+truth, sharpness decides alone; the reason says so.
 """
 
 from collections.abc import Mapping

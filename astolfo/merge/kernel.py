@@ -67,7 +67,9 @@ def weigh(
     return result, spare
 
 
-def encode(block: tuple[np.ndarray, np.ndarray], dtype: str, into: np.ndarray, scratch: Scratch, bounded: bool) -> tuple[int, float]:
+def encode(
+    block: tuple[np.ndarray, np.ndarray], dtype: str, into: np.ndarray, scratch: Scratch, bounded: bool
+) -> tuple[int, float]:
     """Rounds what `weigh` gave to `dtype` and writes its bytes `into`; returns how many values were clamped, and the largest.
 
     `bounded` promises that nothing is NaN, infinite or beyond the dtype. The block is overwritten. Raises

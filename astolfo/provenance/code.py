@@ -19,7 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
     "merge": (*_COMMON, "merge"),
-    "evaluate": (*_MODEL, *_DATA, "data/procedural.py", "data/recognition.py", "evaluate", "train/conditioning.py"),
+    "evaluate": (*_MODEL, *_DATA, "data/procedural.py", "evaluate", "train/conditioning.py"),
 }
 """Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
 

@@ -69,3 +69,9 @@ def sdxl():
 def states():
     """The function that makes random state dicts."""
     return random_states
+
+
+@pytest.fixture
+def another():
+    """The function that gives the other family at toy size."""
+    return lambda one: Architecture.from_mapping(SD2, "sd2") if one.family == "sdxl" else Architecture.from_mapping(SDXL, "sdxl")

@@ -16,7 +16,9 @@ from astolfo.errors import CheckpointError
 
 def test_inspect_says_what_a_file_is(tmp_path, sdxl, states):
     """Parts, parameters, blocks, dtypes, lineage, objective and digest, without reading the values."""
-    about = describe(family="sdxl", title="t", objective="v", zero_terminal_snr=True, parents={"base": "ab"}, recipe="cd", run="25010101")
+    about = describe(
+        family="sdxl", title="t", objective="v", zero_terminal_snr=True, parents={"base": "ab"}, recipe="cd", run="25010101"
+    )
     saved = save(tmp_path / "x", states(sdxl), sdxl, dtypes={"vae": "fp32"}, metadata=about, markers=markers("v", True))
     found = inspect(tmp_path / "x")
     assert (found["architecture"], found["digest"]) == ("sdxl", saved.digest)
@@ -48,8 +50,10 @@ def test_a_scan_counts_what_is_not_finite(tmp_path, dtype):
 def test_inspecting_needs_no_torch(tmp_path):
     """The command answers at once: importing torch alone would take longer than it may."""
     write_file(tmp_path / "x", {"a": np.zeros(3)})
-    code = f"import sys; from astolfo.checkpoint.inspect import inspect; inspect({str(tmp_path / 'x')!r}, scan=True); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = (
+        "import sys; from astolfo.checkpoint.inspect import inspect as i; i(sys.argv[1], True); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=False).returncode == 0
 
 
 def test_markers_are_those_that_programs_read():

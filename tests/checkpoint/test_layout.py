@@ -40,10 +40,13 @@ def test_the_map_is_a_bijection_at_full_size(full):
 
 
 def test_sdxl_has_its_2515_keys():
-    """Keys and shapes are those of the published SDXL file (digest of the list that merge tools carry), optional ones included."""
+    """Keys and shapes are those of the published SDXL file (digest of the list merge tools carry), optional ones included."""
     architecture = Architecture.from_mapping(FULL["sdxl"], "sdxl")
     listed = {place.key: place.shape for part in architecture.parts for place in places(architecture, part)}
-    listed |= {"conditioner.embedders.0.transformer.text_model.embeddings.position_ids": (1, 77), "conditioner.embedders.1.model.logit_scale": ()}
+    listed |= {
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": (1, 77),
+        "conditioner.embedders.1.model.logit_scale": (),
+    }
     assert len(listed) == 2515
     assert [len(places(architecture, part)) for part in architecture.parts] == [1680, 196, 388 + 1, 248]
     text = "".join(f"{key} {list(shape)}\n" for key, shape in sorted(listed.items()))
@@ -94,18 +97,38 @@ def test_the_text_encoders_agree_with_diffusers_own_conversion(full):
         ("unet", "add_embedding.linear_2.bias", "model.diffusion_model.label_emb.0.2.bias"),
         ("unet", "down_blocks.0.downsamplers.0.conv.weight", "model.diffusion_model.input_blocks.3.0.op.weight"),
         ("unet", "down_blocks.1.resnets.0.conv_shortcut.weight", "model.diffusion_model.input_blocks.4.0.skip_connection.weight"),
-        ("unet", "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k.weight", "model.diffusion_model.input_blocks.8.1.transformer_blocks.9.attn2.to_k.weight"),
+        (
+            "unet",
+            "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k.weight",
+            "model.diffusion_model.input_blocks.8.1.transformer_blocks.9.attn2.to_k.weight",
+        ),
         ("unet", "mid_block.resnets.1.time_emb_proj.bias", "model.diffusion_model.middle_block.2.emb_layers.1.bias"),
         ("unet", "up_blocks.0.upsamplers.0.conv.weight", "model.diffusion_model.output_blocks.2.2.conv.weight"),
         ("unet", "up_blocks.2.resnets.2.norm2.weight", "model.diffusion_model.output_blocks.8.0.out_layers.0.weight"),
         ("unet", "conv_out.bias", "model.diffusion_model.out.2.bias"),
-        ("text_encoder", "encoder.layers.11.mlp.fc1.weight", "conditioner.embedders.0.transformer.text_model.encoder.layers.11.mlp.fc1.weight"),
-        ("text_encoder_2", "text_model.encoder.layers.31.self_attn.v_proj.bias", "conditioner.embedders.1.model.transformer.resblocks.31.attn.in_proj_bias"),
-        ("text_encoder_2", "text_model.embeddings.position_embedding.weight", "conditioner.embedders.1.model.positional_embedding"),
+        (
+            "text_encoder",
+            "encoder.layers.11.mlp.fc1.weight",
+            "conditioner.embedders.0.transformer.text_model.encoder.layers.11.mlp.fc1.weight",
+        ),
+        (
+            "text_encoder_2",
+            "text_model.encoder.layers.31.self_attn.v_proj.bias",
+            "conditioner.embedders.1.model.transformer.resblocks.31.attn.in_proj_bias",
+        ),
+        (
+            "text_encoder_2",
+            "text_model.embeddings.position_embedding.weight",
+            "conditioner.embedders.1.model.positional_embedding",
+        ),
         ("text_encoder_2", "text_projection.weight", "conditioner.embedders.1.model.text_projection"),
         ("vae", "decoder.up_blocks.0.resnets.2.conv1.weight", "first_stage_model.decoder.up.3.block.2.conv1.weight"),
         ("vae", "encoder.mid_block.attentions.0.to_out.0.weight", "first_stage_model.encoder.mid.attn_1.proj_out.weight"),
-        ("vae", "encoder.down_blocks.1.resnets.0.conv_shortcut.bias", "first_stage_model.encoder.down.1.block.0.nin_shortcut.bias"),
+        (
+            "vae",
+            "encoder.down_blocks.1.resnets.0.conv_shortcut.bias",
+            "first_stage_model.encoder.down.1.block.0.nin_shortcut.bias",
+        ),
     ],
 )
 def test_well_known_names(part, name, key):
@@ -115,8 +138,12 @@ def test_well_known_names(part, name, key):
 
 def test_optional_keys_belong_to_their_part(full):
     """What files may have beyond the modules is known by name, and nothing else is."""
-    assert is_optional(full, "text_encoder", "cond_stage_model.model.transformer.resblocks.23.ln_1.bias") == (full.family == "sd2")
-    assert is_optional(full, "text_encoder", "conditioner.embedders.0.transformer.text_model.embeddings.position_ids") == (full.family == "sdxl")
+    assert is_optional(full, "text_encoder", "cond_stage_model.model.transformer.resblocks.23.ln_1.bias") == (
+        full.family == "sd2"
+    )
+    assert is_optional(full, "text_encoder", "conditioner.embedders.0.transformer.text_model.embeddings.position_ids") == (
+        full.family == "sdxl"
+    )
     assert not is_optional(full, "unet", "model.diffusion_model.input_blocks.99.0.weight")
     assert not any(is_optional(full, part, place.key) for part in full.parts for place in places(full, part))
 

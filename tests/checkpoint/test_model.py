@@ -28,7 +28,7 @@ def halved(states, dtype=torch.float16):
 def rewritten(path, to, change):
     """A copy of a file with `change` applied to its mapping of tensors."""
     with open_file(path) as file:
-        tensors = {key: file.tensor(key).clone() for key in file.keys()}
+        tensors = {key: file.tensor(key).clone() for key in file}
     change(tensors)
     write_file(to, tensors)
     return to
@@ -67,10 +67,13 @@ def test_dtypes_by_part_when_saving_and_loading(tmp_path, sdxl, states):
     """Each part is stored, and given back, in the dtype asked for it."""
     save(tmp_path / "x", states(sdxl), sdxl, dtypes={"vae": "fp32", "unet": "bf16", "text_encoder": "fp16"})
     with open_file(tmp_path / "x") as file:
-        kinds = {part: {file.dtype(key) for key in file.keys() if key.startswith(prefix)} for part, prefix in PREFIXES["sdxl"].items()}
+        kinds = {part: {file.dtype(key) for key in file if key.startswith(prefix)} for part, prefix in PREFIXES["sdxl"].items()}
     assert kinds == {"vae": {"F32"}, "unet": {"BF16"}, "text_encoder": {"F16"}, "text_encoder_2": {"F16"}}
     loaded = load_state_dicts(tmp_path / "x", sdxl, parts=["unet", "vae"], dtype={"unet": "fp32"})
-    assert {part: next(iter(state.values())).dtype for part, state in loaded.items()} == {"unet": torch.float32, "vae": torch.float32}
+    assert {part: next(iter(state.values())).dtype for part, state in loaded.items()} == {
+        "unet": torch.float32,
+        "vae": torch.float32,
+    }
 
 
 def test_the_second_text_encoder_lies_as_openclip_has_it(tmp_path, sdxl, states):
@@ -106,14 +109,17 @@ def test_the_pooled_vector_is_that_of_openclip(tmp_path, sdxl, states):
 def test_untouched_parts_are_copied_byte_for_byte(tmp_path, sdxl, states):
     """A run that trains the UNet alone keeps the base's other parts, their dtypes, and the keys no module holds."""
     save(tmp_path / "base", states(sdxl), sdxl, dtypes={"unet": "fp16", "vae": "fp32", "text_encoder": "bf16"})
-    ids, scale = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids", "conditioner.embedders.1.model.logit_scale"
+    ids, scale = (
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.1.model.logit_scale",
+    )
     extra = {ids: torch.arange(77)[None], scale: torch.tensor(4.6055), "v_pred": torch.empty(0), "alphas_cumprod": torch.ones(3)}
     base = rewritten(tmp_path / "base", tmp_path / "base2", lambda tensors: tensors.update(extra))
     save(tmp_path / "x", {"unet": states(sdxl, 1)["unet"]}, sdxl, copy_from=base)
     with open_file(base) as old, open_file(tmp_path / "x") as new:
         assert set(old.keys()) - set(new.keys()) == {"v_pred", "alphas_cumprod"}
         assert set(new.keys()) <= set(old.keys())
-        for key in new.keys():
+        for key in new:
             if not key.startswith("model."):
                 assert (old.dtype(key), bytes(old.raw(key))) == (new.dtype(key), bytes(new.raw(key)))
     assert equal({"unet": load_state_dicts(tmp_path / "x", sdxl)["unet"]}, halved({"unet": states(sdxl, 1)["unet"]}))
@@ -137,7 +143,7 @@ def test_a_wrong_number_is_never_saved(tmp_path, sdxl, states, value):
     """A NaN or an infinity stops the save, says where, and leaves no file."""
     mine = states(sdxl)
     mine["vae"]["decoder.conv_out.bias"][1] = value
-    with pytest.raises(NumericsError, match="decoder.conv_out.bias"):
+    with pytest.raises(NumericsError, match="conv_out"):
         save(tmp_path / "x", mine, sdxl)
     assert list(tmp_path.iterdir()) == []
 
@@ -147,7 +153,7 @@ def test_missing_keys_are_listed(tmp_path, sdxl, states):
     save(tmp_path / "x", states(sdxl), sdxl)
     gone = [place.key for place in places(sdxl, "unet")][:12]
     rewritten(tmp_path / "x", tmp_path / "y", lambda tensors: [tensors.pop(key) for key in gone])
-    with pytest.raises(CheckpointError, match="unet lacks 12 keys.*and 2 more") as caught:
+    with pytest.raises(CheckpointError, match=r"unet lacks 12 keys.*and 2 more") as caught:
         load(tmp_path / "y", sdxl)
     assert sum(key in str(caught.value) for key in gone) == 10
 
@@ -167,14 +173,10 @@ def test_other_shapes_and_strange_keys_are_refused(tmp_path, sdxl, states):
     load(rewritten(tmp_path / "x", tmp_path / "y", lambda tensors: tensors.update({"alphas_cumprod": torch.zeros(5)})), sdxl)
 
 
-def test_another_architecture_is_refused(tmp_path, architecture, states):
+def test_another_architecture_is_refused(tmp_path, architecture, another, states):
     """A file of the other family is called by its name."""
-    from conftest import SD2, SDXL
-
-    from astolfo.checkpoint.architecture import Architecture
-
     save(tmp_path / "x", states(architecture), architecture)
-    other = Architecture.from_mapping(SD2, "sd2") if architecture.family == "sdxl" else Architecture.from_mapping(SDXL, "sdxl")
+    other = another(architecture)
     with pytest.raises(CheckpointError, match=f"expected a whole {other.family} model.*found {architecture.family}"):
         load(tmp_path / "x", other)
 
@@ -184,7 +186,7 @@ def test_what_is_saved_must_fit_its_config(tmp_path, sdxl, states):
     mine = states(sdxl)
     with pytest.raises(CheckpointError, match="found no text_encoder, text_encoder_2, vae"):
         save(tmp_path / "x", {"unet": mine["unet"]}, sdxl)
-    with pytest.raises(CheckpointError, match="conv_in.bias"):
+    with pytest.raises(CheckpointError, match="conv_in"):
         save(tmp_path / "x", mine | {"unet": {k: v for k, v in mine["unet"].items() if k != "conv_in.bias"}}, sdxl)
     with pytest.raises(CheckpointError, match="fp16, bf16, fp32"):
         save(tmp_path / "x", mine, sdxl, dtypes="float16")
@@ -195,7 +197,9 @@ def test_what_is_saved_must_fit_its_config(tmp_path, sdxl, states):
 
 def test_metadata_and_markers_reach_the_file(tmp_path, sdxl, states):
     """ModelSpec with its hash, our lineage and the markers are there; two saves are the same file; no date is."""
-    about = describe(family="sdxl", title="t", objective="v", zero_terminal_snr=True, parents={"base": "ab"}, recipe="cd", scale="miniature")
+    about = describe(
+        family="sdxl", title="t", objective="v", zero_terminal_snr=True, parents={"base": "ab"}, recipe="cd", scale="miniature"
+    )
     first = save(tmp_path / "x", states(sdxl), sdxl, metadata=about, markers=markers("v", True))
     assert save(tmp_path / "y", states(sdxl), sdxl, metadata=about, markers=markers("v", True)).digest == first.digest
     with open_file(tmp_path / "x") as file:
@@ -217,7 +221,9 @@ def test_a_diffusers_folder_is_read_like_a_file(tmp_path, architecture, states):
     write_folder(tmp_path / "old", old, architecture)
     assert equal(load_state_dicts(tmp_path / "old", architecture), mine)
     if architecture.family == "sdxl":
-        turned = load_state_dicts(tmp_path / "new", architecture, pooled_projection="kohya")["text_encoder_2"]["text_projection.weight"]
+        turned = load_state_dicts(tmp_path / "new", architecture, pooled_projection="kohya")["text_encoder_2"][
+            "text_projection.weight"
+        ]
         assert torch.equal(turned, mine["text_encoder_2"]["text_projection.weight"].T)
 
 
@@ -228,7 +234,7 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path, sdxl, states):
         load(tmp_path, sdxl)
     mine["unet"].pop("conv_in.bias")
     write_folder(tmp_path / "x", mine, sdxl)
-    with pytest.raises(CheckpointError, match="no conv_in.bias"):
+    with pytest.raises(CheckpointError, match="no conv_in"):
         load(tmp_path / "x", sdxl)
     weights = tmp_path / "x" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(tmp_path / "away")

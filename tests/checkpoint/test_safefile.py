@@ -43,7 +43,12 @@ def test_a_good_header_passes(tmp_path):
         ("[" * 100_000, b"", None, "JSON"),
         (b"\xff\xfe{}", b"", None, "JSON"),
         ("[1]", b"", None, "JSON object"),
-        ('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"\0" * 8, None, "twice"),
+        (
+            '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+            b"\0" * 8,
+            None,
+            "twice",
+        ),
         ('{"__metadata__":{},"__metadata__":{}}', b"", None, "twice"),
         ({"__metadata__": {"a": 1}}, b"", None, "metadata"),
         ({"__metadata__": "text"}, b"", None, "metadata"),
@@ -142,7 +147,12 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path):
 def test_the_bytes_are_those_of_the_safetensors_library(tmp_path):
     """Our writer and the library's agree to the last byte, where the library's own order is fixed (one metadata key)."""
     library = pytest.importorskip("safetensors.numpy")
-    tensors = {"b": np.arange(3, dtype=np.float16), "a": np.ones((2, 2), np.float32), "é": np.arange(2), "e": np.empty(0, np.float32)}
+    tensors = {
+        "b": np.arange(3, dtype=np.float16),
+        "a": np.ones((2, 2), np.float32),
+        "é": np.arange(2),
+        "e": np.empty(0, np.float32),
+    }
     library.save_file(tensors, tmp_path / "theirs", {"k": 'ä "quoted" \n'})
     write_file(tmp_path / "ours", tensors, {"k": 'ä "quoted" \n'})
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
@@ -151,7 +161,10 @@ def test_the_bytes_are_those_of_the_safetensors_library(tmp_path):
 def test_every_tensor_is_aligned_and_comes_back(tmp_path):
     """numpy arrays come back as they were, at offsets that are multiples of their element size."""
     kinds = ["?", "u1", "i1", "<i2", "<u2", "<f2", "<i4", "<u4", "<f4", "<i8", "<u8", "<f8", "<c8"]
-    tensors = {f"t{kind}": np.arange(5).astype(kind) for kind in kinds} | {"scalar": np.array(3, np.float32), "none": np.empty((0, 4), "<f2")}
+    tensors = {f"t{kind}": np.arange(5).astype(kind) for kind in kinds} | {
+        "scalar": np.array(3, np.float32),
+        "none": np.empty((0, 4), "<f2"),
+    }
     write_file(tmp_path / "x", tensors)
     with open_file(tmp_path / "x") as file:
         for key, value in tensors.items():
@@ -163,7 +176,12 @@ def test_every_tensor_is_aligned_and_comes_back(tmp_path):
 def test_torch_tensors_of_any_layout_are_written(tmp_path):
     """bf16, transposed, sliced and 0-dimensional torch tensors are written in row-major order and come back as views."""
     torch = pytest.importorskip("torch")
-    tensors = {"bf16": torch.randn(3, 4).bfloat16().T, "slice": torch.arange(10)[::3], "scalar": torch.tensor(2.5), "f8": torch.ones(3).to(torch.float8_e4m3fn)}
+    tensors = {
+        "bf16": torch.randn(3, 4).bfloat16().T,
+        "slice": torch.arange(10)[::3],
+        "scalar": torch.tensor(2.5),
+        "f8": torch.ones(3).to(torch.float8_e4m3fn),
+    }
     write_file(tmp_path / "x", tensors)
     with open_file(tmp_path / "x") as file:
         for key, value in tensors.items():
@@ -196,7 +214,9 @@ def test_the_hash_that_modelspec_defines(tmp_path):
     """The named metadata key holds 0x and the sha256 of everything behind the header."""
     import hashlib
 
-    digest = write_file(tmp_path / "x", {"a": np.arange(9)}, {"modelspec.hash_sha256": "", "b": "c"}, hash_key="modelspec.hash_sha256")
+    digest = write_file(
+        tmp_path / "x", {"a": np.arange(9)}, {"modelspec.hash_sha256": "", "b": "c"}, hash_key="modelspec.hash_sha256"
+    )
     whole = (tmp_path / "x").read_bytes()
     data = whole[8 + int.from_bytes(whole[:8], "little") :]
     assert open_file(tmp_path / "x").metadata["modelspec.hash_sha256"] == "0x" + hashlib.sha256(data).hexdigest()
@@ -209,3 +229,30 @@ def test_the_plan_is_a_function_of_names_dtypes_and_shapes():
     assert list(places) == ["z", "a", "b"]
     assert len(header) % 8 == 0
     assert places["z"].start == len(header)
+
+
+def test_misaligned_data_is_read(tmp_path):
+    """Files whose header has an odd length exist; their tensors come out right all the same."""
+    torch = pytest.importorskip("torch")
+    data = np.arange(2, dtype="<f4").tobytes() + np.arange(2, dtype="<f2").tobytes()
+    for padding in range(8):
+        with open_file(raw(tmp_path / "x", json.dumps(GOOD) + " " * padding, data)) as file:
+            assert file.array("a").tolist() == file.tensor("a").tolist() == [0, 1]
+            assert torch.equal(file.tensor("b"), torch.arange(2).half())
+
+
+def test_damage_never_gets_further_than_the_header(tmp_path):
+    """Whatever bytes of a header are changed, the file is read within its bounds or refused; nothing else happens."""
+    write_file(tmp_path / "x", {"a": np.arange(5, dtype=np.float32), "b": np.arange(3)}, {"k": "v"})
+    whole, random = (tmp_path / "x").read_bytes(), np.random.default_rng(0)
+    end = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(1000):
+        broken = bytearray(whole)
+        for place in random.integers(0, end, random.integers(1, 4)):
+            broken[place] = random.choice(np.frombuffer(b'0123456789{}[]",:\xff\x00 9F', np.uint8))
+        (tmp_path / "y").write_bytes(broken)
+        try:
+            with open_file(tmp_path / "y") as file:
+                assert sum(len(file.raw(key)) for key in file) == len(whole) - 8 - int.from_bytes(broken[:8], "little")
+        except CheckpointError:
+            pass

@@ -1,6 +1,8 @@
 """What all rules share: the ledger, the specs, the working directory's scale, and how a verb is called."""
 
 import hashlib
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,9 +27,8 @@ ROOT = Path(workflow.basedir)
 CONFIG = Path(config.get("ledger", ROOT / "config"))
 SCALE = config.get("scale", "miniature")
 LOCK = hashlib.sha256((ROOT / "envs" / "lock.txt").read_bytes()).hexdigest()
-# `exec`, so that a job is Snakemake's own child and notices when Snakemake is gone.
-ASTOLFO = f"exec {sys.executable} -P -m astolfo job --tied"
 SCALE_RECORD = Path(".astolfo/scale")
+PINNED = CONFIG / "pinned" / SCALE if SCALE == "miniature" else Path(INPUTS)
 
 
 wildcard_constraints:
@@ -53,10 +54,18 @@ if SCALE_RECORD.exists() and SCALE_RECORD.read_text().strip() != SCALE:
 SPECS = Specs(LEDGER, LOCK)
 hold_alive()
 
+# What the rules call. `exec` makes a job Snakemake's own child, so that it notices when Snakemake is gone.
+PREFIX = """
+    set -euo pipefail
+    PINNED={pinned} DEVICE={device}
+    job() {{{{ exec {python} -P -m astolfo job --tied "$@"; }}}}
+    """
+shell.prefix(PREFIX.format(pinned=shlex.quote(str(PINNED)), device=LEDGER.scale.device, python=shlex.quote(sys.executable)))
+
 
 onstart:
     SCALE_RECORD.parent.mkdir(exist_ok=True)
-    SCALE_RECORD.write_text(SCALE + "\n")
+    SCALE_RECORD.write_text(f"{SCALE}\n")
 
 
 def spec_of(make):
@@ -106,3 +115,75 @@ def asked(function):
             raise WorkflowError(str(error))
 
     return inputs
+
+
+PICTURES = LEDGER.scale.pictures is not None
+PINNED_BASES = [name for name in LEDGER.bases if LEDGER.origin(name).file]
+MADE_BASES = [name for name in LEDGER.bases if not LEDGER.origin(name).file and LEDGER.origin(name).made_by]
+
+
+def one_of(names):
+    """A wildcard pattern that matches just these names; one that matches nothing when there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def state_path(run, step):
+    return f"states/{run}/{step:08d}.safetensors"
+
+
+def segment_of(wildcards):
+    """The spec of the segment that ends at a state's step."""
+    run, step = LEDGER.run(wildcards.run), int(wildcards.step)
+    boundaries = plan_of(LEDGER, run).boundaries
+    if step not in boundaries[1:]:
+        raise run.error(
+            f"run {run.id} saves no state at step {step} at this scale; it does at {', '.join(map(str, boundaries[1:]))}."
+        )
+    return SPECS.segment(run.id, step)
+
+
+def start_of(run):
+    """The model that a run's weights start from, as named inputs; empty for a run from nothing."""
+    parent = LEDGER.parent(run)
+    return model_inputs("base", parent) if parent else {"base": []}
+
+
+def segment_inputs(wildcards):
+    run, spec = LEDGER.run(wildcards.run), segment_of(wildcards)
+    found = start_of(run) | {
+        "dataset": f"datasets/{run.fields.dataset}/store.json",
+        "vocabulary": "vocabulary/vocab.json",
+        "state": [],
+    }
+    if spec["from"] > plan_of(LEDGER, run).start:
+        before = state_path(run.id, spec["from"])
+        found |= {"state": ancient(before), "state_digest": f"{before}.sha256"}
+    return found
+
+
+def processes(wildcards):
+    """How many processes run the logical ranks here: the most that share them evenly and fit the cores. Decides no bit."""
+    ranks = LEDGER.run(wildcards.run).fields.ranks
+    return max(count for count in (1, 2, 4, 8) if ranks % count == 0 and count <= max(workflow.cores or 1, 1))
+
+
+def checkpoint_inputs(wildcards):
+    wanted = reference(wildcards.checkpoint)
+    run = LEDGER.run(wanted.run)
+    state = state_path(run.id, step_of(LEDGER, wanted))
+    found = start_of(run) | {"state": ancient(state), "state_digest": f"{state}.sha256"}
+    found["autoencoder"] = []
+    if not run.fields.base:
+        found |= model_inputs("autoencoder", Reference(base=LEDGER.datasets[run.fields.dataset].autoencoder))
+    return found
+
+
+def merge_inputs(wildcards):
+    run = LEDGER.run(reference(wildcards.checkpoint).run)
+    return model_inputs("trained", reference(wildcards.checkpoint)) | model_inputs("base", LEDGER.merge_base(run))
+
+
+def evaluation_inputs(wildcards):
+    run = LEDGER.run(wildcards.run)
+    found = model_inputs("trained", Reference(run=run.id)) | {"vocabulary": "vocabulary/vocab.json"}
+    return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})

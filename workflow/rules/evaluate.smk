@@ -1,12 +1,6 @@
 """Evaluations: pictures and numbers of a run's result, its base and their merges."""
 
 
-def evaluation_inputs(wildcards):
-    run = LEDGER.run(wildcards.run)
-    found = model_inputs("trained", Reference(run=run.id)) | {"vocabulary": "vocabulary/vocab.json"}
-    return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})
-
-
 rule evaluation:
     input:
         unpack(asked(evaluation_inputs)),
@@ -31,6 +25,6 @@ rule evaluation:
     params:
         spec=spec_of(lambda w: SPECS.evaluation(w.run)),
     shell:
-        "{ASTOLFO} evaluate --spec {params.spec:q} --log {log}"
+        "job evaluate --spec {params.spec:q} --log {log}"
         " --base '{input.base}' --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"
         " --out evaluations/{wildcards.run}"

@@ -1,15 +1,5 @@
 """What runs start from: vocabulary, autoencoder, datasets, bases."""
 
-PINNED = CONFIG / "pinned" / SCALE if SCALE == "miniature" else Path(INPUTS)
-PICTURES = LEDGER.scale.pictures is not None
-PINNED_BASES = [name for name in LEDGER.bases if LEDGER.origin(name).file]
-MADE_BASES = [name for name in LEDGER.bases if not LEDGER.origin(name).file and LEDGER.origin(name).made_by]
-
-
-def one_of(names):
-    """A wildcard pattern that matches just these names; one that matches nothing when there are none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
 
 rule vocabulary:
     output:
@@ -21,12 +11,12 @@ rule vocabulary:
     params:
         spec=spec_of(lambda wildcards: SPECS.vocabulary()),
     shell:
-        "{ASTOLFO} vocabulary --spec {params.spec:q} --log {log} --out vocabulary"
+        "job vocabulary --spec {params.spec:q} --log {log} --out vocabulary"
 
 
 rule autoencoder:
     output:
-        "rebuilt/{base}.safetensors",
+        model="rebuilt/{base}.safetensors",
         digest="rebuilt/{base}.safetensors.sha256",
     log:
         "logs/autoencoder-{base}.log",
@@ -35,29 +25,29 @@ rule autoencoder:
     params:
         spec=spec_of(lambda wildcards: SPECS.autoencoder(wildcards.base)),
     shell:
-        "{ASTOLFO} autoencoder --spec {params.spec:q} --log {log} --out {output[0]}"
+        "job autoencoder --spec {params.spec:q} --log {log} --out {output.model}"
 
 
 rule base_pinned:
     output:
-        "bases/{base}.safetensors",
+        model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
         base=one_of(PINNED_BASES),
+    priority: 100
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
-    priority: 100
     shell:
-        "{ASTOLFO} base --spec {params.spec:q} --log {log} --folder {PINNED:q} --out {output[0]}"
+        'job base --spec {params.spec:q} --log {log} --folder "$PINNED" --out {output.model}'
 
 
 rule base_made:
     input:
         unpack(asked(lambda w: model_inputs("model", reference(LEDGER.origin(w.base).made_by)))),
     output:
-        "bases/{base}.safetensors",
+        model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
     log:
         "logs/base-{base}.log",
@@ -66,16 +56,14 @@ rule base_made:
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
     shell:
-        "{ASTOLFO} base --spec {params.spec:q} --log {log} --file {input.model} --out {output[0]}"
+        "job base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}"
 
 
 if PICTURES:
 
     rule dataset_made:
         input:
-            unpack(
-                asked(lambda w: model_inputs("autoencoder", Reference(base=LEDGER.datasets[w.dataset].autoencoder)))
-            ),
+            unpack(asked(lambda w: model_inputs("autoencoder", Reference(base=LEDGER.datasets[w.dataset].autoencoder)))),
         output:
             "datasets/{dataset}/store.json",
             digest="datasets/{dataset}/store.json.sha256",
@@ -86,7 +74,7 @@ if PICTURES:
         params:
             spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset)),
         shell:
-            "{ASTOLFO} dataset --spec {params.spec:q} --log {log}"
+            "job dataset --spec {params.spec:q} --log {log}"
             " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}"
 
 else:
@@ -99,9 +87,9 @@ else:
             "logs/dataset-{dataset}.log",
         wildcard_constraints:
             dataset=one_of(LEDGER.datasets),
+        priority: 100
         params:
             spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset)),
-        priority: 100
         shell:
-            "{ASTOLFO} given-dataset --spec {params.spec:q} --log {log}"
-            " --folder {INPUTS}/{wildcards.dataset} --out datasets/{wildcards.dataset}"
+            "job given-dataset --spec {params.spec:q} --log {log}"
+            " --folder inputs/{wildcards.dataset} --out datasets/{wildcards.dataset}"

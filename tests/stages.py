@@ -1,0 +1,70 @@
+"""The longer proofs, each a stage with its cost: `make test-all`, or `python tests/stages.py --budget MINUTES [STAGE ...]`.
+
+Stages run in an order that the number of commits rotates, as many as fit the budget (default: all); what was left out is
+printed. The first stage always runs first.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One proof: its name, what it shows, the minutes it takes on two cores, and the command."""
+
+    name: str
+    shows: str
+    minutes: float
+    command: tuple[str, ...]
+
+
+def pytest(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "pytest", "-q", "-m", "slow", *arguments)
+
+
+STAGES = (
+    Stage("twice", "two clones build 25112201, its merge and its evaluation to the same bytes", 12, pytest("tests/workflow/test_twice.py")),
+    Stage("bases", "the rules of the shipped miniature bases rebuild exactly their digests", 22, pytest("tests/workflow/test_bases.py")),
+    Stage("lineage", "every artifact of the lineage to 26022301 is the same file in two builds", 30, pytest("tests/workflow/test_lineage.py")),
+    Stage("checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", type=float, default=float("inf"), help="minutes")
+    parser.add_argument("stages", nargs="*", choices=[[], *(stage.name for stage in STAGES)], help="only these")
+    options = parser.parse_args()
+    chosen = [stage for stage in STAGES if stage.name in options.stages] or _rotated()
+    left, skipped, failed = options.budget, [], []
+    for stage in chosen:
+        if stage.minutes > left:
+            skipped.append(stage)
+            continue
+        print(f"== {stage.name}: {stage.shows} (about {stage.minutes:g} min)", flush=True)
+        begun = time.monotonic()
+        if subprocess.run(stage.command, cwd=ROOT).returncode:
+            failed.append(stage)
+        taken = (time.monotonic() - begun) / 60
+        left -= taken
+        print(f"== {stage.name}: {'FAILED' if stage in failed else 'passed'} in {taken:.1f} min", flush=True)
+    for stage in skipped:
+        print(f"== {stage.name}: skipped, {stage.minutes:g} min do not fit the budget ({stage.shows})")
+    return bool(failed)
+
+
+def _rotated() -> list[Stage]:
+    """The first stage, then the others beginning at one that the number of commits picks."""
+    count = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    start = int(count.stdout or 0) % (len(STAGES) - 1) + 1
+    return [STAGES[0], *STAGES[start:], *STAGES[1:start]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

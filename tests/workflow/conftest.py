@@ -1,0 +1,42 @@
+"""Runs Snakemake as a user does, in a working directory of the test's own."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONFIG, ROOT
+
+SNAKEMAKE = (sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default"))
+
+
+def snakemake(directory, *arguments, config=(), check=True, **options):
+    """Calls Snakemake in `directory`; arguments before --config, which swallows what follows it."""
+    command = [*SNAKEMAKE, *arguments, "--directory", str(directory), "--config", "scale=miniature", *config]
+    return subprocess.run(command, capture_output=True, text=True, check=check, cwd=directory, **options)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """A ledger whose runs take seconds: the real one with 48 and 16 images instead of 1,245 and 32."""
+    folder = tmp_path_factory.mktemp("ledger") / "config"
+    shutil.copytree(CONFIG, folder)
+    scale = folder / "scales" / "miniature.yaml"
+    text = scale.read_text()
+    for old, new in (("12.4M: {images: 1245", "12.4M: {images: 48"), ("6k: {images: 32", "6k: {images: 16")):
+        assert old in text
+        text = text.replace(old, new)
+    scale.write_text(text)
+    return folder
+
+
+def artifacts(directory: Path) -> dict[str, bytes]:
+    """Every artifact of a working directory by its relative path: side-cars, pages, pictures and numbers."""
+    found = {}
+    for pattern in ("**/*.sha256", "evaluations/**/*.*"):
+        for path in directory.glob(pattern):
+            if path.is_file() and ".snakemake" not in path.parts and not path.name.startswith("."):
+                found[str(path.relative_to(directory))] = path.read_bytes()
+    return found

@@ -1,0 +1,118 @@
+"""The graph that Snakemake makes of the ledger: what is planned, what is refused, and what it costs to ask."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.workflow.conftest import SNAKEMAKE, snakemake
+
+TARGET = "results/25112201.safetensors"
+
+
+def jobs(output):
+    """Rule -> number of jobs of a dry run."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+
+
+def test_the_plan_of_the_first_command(tmp_path):
+    """The first command is one job per segment between the base and the result."""
+    plan = jobs(snakemake(tmp_path, TARGET, "-n").stdout)
+    assert plan == {"base_pinned": 2, "vocabulary": 1, "dataset_made": 1, "segment": 3, "checkpoint": 1, "total": 8}
+
+
+def test_a_merge_and_an_evaluation_add_one_job_each(tmp_path):
+    """Merge and evaluation follow from their names."""
+    plan = jobs(snakemake(tmp_path, "results/25112201-0.50.safetensors", "evaluations/25112201/index.html", "-n").stdout)
+    assert (plan["merge"], plan["evaluation"], plan["segment"]) == (1, 1, 3)
+
+
+def test_the_lineage_to_rectified_flow(tmp_path):
+    """26022301 needs every run before it: five runs, one merge, two bases made by the graph."""
+    plan = jobs(snakemake(tmp_path, "results/26022301.safetensors", "-n").stdout)
+    assert plan["segment"] == 15
+    assert (plan["merge"], plan["base_made"], plan["base_pinned"], plan["dataset_made"]) == (1, 2, 2, 2)
+
+
+def test_the_graph_can_be_drawn(tmp_path):
+    """`--dag mermaid-js` prints the graph as Mermaid."""
+    out = snakemake(tmp_path, TARGET, "--dag", "mermaid-js").stdout
+    assert "flowchart" in out
+    assert "segment" in out
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/25112202.safetensors", "unknown run '25112202'. Did you mean 25112201"),
+        ("results/25112201-step00800000.safetensors", "there is no step 800,000"),
+        ("results/26011101-epoch000009.safetensors", "there is no 26011101-epoch000009"),
+        ("states/25112201/00000027.safetensors", "saves no state at step 27"),
+    ],
+)
+def test_an_unknown_target_is_explained(tmp_path, target, message):
+    """A target that the ledger does not know is refused with the ledger's own words."""
+    done = snakemake(tmp_path, target, "-n", check=False)
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+
+
+def test_one_directory_one_scale(tmp_path):
+    """A working directory that holds the miniature refuses the full scale, also in a dry run."""
+    (tmp_path / ".astolfo").mkdir()
+    (tmp_path / ".astolfo" / "scale").write_text("miniature\n")
+    command = [*SNAKEMAKE, TARGET, "-n", "--directory", str(tmp_path), "--config", "scale=full"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "holds the scale 'miniature', but the scale 'full' was asked for" in done.stdout + done.stderr
+
+
+def test_the_full_scale_plans_without_its_files(tmp_path):
+    """A dry run at full scale needs no file and no GPU: 69 segments for 777,917 steps."""
+    command = [*SNAKEMAKE, TARGET, "-n", "--directory", str(tmp_path), "--config", "scale=full"]
+    plan = jobs(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert plan["segment"] == 69
+
+
+def test_a_full_scale_build_says_what_it_lacks(tmp_path):
+    """Without its base file a full-scale build stops at once, naming the file, where it belongs and how to pin it."""
+    command = [*SNAKEMAKE, "bases/AK-NIL-1.2.safetensors", "--directory", str(tmp_path), "--config", "scale=full"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "inputs/x10a-AstolfoKarmix-25083001-3e3aea3.safetensors is missing" in said
+    assert "astolfo --scale full pin AK-NIL-1.2 FILE" in said
+
+
+def test_a_dry_run_imports_no_torch(tmp_path):
+    """Planning imports neither torch nor the libraries above it."""
+    code = (
+        "import sys; from snakemake.cli import main\n"
+        f"sys.argv = {['snakemake', *SNAKEMAKE[3:], 'results/26022301.safetensors', '-n', '--quiet', '--directory', str(tmp_path)]!r}\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'bitsandbytes', 'deepspeed'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+def test_lint_has_one_complaint_only(tmp_path):
+    """`snakemake --lint` complains of nothing but missing conda or container environments: the lock pins the environment."""
+    done = subprocess.run([*SNAKEMAKE, "--lint", "--directory", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    found = set(re.findall(r"^    \* (.+):$", done.stdout + done.stderr, re.MULTILINE))
+    assert found <= {"Specify a conda environment or container for each rule."}
+
+
+def test_rules_are_formatted():
+    """snakefmt would change nothing."""
+    subprocess.run([sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_rules_have_one_param():
+    """Every rule that has params has exactly one, the spec: Snakemake stores params unnamed, so two could swap unnoticed."""
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for block in re.findall(r"^ +params:\n((?: {8,}.*\n)+)", path.read_text(), re.MULTILINE):
+            assert len(re.findall(r"^ {8,12}\w+=", block, re.MULTILINE)) == 1, (path, block)
