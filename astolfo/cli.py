@@ -111,11 +111,14 @@ def inspect(file: Path, as_json: bool, scan: bool) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--directory", "-d", type=_FOLDER, default=Path("."), help="The working directory that uses it.")
 @click.pass_context
 def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
-    """Pins FILE as the base NAME of a working directory: hashes it and links it to where the workflow looks."""
+    """Pins FILE as the base NAME of a working directory: hashes it and links it to where the workflow looks.
+
+    NAME `vocabulary` takes the folder of a CLIP vocabulary.
+    """
     from astolfo.pins import pin as record
 
     click.echo(record(_ledger(context), name, file, directory))
@@ -126,7 +129,9 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
 @click.argument("trained", type=_FILE)
 @click.option("--alpha", type=click.FloatRange(0, 1), required=True, multiple=True, help="Weight of TRAINED; may be repeated.")
 @click.option("--output", "-o", type=_FILE, required=True, multiple=True, help="Where to write; one per alpha.")
-@click.option("--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None, help="Dtype of the result. [default: the base's]")
+@click.option(
+    "--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None, help="Dtype of the result. [default: the base's]"
+)
 def merge(base: Path, trained: Path, alpha: tuple[float, ...], output: tuple[Path, ...], dtype: str | None) -> None:
     """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha, streamed."""
     from astolfo.merge.weighted_sum import merge as weighted_sum

@@ -15,7 +15,6 @@ from astolfo.alive import hold_alive, watch_parent
 from astolfo.errors import InputError, PlacementError
 
 
-
 class _Path(click.Path):
     """A path; the empty string, which a rule without that input gives, means none."""
 
@@ -66,14 +65,21 @@ def _begin(log: Path | None) -> None:
 
 @jobs.command()
 @_shared
+@click.option("--folder", type=_PATH, default=None, help="Where pinned inputs lie.")
 @click.option("--out", type=_PATH, required=True, help="Folder of the vocabulary.")
-def vocabulary(spec: dict, log: Path | None, out: Path) -> None:
-    """Makes the miniature's CLIP vocabulary."""
+def vocabulary(spec: dict, log: Path | None, folder: Path | None, out: Path) -> None:
+    """Makes the miniature's CLIP vocabulary, or puts a pinned one in its place."""
     _begin(log)
-    from astolfo.data.vocabulary import write
     from astolfo.files import write_sidecar
 
-    write(out)
+    if spec["verb"] == "pinned":
+        from astolfo.pins import place_vocabulary
+
+        place_vocabulary((folder or Path()) / spec["file"], spec["sha256"], out)
+    else:
+        from astolfo.data.vocabulary import write
+
+        write(out)
     write_sidecar(out / "vocab.json")
 
 
@@ -171,7 +177,9 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
 @click.option("--out", type=_PATH, required=True)
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Decides no bit.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--keep-every", type=float, default=600.0, show_default=True, help="Seconds between saves of an unfinished segment.")
+@click.option(
+    "--keep-every", type=float, default=600.0, show_default=True, help="Seconds between saves of an unfinished segment."
+)
 @click.option("--tensorboard", type=_PATH, default=None, help="Folder for event files.")
 def train(
     spec: dict, log: Path | None, base: Path | None, state: Path | None, store: Path, words: Path, out: Path, processes: int,
@@ -243,4 +251,3 @@ def _need_gpu() -> None:
             "A CUDA device is needed, and torch finds none: full-scale training does not fit a CPU. Run this on a machine with "
             "a GPU and its driver (check `nvidia-smi`), or stay at the miniature scale."
         )
-

@@ -13,12 +13,13 @@ import yaml
 
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError
-from astolfo.files import sha256_of, write_sidecar, write_text, written
+from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
 
 log = logging.getLogger(__name__)
 PINS = "pins.yaml"
 INPUTS = "inputs"
+VOCABULARY_FILES = ("vocab.json", "merges.txt")
 
 
 def read_pins(directory: Path) -> dict[str, str]:
@@ -28,15 +29,19 @@ def read_pins(directory: Path) -> dict[str, str]:
 
 
 def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
-    """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says what it did.
+    """Records the sha256 of `file` as the base `name` (or the folder `file` as "vocabulary"), links it into `inputs/`, and says so.
 
     Raises InputError when the ledger or an earlier pin names another digest, CheckpointError when it is no model file.
     """
-    origin = ledger.origin(name)
+    origin = ledger.vocabulary_origin() if name == "vocabulary" else ledger.origin(name)
     if not origin.file:
-        raise InputError(f"{name} is made by the graph ({origin.made_by}); there is nothing to pin.")
-    open_file(file).close()
-    digest, pins = sha256_of(file), read_pins(directory)
+        raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
+    if name == "vocabulary":
+        digest = vocabulary_digest(file)
+    else:
+        open_file(file).close()
+        digest = sha256_of(file)
+    pins = read_pins(directory)
     recorded = origin.sha256 if origin.sha256 != "unknown" else pins.get(name, digest)
     if recorded != digest:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
@@ -47,6 +52,31 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         target.symlink_to(file.resolve())
     write_text(directory / PINS, yaml.safe_dump({**pins, name: digest}, sort_keys=True))
     return f"{name} is pinned: sha256 {digest}, linked at {target}."
+
+
+def vocabulary_digest(folder: Path) -> str:
+    """One sha256 over the two files of a CLIP vocabulary. Raises InputError when one is missing."""
+    digests = {}
+    for name in VOCABULARY_FILES:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder / name} is missing: the CLIP vocabulary ({' and '.join(VOCABULARY_FILES)} of openai/clip-vit-large-patch14) "
+                "is a folder that you bring. Pin it with `astolfo --scale full pin vocabulary FOLDER`."
+            )
+        digests[name] = sha256_of(folder / name)
+    return json_digest(digests)
+
+
+def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
+    """Copies a pinned vocabulary to `out` after checking its digest. Raises InputError as `place` does."""
+    found = vocabulary_digest(folder)
+    if expected == "unknown":
+        raise InputError(f"{folder} is not pinned. If it is the right one: `astolfo --scale full pin vocabulary {folder}`.")
+    if found != expected:
+        raise InputError(f"{folder} is not the pinned vocabulary: expected sha256 {expected}, found {found}.")
+    for name in VOCABULARY_FILES:
+        with written(out / name) as beside:
+            shutil.copyfile(folder / name, beside)
 
 
 def place(source: Path, expected: str, out: Path) -> None:

@@ -29,10 +29,27 @@ def pytest(*arguments: str) -> tuple[str, ...]:
 
 
 STAGES = (
-    Stage("twice", "two clones build 25112201, its merge and its evaluation to the same bytes", 12, pytest("tests/workflow/test_twice.py")),
-    Stage("bases", "the rules of the shipped miniature bases rebuild exactly their digests", 22, pytest("tests/workflow/test_bases.py")),
-    Stage("lineage", "every artifact of the lineage to 26022301 is the same file in two builds", 30, pytest("tests/workflow/test_lineage.py")),
-    Stage("checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")),
+    Stage(
+        "twice",
+        "two clones build 25112201, its merge and its evaluation to the same bytes",
+        12,
+        pytest("tests/workflow/test_twice.py"),
+    ),
+    Stage(
+        "bases",
+        "the rules of the shipped miniature bases rebuild exactly their digests",
+        22,
+        pytest("tests/workflow/test_bases.py"),
+    ),
+    Stage(
+        "lineage",
+        "every artifact of the lineage to 26022301 is the same file in two builds",
+        30,
+        pytest("tests/workflow/test_lineage.py"),
+    ),
+    Stage(
+        "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
+    ),
 )
 
 

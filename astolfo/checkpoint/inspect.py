@@ -48,8 +48,12 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
     return result
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
-    """What `inspect` found, as lines for a terminal."""
+def report(found: dict[str, Any]) -> str:
+    """What `inspect` found, as text for a terminal."""
+    return "\n".join(_lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     size = f"{found['parameters']:,} parameters in {found['tensors']:,} tensors, {found['bytes'] / 2**30:.2f} GiB"
     objective = found["objective"]
     zero = ", zero terminal SNR" if objective["zero_terminal_snr"] else ""

@@ -19,7 +19,9 @@ def scenes(pictures: dict[str, Any], seed: int, images: int) -> list[procedural.
     return [procedural.scene(seed, index, sizes) for index in range(images)]
 
 
-def make_dataset(folder: Path, autoencoder: Any, pictures: dict[str, Any], *, seed: int, images: int, about: dict[str, Any]) -> str:
+def make_dataset(
+    folder: Path, autoencoder: Any, pictures: dict[str, Any], *, seed: int, images: int, about: dict[str, Any]
+) -> str:
     """Draws, encodes and stores `images` scenes of `seed`; returns the store's digest. Latents are the posterior's mean."""
     found = scenes(pictures, seed, images)
     samples: list[NewSample | None] = [None] * images

@@ -20,28 +20,14 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "yellow": (250, 208, 40),
     "green": (38, 158, 72),
     "blue": (36, 84, 214),
-    "purple": (142, 54, 178),
     "white": (246, 246, 242),
     "black": (24, 24, 30),
 }
-POSITIONS: dict[str, tuple[float, float]] = {
-    "center": (0.0, 0.0),
-    "left": (-0.2, 0.0),
-    "right": (0.2, 0.0),
-    "top": (0.0, -0.2),
-    "bottom": (0.0, 0.2),
-}
-RADII: dict[str, tuple[float, float]] = {"small": (0.17, 0.20), "large": (0.26, 0.29)}
-SIZES: tuple[tuple[int, int], ...] = ((64, 64), (48, 80), (80, 48))
-JITTER = 0.025
-OUTLINE = 0.78
-_PHRASES = {
-    "center": "in the center",
-    "left": "on the left",
-    "right": "on the right",
-    "top": "at the top",
-    "bottom": "at the bottom",
-}
+POSITIONS: dict[str, float] = {"left": -0.15, "center": 0.0, "right": 0.15}
+RADII = (0.29, 0.33)
+SIZES: tuple[tuple[int, int], ...] = ((48, 48), (64, 48), (48, 64))
+JITTER = 0.02
+_PHRASES = {"left": "on the left", "center": "in the center", "right": "on the right"}
 _OVERSAMPLING = 4
 
 
@@ -50,83 +36,60 @@ class Scene:
     """What one picture shows.
 
     `dx`, `dy`: the shape's centre, from the picture's middle; `radius`: half its extent (both in shorter sides);
-    `width`, `height`: pixels; `outlined`: whether the shape has a thick border of black, or of white if it is black or
-    stands on black.
+    `width`, `height`: pixels.
     """
 
     shape: str
     colour: str
     background: str
     position: str
-    size: str
     dx: float
     dy: float
     radius: float
-    width: int = 64
-    height: int = 64
-    outlined: bool = False
+    width: int
+    height: int
 
 
-def scene(seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES, outlined: float = 0.0) -> Scene:
+def scene(seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> Scene:
     """The scene number `index` of the dataset `seed`; every attribute is uniform and independent of the others.
 
-    `sizes`: the (width, height) in pixels that occur; `outlined`: the fraction of shapes with a border.
+    `sizes`: the (width, height) in pixels that occur.
     """
-    u = iter(randomness.uniform(seed, "scene", index, 10))
+    u = iter(randomness.uniform(seed, "scene", index, 8))
 
     def pick(choices: list) -> object:
         return choices[int(next(u) * len(choices))]
 
     colour = pick(list(COLOURS))
     background = pick([name for name in COLOURS if name != colour])
-    shape, position, size = pick(list(SHAPES)), pick(list(POSITIONS)), pick(list(RADII))
+    shape, position = pick(list(SHAPES)), pick(list(POSITIONS))
     width, height = pick([tuple(pair) for pair in sizes])
-    low, high = RADII[size]
-    x, y = POSITIONS[position]
     return Scene(
         shape=shape,
         colour=colour,
         background=background,
         position=position,
-        size=size,
-        dx=x + float(2 * next(u) - 1) * JITTER,
-        dy=y + float(2 * next(u) - 1) * JITTER,
-        radius=low + float(next(u)) * (high - low),
+        dx=POSITIONS[position] + float(2 * next(u) - 1) * JITTER,
+        dy=float(2 * next(u) - 1) * JITTER,
+        radius=RADII[0] + float(next(u)) * (RADII[1] - RADII[0]),
         width=int(width),
         height=int(height),
-        outlined=bool(next(u) < outlined),
     )
 
 
-def plain(
-    shape: str, colour: str, background: str, position: str = "center", size: str = "large", *,
-    width: int = 64, height: int = 64, outlined: bool = False,
-) -> Scene:  # fmt: skip
+def plain(shape: str, colour: str, background: str, position: str = "center", *, width: int = 48, height: int = 48) -> Scene:
     """The scene of these attributes without jitter: what a prompt of an evaluation asks for."""
-    (x, y), (low, high) = POSITIONS[position], RADII[size]
     return Scene(
-        shape=shape, colour=colour, background=background, position=position, size=size, dx=x, dy=y,
-        radius=(low + high) / 2, width=width, height=height, outlined=outlined,
+        shape=shape, colour=colour, background=background, position=position, dx=POSITIONS[position], dy=0.0,
+        radius=sum(RADII) / 2, width=width, height=height,
     )  # fmt: skip
 
 
 def draw(scene: Scene) -> np.ndarray:
     """The picture of `scene`: uint8 (height, width, 3), anti-aliased by 4 x 4 samples a pixel."""
-    picture = np.broadcast_to(np.array(COLOURS[scene.background], np.int64), (scene.height, scene.width, 3))
-    frame = (scene.width, scene.height, scene.dx, scene.dy)
-    picture = _blend(picture, COLOURS[border(scene) or scene.colour], coverage(scene.shape, *frame, scene.radius))
-    if scene.outlined:
-        outside = coverage(scene.shape, *frame, scene.radius)
-        inside = np.minimum(outside, coverage(scene.shape, *frame, scene.radius * OUTLINE))
-        picture = _blend(picture, COLOURS[scene.colour], inside)
-    return picture.astype(np.uint8)
-
-
-def border(scene: Scene) -> str | None:
-    """The colour of the border of an outlined shape, None when the shape has none."""
-    if not scene.outlined:
-        return None
-    return "white" if "black" in (scene.colour, scene.background) else "black"
+    ground = np.broadcast_to(np.array(COLOURS[scene.background], np.int64), (scene.height, scene.width, 3))
+    covered = coverage(scene.shape, scene.width, scene.height, scene.dx, scene.dy, scene.radius)
+    return _blend(ground, COLOURS[scene.colour], covered).astype(np.uint8)
 
 
 def coverage(shape: str, width: int, height: int, dx: float, dy: float, radius: float) -> np.ndarray:
@@ -139,16 +102,13 @@ def coverage(shape: str, width: int, height: int, dx: float, dy: float, radius: 
 
 
 def tags(scene: Scene) -> list[str]:
-    """Booru-like tags, the general before the particular; `captions` shuffle or drop them as a recipe says."""
-    names = [f"1{scene.shape}", "solo", f"{scene.colour}_{scene.shape}", f"{scene.background}_background"]
-    return names + [scene.position, scene.size] + (["outlined"] if scene.outlined else [])
+    """Booru-like tags: ["1star", "solo", "red_star", "blue_background", "left"]."""
+    return [f"1{scene.shape}", "solo", f"{scene.colour}_{scene.shape}", f"{scene.background}_background", scene.position]
 
 
 def sentence(scene: Scene) -> str:
-    """One sentence: "a large red star on the left, on a blue background"."""
-    outlined = "outlined " if scene.outlined else ""
-    what = f"a {scene.size} {outlined}{scene.colour} {scene.shape}"
-    return f"{what} {_PHRASES[scene.position]}, on a {scene.background} background"
+    """One sentence: "a red star on the left, on a blue background"."""
+    return f"a {scene.colour} {scene.shape} {_PHRASES[scene.position]}, on a {scene.background} background"
 
 
 def recognise(picture: np.ndarray) -> tuple[Scene | None, float]:
@@ -174,7 +134,7 @@ def recognise(picture: np.ndarray) -> tuple[Scene | None, float]:
 def agreement(picture: np.ndarray, scene: Scene) -> dict[str, float]:
     """1.0 or 0.0 for each attribute of `scene` that `picture` shows or does not; `all` of them; and `explained`."""
     seen, explained = recognise(picture)
-    attributes = ("shape", "colour", "background", "position", "size", "outlined")
+    attributes = ("shape", "colour", "background", "position")
     result = {name: float(seen is not None and getattr(seen, name) == getattr(scene, name)) for name in attributes}
     if seen is None:
         result["background"] = float(_ground(picture.astype(np.float64)) == scene.background)
@@ -184,8 +144,7 @@ def agreement(picture: np.ndarray, scene: Scene) -> dict[str, float]:
 def vocabulary() -> list[str]:
     """Every word that tags and sentences are made of, sorted; digits and punctuation are not words."""
     phrases = " ".join(_PHRASES.values()).split()
-    others = ["a", "on", "solo", "background", "outlined"]
-    return sorted({*SHAPES, *COLOURS, *POSITIONS, *RADII, *phrases, *others})
+    return sorted({*SHAPES, *COLOURS, *POSITIONS, *phrases, "a", "on", "solo", "background"})
 
 
 def _distance(image: np.ndarray, colour: str) -> np.ndarray:
@@ -219,12 +178,11 @@ def _candidates(image: np.ndarray, background: str) -> list[Scene]:
         radius = float(np.sqrt(mask.sum() / area)) / side
         for scale in (0.9, 0.96, 1.02, 1.08):
             dx, dy, r = x, y - below * radius, radius * scale
-            position = min(POSITIONS, key=lambda name: abs(POSITIONS[name][0] - dx) + abs(POSITIONS[name][1] - dy))
-            size = "small" if r < 0.23 else "large"
+            position = min(POSITIONS, key=lambda name: abs(POSITIONS[name] - dx))
             found += [
-                Scene(shape=shape, colour=colour, background=background, position=position, size=size, dx=dx, dy=dy,
-                      radius=r, width=width, height=height, outlined=outlined)
-                for colour in colours for outlined in (False, True)
+                Scene(shape=shape, colour=colour, background=background, position=position, dx=dx, dy=dy, radius=r,
+                      width=width, height=height)
+                for colour in colours
             ]  # fmt: skip
     return found
 
@@ -268,11 +226,6 @@ def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (np.minimum(u, v) < 0.3) & (np.maximum(u, v) < 0.95)
 
 
-def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    r = u * u + v * v
-    return (r > 0.3) & (r < 0.96)
-
-
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Inside at least four of the five edges' half-planes: the pentagon and its five points."""
     inside = sum((x * u + y * v < 0.345).astype(np.int64) for x, y in _STAR_NORMALS)
@@ -295,5 +248,4 @@ SHAPES = {
     "star": _star,
     "heart": _heart,
     "cross": _cross,
-    "ring": _ring,
 }

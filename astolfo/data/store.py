@@ -147,9 +147,8 @@ def write_store(folder: Path | str, samples: list[NewSample], about: dict[str, A
             shards.append(_write_shard(folder, f"latents-{size[0]}x{size[1]}-{first // SHARD_ROWS:05d}.safetensors", part))
             for row, sample in enumerate(part):
                 _append(columns, sample, bucket=len(buckets) - 1, shard=len(shards) - 1, row=row)
-    with written(folder / INDEX) as beside, pa.OSFile(str(beside), "wb") as sink:
-        with pa.ipc.new_file(sink, SCHEMA) as writer:
-            writer.write_table(pa.table(columns, schema=SCHEMA))
+    with written(folder / INDEX) as beside, pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(pa.table(columns, schema=SCHEMA))
     manifest = {
         "format": FORMAT,
         "images": len(samples),

@@ -50,13 +50,15 @@ def evaluate(
         prompts = procedural_prompts(wanted.seed, wanted.prompts, width=shared.width, height=shared.height)
     cells = list(_cells(wanted, shared, objective, merges=base is not None))
     if not cells or not prompts:
-        raise InputError(f"The evaluation of {spec['run']} is empty: expected alphas, runtimes, unconds and prompts (config/evaluations.yaml).")
+        wants = "expected alphas, runtimes, unconds and prompts (config/evaluations.yaml)"
+        raise InputError(f"The evaluation of {spec['run']} is empty: {wants}.")
     candidate = Candidate(architecture, base, trained, vocabulary, device)
     reference = _reference(candidate, prompts)
     pictures, columns = _sampled(candidate, cells, prompts, wanted.seed, reference["seen"])
     report = {
-        "run": spec["run"], "scale": spec.get("scale"), "outcome": spec.get("outcome"), "objective": objective.model_dump(mode="json"),
-        "settings": {"seed": wanted.seed, "cfg": shared.cfg, "steps": shared.steps, "width": shared.width, "height": shared.height},
+        "run": spec["run"], "scale": spec.get("scale"), "outcome": spec.get("outcome"),
+        "objective": objective.model_dump(mode="json"),
+        "settings": {"seed": wanted.seed} | {key: getattr(shared, key) for key in ("cfg", "steps", "width", "height")},
         "models": {role: _named(path) for role, path in (("base", base), ("trained", trained)) if path is not None},
         "prompts": [{"text": p.text, "scene": asdict(p.scene) if p.scene else None} for p in prompts],
         "reference": reference, "thresholds": THRESHOLDS, "columns": columns, "summary": _summary(columns),
@@ -69,7 +71,9 @@ def _shared(wanted: EvaluationSet, architecture: Architecture, objective: Object
     """What all cells share; the size is the architecture's own."""
     factor = 2 ** (len(architecture.config("vae")["block_out_channels"]) - 1)
     side = (architecture.config("unet").get("sample_size") or 16) * factor
-    return Settings(runtime="eps", steps=wanted.sampler_steps, cfg=wanted.cfg, height=side, width=side, shift=objective.shift or 1.0)
+    return Settings(
+        runtime="eps", steps=wanted.sampler_steps, cfg=wanted.cfg, height=side, width=side, shift=objective.shift or 1.0
+    )
 
 
 def _cells(wanted: EvaluationSet, shared: Settings, objective: Objective, *, merges: bool) -> Iterator[Cell]:
@@ -113,7 +117,9 @@ def _reference(candidate: Candidate, prompts: Sequence[Prompt]) -> dict[str, Loo
     return {"drawn": _rounded(metrics.looks(drawn)), "seen": _rounded(metrics.looks(seen))}
 
 
-def _judged(cell: Cell, pictures: np.ndarray, finite: np.ndarray, prompts: Sequence[Prompt], reference: Looks | None) -> dict[str, Any]:
+def _judged(
+    cell: Cell, pictures: np.ndarray, finite: np.ndarray, prompts: Sequence[Prompt], reference: Looks | None
+) -> dict[str, Any]:
     """One column of the report: how it was sampled, numbers and verdict."""
     settings, count = cell.settings, len(pictures)
     scenes = [prompt.scene for prompt in prompts]
@@ -135,7 +141,9 @@ def _summary(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each runtime and uncond comes to, over its alphas."""
     found: dict[tuple[str, str], dict[float, Verdict]] = {}
     for column in columns:
-        found.setdefault((column["runtime"], column["uncond"]), {})[column["alpha"]] = Verdict(column["verdict"], column["reason"])
+        found.setdefault((column["runtime"], column["uncond"]), {})[column["alpha"]] = Verdict(
+            column["verdict"], column["reason"]
+        )
     return [{"runtime": runtime, "uncond": uncond, **over_alphas(verdicts)} for (runtime, uncond), verdicts in found.items()]
 
 

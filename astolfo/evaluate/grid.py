@@ -31,7 +31,9 @@ class Column:
     pictures: Sequence[np.ndarray]
 
 
-def draw_grid(labels: Sequence[str], columns: Sequence[Column], asked: Sequence[np.ndarray] | None, *, title: str, note: str) -> Image.Image:
+def draw_grid(
+    labels: Sequence[str], columns: Sequence[Column], asked: Sequence[np.ndarray] | None, *, title: str, note: str
+) -> Image.Image:
     """The grid as a picture: a label per row, then what was asked (where it is known), then the columns.
 
     Columns of one `group` stand together under its name, which must be consecutive.
@@ -106,7 +108,9 @@ def _lefts(columns: Sequence[Column], with_asked: bool, cell: int) -> tuple[list
     return lefts, groups
 
 
-def _headings(draw: ImageDraw.ImageDraw, columns: Sequence[Column], lefts: Sequence[int], groups: Mapping, top: int, cell: int) -> None:
+def _headings(
+    draw: ImageDraw.ImageDraw, columns: Sequence[Column], lefts: Sequence[int], groups: Mapping, top: int, cell: int
+) -> None:
     for name, (left, right) in groups.items():
         _centred(draw, name, (left + right) / 2, top - 69, 16, _INK)
         draw.line((left, top - 48, right, top - 48), fill=_LINE)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from astolfo.data.procedural import Scene
+from astolfo.data.procedural import Scene, agreement
 
 LOOKS = ("sharpness", "contrast", "colour")
 
@@ -26,7 +26,7 @@ def sharpness(picture: np.ndarray) -> float:
 
 def contrast(picture: np.ndarray) -> float:
     """Standard deviation over the pixels of the values in [0, 1], mean of the channels."""
-    return float((picture.astype(np.float64) / 255.0).std(axis=(0, 1)).mean())
+    return float(picture.astype(np.float64).std(axis=(0, 1)).mean() / 255.0)
 
 
 def colour(picture: np.ndarray) -> float:
@@ -49,7 +49,7 @@ def relative(numbers: Mapping[str, float], reference: Mapping[str, float]) -> di
 
 
 def agreements(pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> list[dict[str, float]]:
-    """For each picture, what of its scene it shows: the dictionaries of `astolfo.data.recognition.agreement`."""
-    from astolfo.data.procedural import agreement
-
-    return [{k: round(v, 4) for k, v in agreement(picture, scene).items()} for picture, scene in zip(pictures, scenes, strict=True)]
+    """For each picture, what of its scene it shows: the dictionaries of `astolfo.data.procedural.agreement`."""
+    return [
+        {k: round(v, 4) for k, v in agreement(picture, scene).items()} for picture, scene in zip(pictures, scenes, strict=True)
+    ]

@@ -51,7 +51,9 @@ def write(
     write_json(folder / "metrics.json", report)
 
 
-def grid(report: Mapping[str, Any], cells: Sequence[Cell], pictures: Mapping[Cell, np.ndarray], prompts: Sequence[Prompt]) -> Image.Image:
+def grid(
+    report: Mapping[str, Any], cells: Sequence[Cell], pictures: Mapping[Cell, np.ndarray], prompts: Sequence[Prompt]
+) -> Image.Image:
     """The labelled grid of all cells."""
     columns = [_column(cell, column, pictures[cell]) for cell, column in zip(cells, report["columns"], strict=True)]
     asked = [draw(prompt.scene) for prompt in prompts if prompt.scene]

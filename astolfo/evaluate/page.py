@@ -8,10 +8,10 @@ from html import escape
 from typing import Any
 
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fcfcfa; --ink: #1c1c20; --grey: #5c5c64; --line: #d6d6d8; --works: #116e30; --blur: #945400;
-  --broken: #be1828; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16161a; --ink: #ececee; --grey: #a4a4ac; --line: #3a3a40; --works: #5fd38a;
-  --blur: #f0b45a; --broken: #ff8a8f; } }
+:root { color-scheme: light dark; --paper: #fcfcfa; --ink: #1c1c20; --grey: #5c5c64; --line: #d6d6d8;
+  --works: #116e30; --blur: #945400; --broken: #be1828; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16161a; --ink: #ececee; --grey: #a4a4ac; --line: #3a3a40;
+  --works: #5fd38a; --blur: #f0b45a; --broken: #ff8a8f; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 75rem; padding: 1.2rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
@@ -25,14 +25,14 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 .works { color: var(--works); } .blur { color: var(--blur); } .broken { color: var(--broken); }
 .wide { overflow-x: auto; }
 .wide:focus-visible { outline: 2px solid var(--works); }
-figure { margin: 0; } figure img { display: block; border: 1px solid var(--line); max-width: none; width: 100%; min-width: 46rem; height: auto; }
+figure { margin: 0; }
+figure img { display: block; border: 1px solid var(--line); max-width: none; width: 100%; min-width: 46rem; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .numbers th, .numbers td, th[scope=row] { white-space: nowrap; } .numbers .n { text-align: right; }
 td { overflow-wrap: anywhere; } td code { font-size: .85em; }
 ol { padding-left: 1.6rem; }
 """
-_ATTRIBUTES = ("shape", "colour", "background", "position", "size")
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -83,11 +83,19 @@ def _figure(report: Mapping[str, Any]) -> str:
 
 
 def _numbers(report: Mapping[str, Any]) -> str:
-    known = all(column["agreement"] for column in report["columns"])
-    heads = [*(["shown"] if known else []), "sharpness", "contrast", "colour", "finite", *(_ATTRIBUTES if known else [])]
-    rows = [_row(column, known) for column in report["columns"]]
-    explained = "Sharpness, contrast and colour: 1.00 is the dataset's own pictures, seen through the model's autoencoder."
-    explained += " Shape to size: the fraction of pictures that show what was asked." if known else ""
+    attributes = _attributes(report)
+    known = bool(attributes)
+    heads = [
+        *(["shown"] if known else []),
+        "sharpness",
+        "contrast",
+        "colourfulness",
+        "finite",
+        *attributes,
+    ]
+    rows = [_row(column, attributes) for column in report["columns"]]
+    explained = "Sharpness, contrast, colourfulness: 1.00 is the dataset's own pictures, seen through the model's autoencoder."
+    explained += " The columns after finite: the fraction of the pictures that have it as asked." if known else ""
     return (
         "<h2>Numbers</h2>\n<div class=wide tabindex=0 role=region aria-label=Numbers>\n<table class=numbers>\n<thead><tr>"
         + "".join(f"<th scope=col>{head}</th>" for head in ("runtime", "uncond", "alpha", "verdict"))
@@ -96,14 +104,24 @@ def _numbers(report: Mapping[str, Any]) -> str:
     )  # fmt: skip
 
 
-def _row(column: Mapping[str, Any], known: bool) -> str:
+def _attributes(report: Mapping[str, Any]) -> list[str]:
+    """What a picture can have right or wrong, where the truth is known."""
+    return sorted(set(report["columns"][0]["agreement"] or {}) - {"all", "explained"})
+
+
+def _row(column: Mapping[str, Any], attributes: Sequence[str]) -> str:
     word, count = column["verdict"], column["pictures"]
     cells = [column["runtime"], column["uncond"], f"{column['alpha']:.2f}", f"<strong class={word}>{word}</strong>"]
-    numbers = [f"{column['shown']} of {count}"] if known else []
+    numbers = [f"{column['shown']} of {count}"] if attributes else []
     numbers += [f"{column['looks'][name]:.2f}" if column["looks"] else "" for name in ("sharpness", "contrast", "colour")]
     numbers += [f"{column['finite']} of {count}"]
-    numbers += [f"{column['agreement'][name]:.2f}" for name in _ATTRIBUTES] if known else []
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "".join(f"<td class=n>{number}</td>" for number in numbers) + "</tr>"
+    numbers += [f"{column['agreement'][name]:.2f}" for name in attributes]
+    return (
+        "<tr>"
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "".join(f"<td class=n>{number}</td>" for number in numbers)
+        + "</tr>"
+    )
 
 
 def _how(report: Mapping[str, Any]) -> str:
@@ -113,7 +131,9 @@ def _how(report: Mapping[str, Any]) -> str:
 
 
 def _prompts(report: Mapping[str, Any]) -> str:
-    return "<h2>Prompts</h2>\n<ol>\n" + "\n".join(f"<li>{escape(prompt['text'])}</li>" for prompt in report["prompts"]) + "\n</ol>"
+    return (
+        "<h2>Prompts</h2>\n<ol>\n" + "\n".join(f"<li>{escape(prompt['text'])}</li>" for prompt in report["prompts"]) + "\n</ol>"
+    )
 
 
 def _settings(report: Mapping[str, Any]) -> str:
@@ -123,7 +143,10 @@ def _settings(report: Mapping[str, Any]) -> str:
         ("Sampler", escape("; ".join(samplers))), ("Steps", str(settings["steps"])), ("CFG scale", f"{settings['cfg']:g}"),
         ("Seed", str(settings["seed"])), ("Size", f"{settings['width']} x {settings['height']} pixels"),
     ]  # fmt: skip
-    rows += [(role.capitalize(), f"{escape(model['file'])}<br><code>{model['sha256']}</code>") for role, model in sorted(report["models"].items())]
+    rows += [
+        (role.capitalize(), f"{escape(model['file'])}<br><code>{model['sha256']}</code>")
+        for role, model in sorted(report["models"].items())
+    ]
     return "<h2>Settings and models</h2>\n" + _table(rows) + '\n<p><a href="metrics.json">All numbers as JSON</a></p>'
 
 

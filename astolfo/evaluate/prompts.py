@@ -1,12 +1,13 @@
 """The prompts of an evaluation: fixed by its seed, diverse, and at the miniature with known truth."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from astolfo import randomness
 from astolfo.data.captions import caption
-from astolfo.data.procedural import COLOURS, POSITIONS, RADII, SHAPES, Scene, plain, sentence, tags
+from astolfo.data.procedural import COLOURS, POSITIONS, SHAPES, Scene, plain, sentence, tags
 from astolfo.data.vocabulary import spoken
 from astolfo.ledger.schema import Captions
 
@@ -24,22 +25,22 @@ class Prompt:
         return sentence(self.scene) if self.scene else self.text
 
 
-def procedural_prompts(seed: int, count: int, *, width: int = 64, height: int = 64, outlined: bool = False) -> list[Prompt]:
-    """`count` scenes and their texts: tags and sentence, as captions of kind "concat" have them.
+def procedural_prompts(seed: int, count: int, *, width: int, height: int) -> list[Prompt]:
+    """`count` scenes of this size in pixels, and their texts: tags and sentence, as captions of kind "concat" have them.
 
-    Shapes, colours, grounds, positions and sizes each go round in an order of the seed's, so the first seven prompts have
-    seven shapes in seven colours on seven grounds.
+    Shapes, colours, grounds and positions each go round in an order of the seed's. Every shape comes once before any comes
+    again, then in another colour on another ground.
     """
-    shapes, colours = _shuffled(seed, "shapes", list(SHAPES)), _shuffled(seed, "colours", list(COLOURS))
-    positions, sizes = _shuffled(seed, "positions", list(POSITIONS)), _shuffled(seed, "sizes", list(RADII))
-    turn = 1 + int(randomness.integers(seed, "evaluation grounds", 0, len(colours) - 1)[0])
+    shapes, colours, positions = (_shuffled(seed, names) for names in (SHAPES, COLOURS, POSITIONS))
+    start = int(randomness.integers(seed, "evaluation grounds", 0, len(colours))[0])
     scenes = []
     for i in range(count):
-        # Each time round the shapes, the colours move on by one, so that pairs do not repeat.
-        number = i + i // len(shapes)
-        colour, ground = (colours[(number + offset) % len(colours)] for offset in (0, turn))
-        where, size = positions[i % len(positions)], sizes[i % len(sizes)]
-        scenes.append(plain(shapes[i % len(shapes)], colour, ground, where, size, width=width, height=height, outlined=outlined))
+        turn, place = divmod(i, len(shapes))
+        apart = 1 + (start + turn) % (len(colours) - 1)
+        colour, ground = (colours[(place + turn + offset) % len(colours)] for offset in (0, apart))
+        scenes.append(
+            plain(shapes[place], colour, ground, positions[(place + turn) % len(positions)], width=width, height=height)
+        )
     return [Prompt(prompt_of(scene), scene) for scene in scenes]
 
 
@@ -49,5 +50,7 @@ def prompt_of(scene: Scene) -> str:
     return caption(Captions(kind="concat"), spelt, sentence(scene), seed=0, position=0)
 
 
-def _shuffled(seed: int, what: str, names: list[str]) -> list[str]:
-    return [names[i] for i in randomness.permuted(seed, f"evaluation {what}", np.arange(len(names)), len(names))]
+def _shuffled(seed: int, names: Iterable[str]) -> list[str]:
+    names = sorted(names)
+    order = randomness.permuted(seed, f"evaluation {' '.join(names)}", np.arange(len(names)), len(names))
+    return [names[i] for i in order]

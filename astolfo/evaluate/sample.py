@@ -115,7 +115,9 @@ def _noise(parts: Mapping[str, nn.Module], settings: Settings, seed: int, number
     unet, factor = parts["unet"], 2 ** (len(parts["vae"].config.block_out_channels) - 1)
     multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
     if settings.height % multiple or settings.width % multiple:
-        raise InputError(f"Expected a height and width in multiples of {multiple} pixels, found {settings.height} and {settings.width}.")
+        raise InputError(
+            f"Expected a height and width in multiples of {multiple} pixels, found {settings.height} and {settings.width}."
+        )
     shape = (unet.config.in_channels, settings.height // factor, settings.width // factor)
     noise = np.stack([randomness.normal(seed, "evaluation noise", number, shape) for number in numbers])
     return torch.from_numpy(noise).to(unet.device)

@@ -8,9 +8,8 @@
 Where the thresholds come from (tests/evaluate/test_verdict.py measures them): the dataset's own pictures, softened as an
 autoencoder softens them, keep half to two thirds of their sharpness under a box blur of 3 x 3 pixels, which a person may
 overlook, and at most 0.4 under 5 x 5, which nobody does; noise of 2% of the range more than doubles it, and random latents
-decode to three times. By chance a picture shows all that was asked once in about 3,000 (7 shapes, 7 colours on 6 grounds,
-5 positions, 2 sizes): "half of them" is far from chance, and is what a person means by "works". Where nobody knows the
-truth, sharpness decides alone; the reason says so.
+decode to three times. By chance hardly one picture in hundreds shows all that was asked: "half of them" is far from
+chance, and is what a person means by "works". Where nobody knows the truth, sharpness decides alone; the reason says so.
 """
 
 from collections.abc import Mapping
@@ -21,9 +20,9 @@ SHARP = 0.5
 NOISY = 2.0
 SHOWN = 0.5
 THRESHOLDS = {
+    "works": f"sharpness from {SHARP} to {NOISY} of the dataset's, and at least {SHOWN:.0%} of the pictures show what was asked",
     "blur": f"sharpness below {SHARP} of the dataset's",
-    "broken": f"a number that is not finite, sharpness above {NOISY} of the dataset's, or fewer than {SHOWN:.0%} of the pictures show what was asked",
-    "works": f"sharpness from {SHARP} to {NOISY} of the dataset's and at least {SHOWN:.0%} of the pictures show all that was asked",
+    "broken": f"a number is not finite, sharpness is above {NOISY} of the dataset's, or fewer pictures show what was asked",
 }
 
 
@@ -69,7 +68,11 @@ def over_alphas(verdicts: Mapping[float, Verdict]) -> dict[str, object]:
         sentence = f"Works after merge at alpha {best:.2f}; {_at(top)} it is {_noun(trained)}. {verdicts[best].reason}"
         return {"verdict": "works after merge", "alpha": best, "sentence": sentence}
     others = ", and no merge that was tried works" if any(0.0 < alpha < top for alpha in verdicts) else ""
-    return {"verdict": trained.word, "alpha": top, "sentence": f"{_noun(trained).capitalize()} {_at(top)}{others}. {trained.reason}"}
+    return {
+        "verdict": trained.word,
+        "alpha": top,
+        "sentence": f"{_noun(trained).capitalize()} {_at(top)}{others}. {trained.reason}",
+    }
 
 
 def _at(alpha: float) -> str:

@@ -80,6 +80,11 @@ class Ledger:
             return origin.model_copy(update={"sha256": self._pins[name]})
         return origin
 
+    def vocabulary_origin(self) -> schema.Origin:
+        """Where the CLIP vocabulary comes from at this ledger's scale, with the user's pin filled in."""
+        origin = self.scale.vocabulary
+        return origin.model_copy(update={"sha256": self._pins.get("vocabulary", origin.sha256)})
+
     def parent(self, run: Run) -> Reference | None:
         """What a run's weights start from; None for a run that starts from nothing."""
         return parse(run.fields.base) if run.fields.base else None
@@ -174,7 +179,7 @@ class Ledger:
         for scale in SCALES:
             made_by = getattr(self.bases[name], scale).made_by
             if made_by is not None:
-                self._check_reference(made_by, lambda message: document.error([name, scale, "made_by"], message))
+                self._check_reference(made_by, lambda message, at=[name, scale, "made_by"]: document.error(at, message))
 
     def _check_reference(self, name: str, error: Any) -> None:
         try:
@@ -225,7 +230,7 @@ def load(folder: Path | str, scale: str = "miniature", pins: Mapping[str, str] |
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """"unknown run '2511220': did you mean 25112201?" """
+    """ "unknown run '2511220': did you mean 25112201?" """
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else f" Known: {', '.join(list(known)[:12])}."
     return f"unknown {what} {name!r}.{hint}"

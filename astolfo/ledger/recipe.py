@@ -54,7 +54,8 @@ def recipe_of(ledger: Ledger, run: Run) -> Recipe:
     family = ledger.family(run)
     if family not in scale.architectures:
         raise run.error(f"scale {ledger.scale_name} has no architecture {family!r}. Add it to config/scales/.")
-    assert fields.learning_rate and fields.schedule
+    assert fields.learning_rate
+    assert fields.schedule
     plan = plan_of(ledger, run)
     rates = {part: rate * scale.learning_rate_multiplier for part, rate in fields.learning_rate.model_dump().items()}
     if run.fields.base is None:

@@ -35,8 +35,10 @@ class Objective(Entry):
     @model_validator(mode="after")
     def _possible(self) -> "Objective":
         if self.kind == "eps" and self.zero_terminal_snr:
-            raise ValueError("eps cannot be trained with zero_terminal_snr: at the last timestep the input is pure noise, "
-                             "so the target tells nothing. Use objective v, or leave zero_terminal_snr out.")
+            raise ValueError(
+                "eps cannot be trained with zero_terminal_snr: at the last timestep the input is pure noise, "
+                "so the target tells nothing. Use objective v, or leave zero_terminal_snr out."
+            )
         if self.kind == "rf" and (self.zero_terminal_snr or self.min_snr_gamma):
             raise ValueError("rf (rectified flow) has no SNR schedule: leave zero_terminal_snr and min_snr_gamma out.")
         if self.kind != "rf" and self.shift is not None:

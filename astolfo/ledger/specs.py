@@ -42,7 +42,7 @@ class Specs:
 
     def vocabulary(self) -> Spec:
         """The CLIP vocabulary: made from the procedural words, or a pinned folder."""
-        origin = self.ledger.scale.vocabulary
+        origin = self.ledger.vocabulary_origin()
         if origin.file:
             return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file}
         return self._spec("vocabulary", {})
@@ -68,12 +68,13 @@ class Specs:
 
     def dataset(self, name: str) -> Spec:
         """A dataset store made from the scale's procedural pictures, or brought by the user."""
-        dataset, size = self.ledger.datasets[name], self.ledger.scale.datasets[name]
-        if self.ledger.scale.pictures is None:
+        scale, encoder = self.ledger.scale, self.ledger.datasets[name].autoencoder
+        size = scale.datasets[name]
+        if scale.pictures is None:
             return {"verb": "given", "dataset": name, "images": size.images}
         return self._spec(
-            "dataset", {"autoencoder": self.base(dataset.autoencoder)}, images=size.images, seed=size.seed,
-            pictures=self.ledger.scale.pictures, architecture=self.ledger.scale.architectures[self.ledger.base(dataset.autoencoder).family],
+            "dataset", {"autoencoder": self.base(encoder)}, images=size.images, seed=size.seed, pictures=scale.pictures,
+            architecture=scale.architectures[self.ledger.base(encoder).family],
         )  # fmt: skip
 
     def segment(self, run_id: str, end: int) -> Spec:
@@ -105,7 +106,14 @@ class Specs:
         settings = self.ledger.evaluations["default"]
         base = self.model(self.ledger.merge_base(run)) if run.fields.base else None
         parents = {"trained": self.model(Reference(run=run_id)), "base": base, "vocabulary": self.vocabulary()}
-        return self._spec("evaluate", parents, run=run_id, settings=settings.model_dump(mode="json"), **self._about(run))
+        return self._spec(
+            "evaluate",
+            parents,
+            run=run_id,
+            settings=settings.model_dump(mode="json"),
+            outcome=run.entry.outcome.text,
+            **self._about(run),
+        )
 
     def _start(self, run: Run) -> Spec | None:
         parent = self.ledger.parent(run)

@@ -36,8 +36,7 @@ def steps_per_epoch(run: Run, images: int) -> int:
 def samples_per_step(run: Run) -> int:
     """Samples that one optimizer step sees: ranks x batch size x accumulation."""
     fields = run.fields
-    assert fields.ranks and fields.batch_size and fields.accumulation
-    return fields.ranks * fields.batch_size * fields.accumulation
+    return (fields.ranks or 0) * (fields.batch_size or 0) * (fields.accumulation or 0)
 
 
 def full_steps(ledger: Ledger, run: Run) -> int:

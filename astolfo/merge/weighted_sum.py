@@ -46,6 +46,19 @@ class Merged:
     dropped: list[str] = field(default_factory=list)
     clamped: dict[str, tuple[int, float]] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        lines = [f"alpha {alpha}: sha256 {digest}" for alpha, digest in self.digests.items()]
+        lists = (
+            ("copied from the base", self.only_in_base),
+            ("copied from the trained model", self.only_in_trained),
+            ("dropped", self.dropped),
+        )
+        lines += [f"{what}, as the other side lacks it: {', '.join(keys)}" for what, keys in lists if keys]
+        lines += [
+            f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in self.clamped.items()
+        ]
+        return "\n".join(lines)
+
 
 def merge(
     base: Path | str,
@@ -64,8 +77,8 @@ def merge(
 
     `per_part` ("vae": 0.0) and `per_block` ("unet.input_blocks.4": 0.3; see `layout.block_of`) replace the outputs' alpha, the
     block's before the part's. `dtype` is "fp16", "bf16" or "fp32", for all parts or by part. `metadata` is added to what is
-    inherited; it may be a function of alpha. `threads` defaults to the cores this process may use, at most 8. `digests=False` writes no side-cars and does not hash (for measurements); `direct=False` goes through
-    the page cache.
+    inherited; it may be a function of alpha. `threads` defaults to the cores this process may use, at most 8.
+    `digests=False` writes no side-cars and does not hash (for measurements); `direct=False` goes through the page cache.
 
     Raises CheckpointError for damaged or different models and unknown parts or blocks, NumericsError for a NaN or an infinity
     in a tensor that is summed (its key is named), PlacementError when the disk is full.

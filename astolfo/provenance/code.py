@@ -19,7 +19,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
     "merge": (*_COMMON, "merge"),
-    "evaluate": (*_MODEL, *_DATA, "data/procedural.py", "evaluate", "train/conditioning.py"),
+    "evaluate": (
+        *_MODEL,
+        *_DATA,
+        "data/procedural.py",
+        "evaluate",
+        "ledger/schema.py",
+        "train/autoencoder.py",
+        "train/conditioning.py",
+    ),
 }
 """Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
 
@@ -51,4 +59,6 @@ def _tree(path: Path) -> str:
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    return (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    )

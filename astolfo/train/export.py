@@ -48,7 +48,9 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
         copy_from=base,
     )
     for key, overflow in saved.overflows.items():
-        log.warning("%s: %d values beyond %s were clamped, the largest %g", key, overflow.count, recipe.precision.save, overflow.largest)
+        log.warning(
+            "%s: %d values beyond %s were clamped, the largest %g", key, overflow.count, recipe.precision.save, overflow.largest
+        )
     return saved.digest
 
 

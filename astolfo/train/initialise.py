@@ -17,14 +17,19 @@ EMBEDDING_STD = 0.02
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, seed: int) -> nn.Module:
+def initialise(module: nn.Module, seed: int, silent: tuple[str, ...] = ()) -> nn.Module:
     """Fills the parameters of `module` in place and returns it.
 
     Linear and convolution weights: uniform with variance 1 / fan in, which keeps the signal's size (torch's default
     has a third of that, and an autoencoder learns several times slower from it). Biases: zeros. Norms: ones and zeros.
-    Embeddings: normal with standard deviation 0.02, which is CLIP's. Raises TypeError for another kind of layer.
+    Embeddings: normal with standard deviation 0.02, which is CLIP's. Layers whose last name is in `silent` are all zeros.
+    Raises TypeError for another kind of layer.
     """
     for path, layer in module.named_modules():
+        if path.rpartition(".")[2] in silent:
+            for parameter in layer.parameters():
+                parameter.zero_()
+            continue
         for name, parameter in layer.named_parameters(recurse=False):
             values = _values(layer, name, parameter.shape, seed, f"initialise:{path}.{name}")
             parameter.copy_(values.reshape(parameter.shape))

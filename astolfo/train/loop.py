@@ -21,12 +21,12 @@ from astolfo.data.store import Sample, Store
 from astolfo.errors import NumericsError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
-from astolfo.train.model import LATENT_SCALE, build_parts, text_of
+from astolfo.train.conditioning import time_ids
+from astolfo.train.model import build_parts, latent_scale, text_of
 from astolfo.train.objective import Objective, loss
 from astolfo.train.partial import trained
 from astolfo.train.ranks import Flat, PairwiseSum, Processes
 from astolfo.train.samples import Draws
-from astolfo.train.conditioning import time_ids
 from astolfo.train.state import State
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Trainer:
         self.flat = Flat(self.parameters, processes)
         mine = set(map(id, self.flat.owned()))
         self.optimizer = optimizers.build(recipe, [row for row in chosen if id(row[2]) in mine])
-        self.compute = DTYPES[recipe.precision.compute]
+        self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
 
     def step(self, step: int) -> float:
@@ -101,7 +101,7 @@ class Trainer:
 
     def _predict(self, samples: list[Sample], batch: Batch) -> tuple[Any, Tensor]:
         dtype = DTYPES[self.recipe.precision.weights]
-        latents = torch.stack([torch.from_numpy(sample.latents) for sample in samples]).to(self.device, dtype) * LATENT_SCALE
+        latents = torch.stack([torch.from_numpy(sample.latents) for sample in samples]).to(self.device, dtype) * self.scale
         noise, draws = self.draws(batch, tuple(latents.shape[1:]))
         task = self.objective.task(latents, torch.from_numpy(noise).to(self.device, dtype), draws)
         captions = [self.draws.caption(batch, index, sample) for index, sample in enumerate(samples)]
@@ -127,7 +127,9 @@ class Trainer:
         if not self.processes.gather(bad).any():
             return
         names = [
-            name for name, p in zip(self.names, self.parameters, strict=True) if p.grad is not None and not p.grad.isfinite().all()
+            name
+            for name, p in zip(self.names, self.parameters, strict=True)
+            if p.grad is not None and not p.grad.isfinite().all()
         ]
         raise NumericsError(
             f"NaN or infinity in the gradient at step {step}, first in {', '.join(names[:3]) or 'another process'}. "

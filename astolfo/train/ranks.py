@@ -13,14 +13,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from astolfo.errors import AstolfoError, PlacementError
 from astolfo.alive import watch_parent
+from astolfo.errors import AstolfoError, PlacementError
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
 ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
@@ -118,7 +119,7 @@ class Flat:
         low, high = self._cuts[self.processes.index], self._cuts[self.processes.index + 1]
         total = block
         if self.processes.count > 1:
-            sizes = [b - a for a, b in zip(self._cuts, self._cuts[1:])]
+            sizes = [b - a for a, b in pairwise(self._cuts)]
             received = block.new_empty((high - low) * self.processes.count)
             torch.distributed.all_to_all_single(received, block, [high - low] * self.processes.count, sizes)
             tree = PairwiseSum()
@@ -136,7 +137,7 @@ class Flat:
         """Gives every process the weights that their owners have updated."""
         if self.processes.count == 1:
             return
-        for owner, (low, high) in enumerate(zip(self._cuts, self._cuts[1:])):
+        for owner, (low, high) in enumerate(pairwise(self._cuts)):
             if high > low:
                 torch.distributed.broadcast(self.weights[low:high], src=owner)
 

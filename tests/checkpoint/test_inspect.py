@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from astolfo.checkpoint.inspect import inspect, lines
+from astolfo.checkpoint.inspect import inspect, report
 from astolfo.checkpoint.metadata import describe, markers, objective_of
 from astolfo.checkpoint.model import save
 from astolfo.checkpoint.safefile import write_file
@@ -30,7 +30,7 @@ def test_inspect_says_what_a_file_is(tmp_path, sdxl, states):
         assert sum(found["parts"][part]["blocks"].values()) == found["parts"][part]["parameters"]
     assert found["parts"]["vae"]["dtypes"].keys() == {"F32"}
     assert list(found["parts"]["unet"]["blocks"])[:2] == ["input_blocks.0", "input_blocks.1"]
-    assert any("zero terminal SNR" in line for line in lines(found))
+    assert "zero terminal SNR" in report(found)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -44,7 +44,7 @@ def test_a_scan_counts_what_is_not_finite(tmp_path, dtype):
     found = inspect(tmp_path / "x", scan=True)
     assert found["not_finite"] == {"bad": {"nan": 2, "inf": 2}}
     assert found["digest"] == digest
-    assert any(line.startswith("NOT FINITE: bad") for line in lines(found))
+    assert "NOT FINITE: bad: 2 NaN, 2 infinite" in report(found)
 
 
 def test_inspecting_needs_no_torch(tmp_path):

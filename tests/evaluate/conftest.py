@@ -74,9 +74,23 @@ def new_spec():
     """The function that makes what the workflow hands to the verb, as small as it can be."""
 
     def make():
-        settings = {"alphas": [0.0, 0.5, 1.0], "runtimes": ["eps", "v"], "unconds": ["null"], "sampler_steps": 2, "cfg": 4.0, "seed": 7, "prompts": 2}
+        settings = {
+            "alphas": [0.0, 0.5, 1.0],
+            "runtimes": ["eps", "v"],
+            "unconds": ["null"],
+            "sampler_steps": 2,
+            "cfg": 4.0,
+            "seed": 7,
+            "prompts": 2,
+        }
         recipe = {"family": "sdxl", "architecture": ARCHITECTURE, "objective": {"kind": "eps"}}
-        return {"run": "25112201", "scale": "miniature", "outcome": "Works <after> merge.", "settings": settings, "recipe": recipe}
+        return {
+            "run": "25112201",
+            "scale": "miniature",
+            "outcome": "Works <after> merge.",
+            "settings": settings,
+            "recipe": recipe,
+        }
 
     return make
 
@@ -90,7 +104,7 @@ def spec(new_spec):
 @pytest.fixture(scope="session")
 def pictures():
     """Seven pictures of the procedural dataset."""
-    return [draw(prompt.scene) for prompt in procedural_prompts(1, 7)]
+    return [draw(prompt.scene) for prompt in procedural_prompts(1, 7, width=48, height=48)]
 
 
 @pytest.fixture(scope="session")

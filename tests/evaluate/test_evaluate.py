@@ -15,7 +15,11 @@ from astolfo.evaluate.prompts import Prompt
 
 
 def digests(folder):
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,12 @@ def done(models, words, new_spec, tmp_path_factory):
 def test_its_files(done):
     """A picture for each prompt, alpha and runtime, the grid, the page and the numbers; nothing of an older evaluation."""
     folder, report, _ = done
-    pictures = {f"pictures/{runtime}-null-{alpha}-{n}.png" for runtime in ("eps", "v") for alpha in ("0.00", "0.50", "1.00") for n in ("01", "02")}
+    pictures = {
+        f"pictures/{runtime}-null-{alpha}-{n}.png"
+        for runtime in ("eps", "v")
+        for alpha in ("0.00", "0.50", "1.00")
+        for n in ("01", "02")
+    }
     assert set(digests(folder)) == pictures | {"grid.png", "index.html", "metrics.json"}
     assert {file for column in report["columns"] for file in column["files"]} == pictures
     assert json.loads((folder / "metrics.json").read_text()) == report

@@ -15,11 +15,19 @@ def flat(level, side=48):
 def make(side=48):
     levels = {"eps": (10, 20), "v": (30,)}
     columns = [
-        Column(group=group, heading="alpha 0.50", word="works", count="2/2", pictures=[flat(level, side), flat(level + 100, side)])
+        Column(
+            group=group, heading="alpha 0.50", word="works", count="2/2", pictures=[flat(level, side), flat(level + 100, side)]
+        )
         for group, values in levels.items()
         for level in values
     ]
-    return draw_grid(["a red star", "a sentence that is much too long for its place " * 9], columns, [flat(5, side)] * 2, title="Run", note="Steps: 2")
+    return draw_grid(
+        ["a red star", "a sentence that is much too long for its place " * 9],
+        columns,
+        [flat(5, side)] * 2,
+        title="Run",
+        note="Steps: 2",
+    )
 
 
 def test_two_grids_are_the_same_bytes():

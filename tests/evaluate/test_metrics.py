@@ -50,5 +50,5 @@ def test_what_was_asked_is_recognised():
 
 def test_another_picture_is_not_what_was_asked(pictures):
     """A picture of another prompt shows less than all that was asked."""
-    prompts = procedural_prompts(1, 7)
+    prompts = procedural_prompts(1, 7, width=48, height=48)
     assert not any(one["all"] for one in metrics.agreements(pictures[1:] + pictures[:1], [p.scene for p in prompts]))

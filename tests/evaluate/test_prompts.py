@@ -1,28 +1,33 @@
 """The prompts: fixed, diverse, and spelt as captions are."""
 
+from astolfo.data.procedural import COLOURS, SHAPES, sentence
 from astolfo.evaluate.prompts import Prompt, procedural_prompts
+
+
+def prompts(seed, count):
+    return procedural_prompts(seed, count, width=48, height=48)
 
 
 def test_they_are_a_function_of_the_seed():
     """The same seed gives the same prompts, a shorter set is the beginning of a longer one, another seed gives others."""
-    assert procedural_prompts(1, 9)[:4] == procedural_prompts(1, 4)
-    assert procedural_prompts(1, 4) != procedural_prompts(2, 4)
+    assert prompts(1, 9)[:4] == prompts(1, 4)
+    assert prompts(1, 4) != prompts(2, 4)
 
 
 def test_they_are_diverse():
-    """The first seven have seven shapes, seven colours and seven grounds, and none has one colour on itself."""
-    scenes = [prompt.scene for prompt in procedural_prompts(3, 28)]
-    for attribute in ("shape", "colour", "background"):
-        assert len({getattr(scene, attribute) for scene in scenes[:7]}) == 7
+    """The first have all shapes in different colours, none has one colour on itself, and no shape and colour meet twice."""
+    scenes = [prompt.scene for prompt in prompts(3, len(SHAPES) * len(COLOURS))]
+    assert {scene.shape for scene in scenes[: len(SHAPES)]} == set(SHAPES)
+    assert len({scene.colour for scene in scenes[: len(SHAPES)]}) == min(len(SHAPES), len(COLOURS))
     assert all(scene.colour != scene.background for scene in scenes)
-    assert len({(scene.shape, scene.colour) for scene in scenes}) == 28
+    assert len({(scene.shape, scene.colour) for scene in scenes}) == len(scenes)
 
 
 def test_they_are_spelt_as_captions():
     """Tags with spaces, then the sentence; the label is the sentence alone, or the text where no scene is known."""
-    prompt = procedural_prompts(1, 1)[0]
+    prompt = prompts(1, 1)[0]
     scene = prompt.scene
     assert prompt.text.startswith(f"1{scene.shape}, solo, {scene.colour} {scene.shape}, {scene.background} background, ")
-    assert prompt.text.endswith(prompt.label)
-    assert prompt.label.startswith(f"a {scene.size} {scene.colour} {scene.shape} ")
+    assert prompt.text.endswith(f", {prompt.label}")
+    assert prompt.label == sentence(scene)
     assert Prompt("astolfo").label == "astolfo"

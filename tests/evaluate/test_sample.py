@@ -128,7 +128,9 @@ def test_a_picture_that_is_not_finite_is_black_and_told(candidate):
     assert not pictures.any()
 
 
-@pytest.mark.parametrize("wrong", [{"runtime": "x"}, {"runtime": "eps", "uncond": "none"}, {"runtime": "eps", "zero_terminal_snr": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"runtime": "x"}, {"runtime": "eps", "uncond": "none"}, {"runtime": "eps", "zero_terminal_snr": True}]
+)
 def test_impossible_settings_are_refused(wrong):
     """Unknown names, and zero terminal SNR outside the v runtime, are errors before anything is computed."""
     with pytest.raises(InputError):

@@ -99,7 +99,10 @@ def test_a_recipe_spells_out_every_choice():
 def test_rates_follow_the_scale():
     """The full scale has the record's rates; the miniature multiplies them by its one factor."""
     full = recipe_of(load(CONFIG, "full"), load(CONFIG, "full").run("25112201")).learning_rate
-    small, factor = recipe_of(load(CONFIG), load(CONFIG).run("25112201")).learning_rate, load(CONFIG).scale.learning_rate_multiplier
+    small, factor = (
+        recipe_of(load(CONFIG), load(CONFIG).run("25112201")).learning_rate,
+        load(CONFIG).scale.learning_rate_multiplier,
+    )
     assert (full.unet, full.text_encoder, full.text_encoder_2) == (1.5e-6, 1.2e-5, 1.2e-5)
     assert small.unet == pytest.approx(1.5e-6 * factor)
 

@@ -58,3 +58,11 @@ def test_an_unknown_layer_is_refused():
     """A layer without a rule is an error, not a silent leftover of torch's generator."""
     with pytest.raises(TypeError, match="alone"):
         initialise(nn.ModuleDict({"alone": nn.PReLU()}), 1)
+
+
+def test_silent_layers_are_zero():
+    """Layers named as silent are zeros, and no others."""
+    module = nn.ModuleDict({"conv2": nn.Linear(3, 3), "conv1": nn.Linear(3, 3)})
+    initialise(module, 1, silent=("conv2",))
+    assert not module["conv2"].weight.any()
+    assert module["conv1"].weight.all()

@@ -6,7 +6,8 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from astolfo.ledger import load, recipe_of
-from astolfo.ledger.schema import SEMANTICS, Objective as Options
+from astolfo.ledger.schema import SEMANTICS
+from astolfo.ledger.schema import Objective as Options
 from astolfo.train.objective import Objective, alphas_cumprod, loss, min_snr_weights
 from tests.conftest import CONFIG
 

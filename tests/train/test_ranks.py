@@ -44,6 +44,7 @@ def test_gradients_accumulate_in_one_buffer():
 
 def test_every_parameter_has_one_owner():
     """Owners hold contiguous stretches of whole parameters, together all of them."""
+
     def owned(index):
         parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (5000, 10, 3000, 4000, 70)]
         flat = Flat(parameters, Processes(count=2, index=index))

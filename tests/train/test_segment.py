@@ -167,6 +167,8 @@ def test_a_rate_of_zero_trains_nothing(inputs, spec_of):
     from astolfo.ledger.recipe import Recipe
     from astolfo.ledger.schema import LearningRate
 
-    recipe = Recipe.model_validate(spec_of()["recipe"] | {"learning_rate": LearningRate(unet=0.0, text_encoders=1e-5).model_dump()})
+    recipe = Recipe.model_validate(
+        spec_of()["recipe"] | {"learning_rate": LearningRate(unet=0.0, text_encoders=1e-5).model_dump()}
+    )
     names = Trainer(recipe, inputs, Processes()).names
     assert {name.split(".")[0] for name in names} == {"text_encoder", "text_encoder_2"}

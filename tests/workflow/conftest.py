@@ -9,7 +9,15 @@ import pytest
 
 from tests.conftest import CONFIG, ROOT
 
-SNAKEMAKE = (sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default"))
+SNAKEMAKE = (
+    sys.executable,
+    "-m",
+    "snakemake",
+    "--snakefile",
+    str(ROOT / "Snakefile"),
+    "--workflow-profile",
+    str(ROOT / "profiles/default"),
+)
 
 
 def snakemake(directory, *arguments, config=(), check=True, **options):

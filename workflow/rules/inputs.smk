@@ -11,7 +11,7 @@ rule vocabulary:
     params:
         spec=spec_of(lambda wildcards: SPECS.vocabulary()),
     shell:
-        "job vocabulary --spec {params.spec:q} --log {log} --out vocabulary"
+        'job vocabulary --spec {params.spec:q} --log {log} --folder "$PINNED" --out vocabulary'
 
 
 rule autoencoder:

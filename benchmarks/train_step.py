@@ -1,0 +1,127 @@
+"""What the trainer adds to a training step: its step against a bare loop of the same work, in one process.
+
+    python benchmarks/train_step.py [--steps 12] [--rounds 5]
+
+Both do the same forward and backward passes of the same model on the same latents, tokens, noise and timesteps (kept from a
+dry pass), with the same optimizer, batch, thread, precision and deterministic flags; the bare loop has everything ready in
+memory and neither order, store, captions, random numbers, guards, tree nor saving. Steps alternate between the two, and the
+ratio of the medians is printed.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from astolfo import numerics
+
+numerics.pin()
+numerics.make_deterministic()
+
+import torch  # noqa: E402
+
+from astolfo.checkpoint.architecture import Architecture  # noqa: E402
+from astolfo.data import vocabulary  # noqa: E402
+from astolfo.data.make import make_dataset  # noqa: E402
+from astolfo.data.tokens import chunks  # noqa: E402
+from astolfo.ledger import load, recipe_of  # noqa: E402
+from astolfo.train import optimizer as optimizers  # noqa: E402
+from astolfo.train.conditioning import join_chunks, time_ids  # noqa: E402
+from astolfo.train.initialise import initialise  # noqa: E402
+from astolfo.train.loop import Inputs, Trainer  # noqa: E402
+from astolfo.train.model import build_parts, latent_scale  # noqa: E402
+from astolfo.train.objective import loss  # noqa: E402
+from astolfo.train.partial import trained  # noqa: E402
+from astolfo.train.ranks import Processes  # noqa: E402
+
+CONFIG = Path(__file__).parent.parent / "config"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="25112201", help="whose recipe is timed")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each kind")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe, inputs = prepare(options.run, Path(folder))
+        trainer, bare = Trainer(recipe, inputs, Processes()), BareLoop(recipe, inputs)
+        trainer.step(0), bare.step(0)
+        times: dict[str, list[float]] = {"trainer": [], "bare loop": []}
+        for step in range(1, options.steps + 1):
+            for name, subject in (("trainer", trainer), ("bare loop", bare)):
+                if subject is bare:
+                    bare.prepare(step)
+                begun = time.perf_counter()
+                subject.step(step)
+                times[name].append(time.perf_counter() - begun)
+    report(recipe, times)
+
+
+def prepare(run: str, folder: Path):
+    """The run's recipe, and a dataset, a vocabulary and no base to train it on."""
+    ledger = load(CONFIG)
+    recipe = recipe_of(ledger, ledger.run(run)).model_copy(update={"steps_per_epoch": None})
+    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    autoencoder = initialise(architecture.build("vae", "cpu"), 1).eval()
+    with torch.no_grad():
+        make_dataset(folder / "dataset", autoencoder, ledger.scale.pictures, seed=5, images=256, about={})
+    vocabulary.write(folder / "vocabulary")
+    return recipe, Inputs(base=None, dataset=folder / "dataset", vocabulary=folder / "vocabulary")
+
+
+class BareLoop:
+    """The same work with nothing around it."""
+
+    def __init__(self, recipe, inputs):
+        self.recipe, self.source = recipe, Trainer(recipe, inputs, Processes())
+        self.parts = build_parts(recipe, None, torch.device("cpu"))
+        for part in self.parts.values():
+            part.requires_grad_(False)
+        rows = list(trained(recipe, self.parts))
+        for _, _, parameter in rows:
+            parameter.requires_grad_(True)
+        self.optimizer = optimizers.build(recipe, rows)
+        self.prepare(0)
+
+    def prepare(self, step):
+        """Everything the step reads, made beforehand."""
+        source, self.ready = self.source, []
+        for rank in range(self.recipe.ranks):
+            for batch in (row[rank] for row in source.order.step(step)):
+                samples = [source.store.sample(int(row)) for row in batch.rows]
+                latents = torch.stack([torch.from_numpy(sample.latents) for sample in samples]) * latent_scale(self.recipe)
+                noise, draws = source.draws(batch, tuple(latents.shape[1:]))
+                task = source.objective.task(latents, torch.from_numpy(noise), draws)
+                captions = [source.draws.caption(batch, index, sample) for index, sample in enumerate(samples)]
+                ids = [torch.from_numpy(chunks(t, captions, self.recipe.captions.tokens)) for t in source.text.tokenizers]
+                self.ready.append((task, ids, time_ids(samples)))
+
+    def step(self, _):
+        """Forward, backward, update."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for task, ids, sizes in self.ready:
+            hidden, pooled = [], None
+            for part, tokens in zip(("text_encoder", "text_encoder_2"), ids, strict=True):
+                output = self.parts[part](tokens[0], output_hidden_states=True)
+                hidden.append(join_chunks(output.hidden_states[-2][None], self.recipe.choices.context))
+                pooled = getattr(output, "text_embeds", pooled)
+            added = {"text_embeds": pooled[:1], "time_ids": sizes}
+            predicted = self.parts["unet"](
+                task.noisy, task.timestep, torch.cat(hidden, -1), added_cond_kwargs=added, return_dict=False
+            )[0]
+            (loss(task, predicted) / len(self.ready)).backward()
+        self.optimizer.step()
+
+
+def report(recipe, times) -> None:
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    images = recipe.ranks * recipe.batch_size * recipe.accumulation
+    print(f"{images} images a step in micro-batches of {recipe.batch_size}, {recipe.optimizer.kind}, one thread, one process")
+    for name, value in medians.items():
+        print(f"{name:10} {value:.3f} s a step (median of {len(times[name])}), {images / value:.1f} images/s")
+    print(f"ratio      {medians['trainer'] / medians['bare loop']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

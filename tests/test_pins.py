@@ -1,0 +1,83 @@
+"""A pinned input is used only when it is the recorded file."""
+
+import numpy as np
+import pytest
+
+from astolfo.checkpoint.safefile import write_file
+from astolfo.errors import CheckpointError, InputError
+from astolfo.files import read_sidecar, sha256_of
+from astolfo.ledger import load
+from astolfo.pins import pin, place, place_vocabulary, read_pins
+from tests.conftest import CONFIG
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_file(tmp_path / "model.safetensors", {"a": np.arange(4.0)}, {})
+    return tmp_path / "model.safetensors"
+
+
+def test_a_pinned_file_is_placed(file, tmp_path):
+    """The right file gets its place and a side-car."""
+    place(file, sha256_of(file), tmp_path / "bases" / "X.safetensors")
+    assert read_sidecar(tmp_path / "bases" / "X.safetensors") == sha256_of(file)
+
+
+def test_another_file_is_refused(file, tmp_path):
+    """A file with another sha256 is refused with both digests, and nothing is placed."""
+    with pytest.raises(InputError, match="not the pinned X: expected sha256 0+, found [0-9a-f]{64}"):
+        place(file, "0" * 64, tmp_path / "bases" / "X.safetensors")
+    assert not (tmp_path / "bases").exists()
+
+
+def test_a_missing_file_says_where_it_belongs(tmp_path):
+    """A missing file is named with the command that pins one."""
+    with pytest.raises(InputError, match="inputs/x.safetensors is missing.*pin X FILE"):
+        place(tmp_path / "inputs" / "x.safetensors", "unknown", tmp_path / "bases" / "X.safetensors")
+
+
+def test_an_unpinned_file_is_refused(file, tmp_path):
+    """A file that nobody pinned is refused, even when it is there."""
+    with pytest.raises(InputError, match="nobody has recorded its sha256"):
+        place(file, "unknown", tmp_path / "bases" / "X.safetensors")
+
+
+def test_a_truncated_file_is_refused(file, tmp_path):
+    """A file that was cut off is refused before its digest is even asked for."""
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match="was cut off"):
+        place(file, sha256_of(file), tmp_path / "bases" / "X.safetensors")
+
+
+def test_pin_records_and_links(file, tmp_path):
+    """`pin` writes the digest to pins.yaml, links the file, and the ledger then knows the base."""
+    pin(load(CONFIG, "full"), "AK-NIL-1.2", file, tmp_path)
+    pins = read_pins(tmp_path)
+    assert pins == {"AK-NIL-1.2": sha256_of(file)}
+    assert (tmp_path / "inputs" / "x10a-AstolfoKarmix-25083001-3e3aea3.safetensors").resolve() == file
+    assert load(CONFIG, "full", pins).origin("AK-NIL-1.2").sha256 == sha256_of(file)
+
+
+def test_a_pin_never_changes_silently(file, tmp_path):
+    """Pinning another file under the same name is refused."""
+    ledger = load(CONFIG, "full")
+    pin(ledger, "AK-NIL-1.2", file, tmp_path)
+    write_file(tmp_path / "other.safetensors", {"a": np.arange(5.0)}, {})
+    with pytest.raises(InputError, match="is not the AK-NIL-1.2 that is recorded"):
+        pin(ledger, "AK-NIL-1.2", tmp_path / "other.safetensors", tmp_path)
+
+
+def test_a_vocabulary_is_pinned_as_a_folder(tmp_path):
+    """A CLIP vocabulary is pinned by its two files, and a changed one is refused."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"vocab\.json is missing.*pin vocabulary FOLDER"):
+        pin(load(CONFIG, "full"), "vocabulary", folder, tmp_path)
+    (folder / "vocab.json").write_text("{}")
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    pin(load(CONFIG, "full"), "vocabulary", folder, tmp_path)
+    digest = read_pins(tmp_path)["vocabulary"]
+    place_vocabulary(tmp_path / "inputs" / "vocabulary", digest, tmp_path / "vocabulary")
+    (folder / "vocab.json").write_text("{ }")
+    with pytest.raises(InputError, match="is not the pinned vocabulary"):
+        place_vocabulary(tmp_path / "inputs" / "vocabulary", digest, tmp_path / "vocabulary")

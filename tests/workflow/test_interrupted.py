@@ -1,0 +1,58 @@
+"""What is killed in the middle goes on from the last good state, and gives the same bytes."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from astolfo.files import read_sidecar
+from tests.conftest import ROOT
+from tests.workflow.conftest import SNAKEMAKE, snakemake
+
+TARGET = "results/25112201.safetensors"
+
+
+@pytest.fixture(scope="module")
+def whole(small, tmp_path_factory):
+    """The digest of an undisturbed build with the small ledger."""
+    folder = tmp_path_factory.mktemp("whole")
+    snakemake(folder, TARGET, config=[f"ledger={small}"])
+    return read_sidecar(folder / TARGET)
+
+
+def started(folder, small):
+    """A build in the background, in a session of its own, once its second segment trains."""
+    command = [*SNAKEMAKE, TARGET, "--directory", str(folder), "--config", f"ledger={small}"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("states/25112201/.00000002.lock")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def test_a_killed_snakemake(small, whole, tmp_path):
+    """kill -9 of Snakemake: its job ends by itself, `make` clears the lock, and the build goes on to the same file."""
+    process = started(tmp_path, small)
+    process.kill()
+    process.wait()
+    assert list((tmp_path / ".snakemake" / "locks").iterdir())
+    script = [str(ROOT / "envs" / "snakemake"), TARGET, "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile",
+              str(ROOT / "profiles/default"), "--directory", str(tmp_path), "--config", f"ledger={small}"]  # fmt: skip
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "clearing the lock of a Snakemake that was killed" in done.stdout
+    assert read_sidecar(tmp_path / TARGET) == whole
+
+
+def test_interrupted_by_the_user(small, whole, tmp_path):
+    """Ctrl-C: Snakemake and its job end, the finished segment stays, and the build goes on to the same file."""
+    process = started(tmp_path, small)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    assert (tmp_path / "states/25112201/00000001.safetensors").exists()
+    snakemake(tmp_path, TARGET, config=[f"ledger={small}"])
+    assert read_sidecar(tmp_path / TARGET) == whole
