@@ -132,14 +132,31 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
 @click.option(
     "--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None, help="Dtype of the result. [default: the base's]"
 )
-def merge(base: Path, trained: Path, alpha: tuple[float, ...], output: tuple[Path, ...], dtype: str | None) -> None:
-    """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha, streamed."""
+@click.option("--part", multiple=True, metavar="NAME=ALPHA", help="Another alpha for a part: unet, text_encoder, vae ...")
+@click.option("--block", multiple=True, metavar="NAME=ALPHA", help="Another alpha for a block: unet.input_blocks.4 ...")
+def merge(
+    base: Path, trained: Path, alpha: tuple[float, ...], output: tuple[Path, ...], dtype: str | None,
+    part: tuple[str, ...], block: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha, streamed. Several alphas read the inputs once."""
     from astolfo.merge.weighted_sum import merge as weighted_sum
 
     if len(alpha) != len(output):
         raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
-    report = weighted_sum(base, trained, dict(zip(alpha, output, strict=True)), dtype=dtype)
-    click.echo(report)
+    outputs = dict(zip(alpha, output, strict=True))
+    click.echo(weighted_sum(base, trained, outputs, dtype=dtype, per_part=_weights(part), per_block=_weights(block)))
+
+
+def _weights(given: tuple[str, ...]) -> dict[str, float]:
+    """("unet=0.3", ...) as a mapping."""
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise click.BadParameter(f"expected NAME=ALPHA such as unet=0.3, found {text!r}.") from None
+    return found
 
 
 def main() -> None:

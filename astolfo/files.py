@@ -7,6 +7,7 @@ engine to compare by content, and checkable by hand: `sha256sum -c X.sha256`.
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -40,6 +41,7 @@ def written(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
@@ -57,6 +59,14 @@ def written(path: Path | str) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what processes that were killed while writing `path` have left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        process = left.name.rsplit(".", 2)[1]
+        if process.isdigit() and not Path("/proc", process).exists():
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

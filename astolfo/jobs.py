@@ -223,7 +223,9 @@ def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) ->
     _begin(log)
     from astolfo.merge.weighted_sum import merge as weighted_sum
 
-    weighted_sum(base, trained, {float(spec["alpha"]): out})
+    metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
+    done = weighted_sum(base, trained, {float(spec["alpha"]): out}, metadata=metadata)
+    logging.getLogger("astolfo").info("%s", done)
 
 
 @jobs.command()

@@ -2,9 +2,10 @@
 
     python benchmarks/merge.py FOLDER [--full-yaml config/scales/full.yaml] [--skip-cold]
 
-Makes its own files in FOLDER (two random fp16 SDXL models of 6.9 GB, once), needs 60 GB there for the sweep, and removes what it
-wrote. Each line gives seconds and peak resident memory of the merging process. "Cold" drops the inputs from the page cache
-(posix_fadvise); the yardstick `cat a b >/dev/null; cp a c` runs in between, on the same disk.
+Makes its own files in FOLDER (two random fp16 SDXL models of 6.9 GB, once, kept for the next time), needs 50 GB there for the
+sweep, and removes the merges. Each line gives seconds and peak resident memory of the merging process. "Cold" drops the
+inputs from the page cache (posix_fadvise); the yardstick `cat a b >/dev/null; cp a c` runs in between, on the same disk. Run
+it on an idle machine: a merge uses all cores, the yardstick hardly any, so company raises the ratios.
 """
 
 import argparse

@@ -32,6 +32,14 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    """Half a file of a process that is gone is swept up by the next write; one of a living process is not."""
+    (tmp_path / ".a.999999999.part").write_text("half")
+    (tmp_path / ".a.1.part").write_text("still being written by process 1")
+    files.write_text(tmp_path / "a", "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a.1.part", "a"]
+
+
 def test_a_full_disk_says_so(tmp_path):
     """A full disk is reported as such, with the place and what to do, and leaves nothing behind."""
     with pytest.raises(PlacementError, match="disk is full.*free some space"), files.written(tmp_path / "a"):

@@ -96,7 +96,8 @@ class Specs:
         run = self.ledger.run(str(reference.run))
         if reference.alpha:
             trained, base = parse(reference.checkpoint), self.ledger.merge_base(run)
-            return self._spec("merge", {"base": self.model(base), "trained": self.model(trained)}, alpha=reference.alpha)
+            parents = {"base": self.model(base), "trained": self.model(trained)}
+            return self._spec("merge", parents, alpha=reference.alpha, title=str(reference))
         state = self.segment(run.id, step_of(self.ledger, reference))
         return self._spec("export", {"state": state, "base": self._start(run)}, title=str(reference), **self._about(run))
 
