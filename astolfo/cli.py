@@ -161,7 +161,10 @@ def _weights(given: tuple[str, ...]) -> dict[str, float]:
 
 def main() -> None:
     """Entry point: errors meant for the user are printed without a traceback, with exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[terminal])
+    logging.getLogger("astolfo").setLevel(logging.DEBUG)  # a job's log file gets these, the terminal does not
     try:
         cli(prog_name="astolfo", standalone_mode=False)
     except click.Abort:

@@ -57,7 +57,7 @@ def _begin(log: Path | None) -> None:
 
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+        handler = logging.FileHandler(log, mode="a", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logging.getLogger().addHandler(handler)
     numerics.pin()
@@ -92,12 +92,12 @@ def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None,
     """Checks a pinned file, or one that the graph made, and puts it in its place."""
     _begin(log)
     from astolfo.files import read_sidecar
-    from astolfo.pins import place
+    from astolfo.pins import link, place
 
     if source is not None:
-        place(source, read_sidecar(source), out)
+        link(source, out, read_sidecar(source))
     elif folder is not None:
-        place(folder / spec["file"], spec["sha256"], out)
+        place(folder / spec["file"], spec, out)
     else:
         raise click.UsageError("give --file or --folder.")
 

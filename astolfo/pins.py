@@ -7,12 +7,14 @@ ledger marks `unknown`. A pin is never changed silently.
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from astolfo.checkpoint.layout import identify
 from astolfo.checkpoint.safefile import open_file
-from astolfo.errors import InputError
+from astolfo.errors import CheckpointError, InputError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
 
@@ -29,7 +31,7 @@ def read_pins(directory: Path) -> dict[str, str]:
 
 
 def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
-    """Records the sha256 of `file` as the base `name` (or the folder `file` as "vocabulary"), links it into `inputs/`, and says so.
+    """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says so; "vocabulary" takes a folder.
 
     Raises InputError when the ledger or an earlier pin names another digest, CheckpointError when it is no model file.
     """
@@ -39,7 +41,7 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     if name == "vocabulary":
         digest = vocabulary_digest(file)
     else:
-        open_file(file).close()
+        _check_kind(file, ledger.base(name).family, ledger.base(name).kind)
         digest = sha256_of(file)
     pins = read_pins(directory)
     recorded = origin.sha256 if origin.sha256 != "unknown" else pins.get(name, digest)
@@ -60,8 +62,8 @@ def vocabulary_digest(folder: Path) -> str:
     for name in VOCABULARY_FILES:
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder / name} is missing: the CLIP vocabulary ({' and '.join(VOCABULARY_FILES)} of openai/clip-vit-large-patch14) "
-                "is a folder that you bring. Pin it with `astolfo --scale full pin vocabulary FOLDER`."
+                f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, {' and '.join(VOCABULARY_FILES)} of "
+                "openai/clip-vit-large-patch14. Pin it with `astolfo --scale full pin vocabulary FOLDER`."
             )
         digests[name] = sha256_of(folder / name)
     return json_digest(digests)
@@ -79,11 +81,13 @@ def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
             shutil.copyfile(folder / name, beside)
 
 
-def place(source: Path, expected: str, out: Path) -> None:
-    """Puts the pinned file `source` at `out` (a hard link where the file system allows) after checking its digest.
+def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
+    """Puts the pinned file `source` at `out` (a hard link where the file system allows) after checking it.
 
-    Raises InputError when it is missing, unpinned or not the pinned file, CheckpointError when its header is damaged.
+    `spec` holds its sha256, family and kind. Raises InputError when it is missing, unpinned or not the pinned file,
+    CheckpointError when it is damaged or of another architecture.
     """
+    expected = spec["sha256"]
     if not source.exists():
         raise InputError(
             f"{source} is missing: the base {out.stem} is a file that you bring. Pin it with "
@@ -94,14 +98,31 @@ def place(source: Path, expected: str, out: Path) -> None:
             f"{source} is there, but nobody has recorded its sha256, so it could be any file. If it is the right one: "
             f"`astolfo --scale full pin {out.stem} {source}`."
         )
-    open_file(source).close()
+    _check_kind(source, spec["family"], spec["kind"])
     found = sha256_of(source)
     if found != expected:
         raise InputError(f"{source} is not the pinned {out.stem}: expected sha256 {expected}, found {found}. Get the right file.")
+    link(source, out, found)
+    log.info("%s is the pinned file (sha256 %s)", out, found)
+
+
+def link(source: Path, out: Path, digest: str) -> None:
+    """Puts `source` at `out`, as a hard link where the file system allows, with a side-car of its `digest`."""
     with written(out) as beside:
         try:
             os.link(source.resolve(), beside)
         except OSError:
             shutil.copyfile(source, beside)
-    write_sidecar(out, found)
-    log.info("%s is the pinned file (sha256 %s)", out, found)
+    write_sidecar(out, digest)
+
+
+def _check_kind(path: Path, family: str, kind: str) -> None:
+    """Raises CheckpointError when the file is damaged, or no model (or autoencoder) of the family."""
+    with open_file(path) as file:
+        keys = file.keys()
+    found = "autoencoder" if "encoder.conv_in.weight" in keys else identify(keys)
+    expected = family if kind == "model" else kind
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: expected a single-file checkpoint of kind {expected}, found {found}. Is it the right file?"
+        )

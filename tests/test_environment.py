@@ -25,7 +25,7 @@ def test_every_line_is_pinned_with_a_hash():
 
 def test_no_local_wheel_can_take_torchs_place():
     """torch is pinned by arbitrary equality, with the public wheels' hashes of several Pythons and machines."""
-    name, operator, version, _, hashes = next(pin for pin in PINS if pin[0] == "torch")
+    _name, operator, version, _, hashes = next(pin for pin in PINS if pin[0] == "torch")
     assert (operator, version) == ("===", "2.13.0")
     assert hashes.count("sha256:") > 10
 

@@ -10,43 +10,56 @@ from astolfo.ledger import load
 from astolfo.pins import pin, place, place_vocabulary, read_pins
 from tests.conftest import CONFIG
 
+SDXL = ("conditioner.embedders.1.model.ln_final.weight", "model.diffusion_model.out.2.bias")
+
 
 @pytest.fixture
 def file(tmp_path):
-    write_file(tmp_path / "model.safetensors", {"a": np.arange(4.0)}, {})
+    write_file(tmp_path / "model.safetensors", {key: np.arange(4.0) for key in SDXL}, {})
     return tmp_path / "model.safetensors"
+
+
+def spec(digest):
+    return {"sha256": digest, "family": "sdxl", "kind": "model"}
 
 
 def test_a_pinned_file_is_placed(file, tmp_path):
     """The right file gets its place and a side-car."""
-    place(file, sha256_of(file), tmp_path / "bases" / "X.safetensors")
+    place(file, spec(sha256_of(file)), tmp_path / "bases" / "X.safetensors")
     assert read_sidecar(tmp_path / "bases" / "X.safetensors") == sha256_of(file)
 
 
 def test_another_file_is_refused(file, tmp_path):
     """A file with another sha256 is refused with both digests, and nothing is placed."""
     with pytest.raises(InputError, match="not the pinned X: expected sha256 0+, found [0-9a-f]{64}"):
-        place(file, "0" * 64, tmp_path / "bases" / "X.safetensors")
+        place(file, spec("0" * 64), tmp_path / "bases" / "X.safetensors")
     assert not (tmp_path / "bases").exists()
 
 
 def test_a_missing_file_says_where_it_belongs(tmp_path):
     """A missing file is named with the command that pins one."""
     with pytest.raises(InputError, match="inputs/x.safetensors is missing.*pin X FILE"):
-        place(tmp_path / "inputs" / "x.safetensors", "unknown", tmp_path / "bases" / "X.safetensors")
+        place(tmp_path / "inputs" / "x.safetensors", spec("unknown"), tmp_path / "bases" / "X.safetensors")
 
 
 def test_an_unpinned_file_is_refused(file, tmp_path):
     """A file that nobody pinned is refused, even when it is there."""
     with pytest.raises(InputError, match="nobody has recorded its sha256"):
-        place(file, "unknown", tmp_path / "bases" / "X.safetensors")
+        place(file, spec("unknown"), tmp_path / "bases" / "X.safetensors")
 
 
 def test_a_truncated_file_is_refused(file, tmp_path):
     """A file that was cut off is refused before its digest is even asked for."""
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match="was cut off"):
-        place(file, sha256_of(file), tmp_path / "bases" / "X.safetensors")
+        place(file, spec(sha256_of(file)), tmp_path / "bases" / "X.safetensors")
+
+
+def test_another_architecture_is_refused(tmp_path):
+    """A file of another kind is refused by name before it is hashed: here a LoRA for an SDXL base."""
+    write_file(tmp_path / "lora.safetensors", {"lora_unet_mid_block.lora_up.weight": np.arange(4.0)}, {})
+    with pytest.raises(CheckpointError, match="expected a single-file checkpoint of kind sdxl, found"):
+        place(tmp_path / "lora.safetensors", spec("0" * 64), tmp_path / "bases" / "X.safetensors")
 
 
 def test_pin_records_and_links(file, tmp_path):
@@ -62,7 +75,7 @@ def test_a_pin_never_changes_silently(file, tmp_path):
     """Pinning another file under the same name is refused."""
     ledger = load(CONFIG, "full")
     pin(ledger, "AK-NIL-1.2", file, tmp_path)
-    write_file(tmp_path / "other.safetensors", {"a": np.arange(5.0)}, {})
+    write_file(tmp_path / "other.safetensors", {key: np.arange(5.0) for key in SDXL}, {})
     with pytest.raises(InputError, match="is not the AK-NIL-1.2 that is recorded"):
         pin(ledger, "AK-NIL-1.2", tmp_path / "other.safetensors", tmp_path)
 

@@ -61,7 +61,8 @@ class Specs:
         """A base: its pinned digest, or what makes it."""
         origin = self.ledger.origin(name)
         if origin.file:
-            return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file}
+            base = self.ledger.base(name)
+            return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file, "family": base.family, "kind": base.kind}
         if origin.made_by:
             return self.model(parse(origin.made_by))
         return self.autoencoder(name)

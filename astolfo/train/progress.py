@@ -1,4 +1,4 @@
-"""Progress: a bar with rate and remaining time on a terminal, plain lines in a log, scalars for TensorBoard."""
+"""Progress: a bar with rate and remaining time on a terminal, plain lines in the log, scalars for TensorBoard."""
 
 import logging
 import sys
@@ -53,9 +53,10 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             self._bar.update()
-        elif time.monotonic() - self._told >= _LINE_EVERY:
+        if time.monotonic() - self._told >= _LINE_EVERY:
             self._told = time.monotonic()
-            log.info("%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
+            level = logging.INFO if self._bar is None else logging.DEBUG  # on a terminal the bar says it
+            log.log(level, "%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
 
     def _summary(self, position: int) -> str:
         seconds, done = time.monotonic() - self._started, position - self.begin

@@ -69,7 +69,7 @@ def _run(
     with ExitStack() as stack:
         asked = stack.enter_context(_listening())
         progress = stack.enter_context(
-            Progress(out.stem, spec["from"], begin, spec["to"], recipe, placement.tensorboard, quiet=processes.index > 0)
+            Progress(out.parent.name, spec["from"], begin, spec["to"], recipe, placement.tensorboard, quiet=processes.index > 0)
         )
         saved = time.monotonic()
         for step in range(begin, spec["to"]):
