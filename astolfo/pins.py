@@ -17,17 +17,10 @@ from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import CheckpointError, InputError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
+from astolfo.ledger.ledger import INPUTS, PINS, read_pins
 
 log = logging.getLogger(__name__)
-PINS = "pins.yaml"
-INPUTS = "inputs"
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
-
-
-def read_pins(directory: Path) -> dict[str, str]:
-    """The user's pins: base name -> sha256; empty when the working directory has none."""
-    path = directory / PINS
-    return {str(k): str(v) for k, v in (yaml.safe_load(path.read_text()) or {}).items()} if path.exists() else {}
 
 
 def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
@@ -62,8 +55,8 @@ def vocabulary_digest(folder: Path) -> str:
     for name in VOCABULARY_FILES:
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, {' and '.join(VOCABULARY_FILES)} of "
-                "openai/clip-vit-large-patch14. Pin it with `astolfo --scale full pin vocabulary FOLDER`."
+                f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, with {VOCABULARY_FILES[0]} and "
+                f"{VOCABULARY_FILES[1]} of openai/clip-vit-large-patch14. Pin it with `astolfo --scale full pin vocabulary FOLDER`."
             )
         digests[name] = sha256_of(folder / name)
     return json_digest(digests)

@@ -7,7 +7,8 @@ from astolfo.checkpoint.safefile import write_file
 from astolfo.errors import CheckpointError, InputError
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger import load
-from astolfo.pins import pin, place, place_vocabulary, read_pins
+from astolfo.ledger.ledger import read_pins
+from astolfo.pins import pin, place, place_vocabulary
 from tests.conftest import CONFIG
 
 SDXL = ("conditioner.embedders.1.model.ln_final.weight", "model.diffusion_model.out.2.bias")

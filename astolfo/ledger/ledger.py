@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from astolfo.errors import LedgerError
@@ -20,10 +21,12 @@ from astolfo.ledger.yamlfile import Document
 
 T = TypeVar("T")
 SCALES = ("miniature", "full")
+INPUTS = "inputs"  # where, in a working directory, what the user brings lies
+PINS = "pins.yaml"  # where its digests are recorded
 _OPTIONAL = {"until_step", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """An effective run: its entry laid over its era's defaults, and where it stands in the files."""
 
@@ -219,6 +222,12 @@ class Ledger:
             yield from (name for name in (run.fields.base, run.fields.merge_base) if name)
         for base in self.bases.values():
             yield from (o.made_by for o in (base.full, base.miniature) if o.made_by)
+
+
+def read_pins(directory: Path) -> dict[str, str]:
+    """The user's pins of a working directory: name -> sha256; empty when it has none."""
+    path = directory / PINS
+    return {str(k): str(v) for k, v in (yaml.safe_load(path.read_text()) or {}).items()} if path.exists() else {}
 
 
 def load(folder: Path | str, scale: str = "miniature", pins: Mapping[str, str] | None = None) -> Ledger:

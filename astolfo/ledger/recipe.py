@@ -4,6 +4,8 @@ A recipe knows no run ID, no note, no outcome, no device and no folder. Its cano
 out, rates as the scale makes them) has one digest; two runs with the same recipe and the same parents are the same file.
 """
 
+from functools import cache
+
 from astolfo.files import json_digest
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
@@ -48,6 +50,7 @@ def choices_of(run: Run) -> schema.Choices:
     return schema.SEMANTICS[fields.semantics or "reference"].model_copy(update=fields.choices or {})
 
 
+@cache
 def recipe_of(ledger: Ledger, run: Run) -> Recipe:
     """The recipe of a run at the ledger's scale."""
     fields, scale = run.fields, ledger.scale

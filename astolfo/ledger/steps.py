@@ -5,6 +5,7 @@ step of the record (a save, a hand-over, a stop) maps to the nearest step of the
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
@@ -72,6 +73,7 @@ def step_of(ledger: Ledger, reference: Reference) -> int:
     return step
 
 
+@cache
 def plan_of(ledger: Ledger, run: Run) -> Plan:
     """The run's start, end and segment boundaries at the ledger's scale."""
     total = scale_steps(ledger, run)

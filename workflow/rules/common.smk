@@ -11,9 +11,9 @@ try:
     from astolfo.files import canonical_json
     from astolfo.ledger import Reference, load, plan_of, step_of
     from astolfo.ledger import parse as reference
+    from astolfo.ledger.ledger import INPUTS, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import Specs
-    from astolfo.pins import INPUTS, read_pins
 except ImportError as error:
     raise WorkflowError(
         f"The package astolfo cannot be imported ({error}). Make the environment with `make env` and use its snakemake "
