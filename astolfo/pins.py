@@ -55,8 +55,9 @@ def vocabulary_digest(folder: Path) -> str:
     for name in VOCABULARY_FILES:
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, with {VOCABULARY_FILES[0]} and "
-                f"{VOCABULARY_FILES[1]} of openai/clip-vit-large-patch14. Pin it with `astolfo --scale full pin vocabulary FOLDER`."
+                f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, with {VOCABULARY_FILES[0]}"
+                f" and {VOCABULARY_FILES[1]} of openai/clip-vit-large-patch14. "
+                "Pin it with `astolfo --scale full pin vocabulary FOLDER`."
             )
         digests[name] = sha256_of(folder / name)
     return json_digest(digests)
