@@ -191,7 +191,7 @@ def train(
 
     numerics.make_deterministic()
     if device == "cuda":
-        _need_gpu()
+        processes = _on_gpus(processes, spec["recipe"]["ranks"])
     from astolfo.train.loop import Inputs
     from astolfo.train.segment import Placement, train_segment
 
@@ -245,11 +245,14 @@ def evaluate(spec: dict, log: Path | None, base: Path | None, trained: Path, wor
     run(spec, out, base=base, trained=trained, vocabulary=words)
 
 
-def _need_gpu() -> None:
+def _on_gpus(processes: int, ranks: int) -> int:
+    """How many processes run the logical ranks: at most one per device. Raises PlacementError without a device."""
     import torch
 
-    if not torch.cuda.is_available():
+    devices = torch.cuda.device_count()
+    if not devices:
         raise PlacementError(
             "A CUDA device is needed, and torch finds none: full-scale training does not fit a CPU. Run this on a machine with "
             "a GPU and its driver (check `nvidia-smi`), or stay at the miniature scale."
         )
+    return max(count for count in range(1, min(processes, devices) + 1) if ranks % count == 0)

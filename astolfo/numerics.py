@@ -26,6 +26,8 @@ _ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     # Hashing of strings must not order anything differently from process to process.
     "PYTHONHASHSEED": "0",
+    # Counting GPUs must not start the CUDA runtime, which a fork would not survive.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     # Nothing is fetched from anywhere while a job runs.
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from astolfo.data.order import Batch, Order
 from astolfo.data.store import Sample, Store
-from astolfo.errors import NumericsError
+from astolfo.errors import NumericsError, StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
 from astolfo.train.conditioning import time_ids
@@ -197,8 +197,6 @@ def _order(recipe: Recipe, store: Store) -> Order:
         accumulation=recipe.accumulation, wraps=recipe.choices.short_step == "full",
     )  # fmt: skip
     if recipe.steps_per_epoch not in (None, order.steps_per_epoch):
-        from astolfo.errors import StoreError
-
         raise StoreError(
             f"{store.folder} has {len(store):,} images, which make {order.steps_per_epoch:,} steps an epoch; the recipe expects "
             f"{recipe.steps_per_epoch:,}. Is it the right dataset, and whole?"

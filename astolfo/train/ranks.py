@@ -148,10 +148,11 @@ class Flat:
         return [*cuts, end], owners
 
 
-def start(count: int) -> Processes:
-    """Starts `count` processes of this program by forking (the caller is number 0) and joins them over gloo.
+def start(count: int, device: str = "cpu") -> Processes:
+    """Starts `count` processes of this program by forking (the caller is number 0) and joins them.
 
-    Call after the imports and before any thread or device is in use. Every process goes on from here; `finish` ends them.
+    They talk over gloo, and about tensors on CUDA devices over NCCL, process n with device n. Call after the imports and
+    before any device is in use. Every process goes on from here; `finish` ends them.
     """
     if count == 1:
         return Processes()
@@ -165,7 +166,11 @@ def start(count: int) -> Processes:
             break
         children.append(child)
     meeting = Path(folder.name, "meeting")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=index, world_size=count)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works without a network, and where the host name means nothing
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    if device != "cpu":
+        torch.cuda.set_device(index)
+    torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=index, world_size=count)
     return Processes(count, index, tuple(children), folder)
 
 

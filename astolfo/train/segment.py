@@ -47,7 +47,7 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
     recipe = Recipe.model_validate(spec["recipe"])
     kept = out.with_name(f".{out.stem}-{json_digest(spec)[:16]}.safetensors")
     with exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"):
-        processes = ranks.start(placement.processes)
+        processes = ranks.start(placement.processes, placement.device)
         try:
             _run(spec, recipe, inputs, before, out, kept, placement, processes)
         except BaseException as error:

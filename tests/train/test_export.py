@@ -1,0 +1,62 @@
+"""A checkpoint made from a state: trained weights in, everything else byte for byte the base's, and no date."""
+
+import pytest
+import torch
+
+from astolfo.checkpoint.architecture import Architecture
+from astolfo.checkpoint.autoencoder import save_autoencoder
+from astolfo.checkpoint.model import load
+from astolfo.checkpoint.safefile import open_file
+from astolfo.errors import StateError
+from astolfo.ledger.specs import identity
+from astolfo.train.export import export
+from astolfo.train.initialise import initialise
+
+
+@pytest.fixture
+def exported(train, spec_of, ledger, tmp_path):
+    """A base exported from nothing, and a run of one step on it."""
+    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    save_autoencoder(tmp_path / "vae.safetensors", initialise(architecture.build("vae", "cpu"), 1), architecture)
+    spec = spec_of(0, 1)
+    state = train(spec)
+    about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"]}
+    about["parents"] = {"state": identity(spec)}
+    export(about, state, None, tmp_path / "vae.safetensors", tmp_path / "base.safetensors")
+    export(about, state, tmp_path / "base.safetensors", None, tmp_path / "run.safetensors")
+    return about, state, tmp_path
+
+
+def test_what_did_not_train_is_the_bases(exported):
+    """The autoencoder and the frozen blocks have the base's bytes."""
+    _, _, folder = exported
+    base, run = open_file(folder / "base.safetensors"), open_file(folder / "run.safetensors")
+    assert base.keys() == run.keys()
+    same = [key for key in base.keys() if bytes(base.raw(key)) == bytes(run.raw(key))]
+    assert [key for key in base.keys() if key.startswith("first_stage_model.") and key not in same] == []
+    assert "model.diffusion_model.output_blocks.8.0.in_layers.2.weight" in same
+
+
+def test_it_loads_as_what_was_trained(exported, ledger):
+    """The file's UNet has the state's weights, rounded to fp16."""
+    _, state, folder = exported
+    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    unet = load(folder / "run.safetensors", architecture, ["unet"], "fp32")["unet"]
+    trained = open_file(state).tensor("weights/unet.mid_block.attentions.0.proj_in.weight")
+    assert torch.equal(unet.mid_block.attentions[0].proj_in.weight, trained.half().float())
+
+
+def test_the_metadata_has_no_date(exported):
+    """The header names objective, semantics, scale and recipe, and nothing that differs between two builds."""
+    metadata = open_file(exported[2] / "run.safetensors").metadata
+    assert (metadata["astolfo.semantics"], metadata["modelspec.prediction_type"]) == ("kohya", "epsilon")
+    assert len(metadata["astolfo.recipe"]) == 64
+    assert not [key for key in metadata if "date" in key]
+
+
+def test_the_state_of_another_recipe_is_refused(exported):
+    """A checkpoint is never cut from a state that its spec does not name."""
+    about, state, folder = exported
+    with pytest.raises(StateError, match="belongs to another recipe"):
+        export(about | {"parents": {"state": "0" * 64}}, state, None, folder / "vae.safetensors", folder / "x.safetensors")
+    assert not (folder / "x.safetensors").exists()
