@@ -106,6 +106,8 @@ class Specs:
         """The evaluation of a run's result."""
         run = self.ledger.run(run_id)
         settings = self.ledger.evaluations["default"]
+        if run.objective.kind not in settings.runtimes:  # a run is always judged under its own objective too
+            settings = settings.model_copy(update={"runtimes": [*settings.runtimes, run.objective.kind]})
         base = self.model(self.ledger.merge_base(run)) if run.fields.base else None
         parents = {"trained": self.model(Reference(run=run_id)), "base": base, "vocabulary": self.vocabulary()}
         return self._spec(
