@@ -1,5 +1,6 @@
 """Two clones in two folders build the same files."""
 
+import os
 import shutil
 import subprocess
 
@@ -24,7 +25,8 @@ def test_two_clones_build_the_same_files(tmp_path):
     """`make` in two fresh clones gives equal bytes for every artifact of the first command, its merge and its evaluation."""
     folders = [clone(tmp_path / name) for name in ("a", "b")]
     for folder in folders:
-        subprocess.run(["make", *TARGETS], cwd=folder, check=True, capture_output=True)
+        own = os.environ | {"PYTHONPATH": str(folder)}  # the clone's package, not the one that the environment links to
+        subprocess.run(["make", *TARGETS], cwd=folder, check=True, capture_output=True, env=own)
     first, second = (artifacts(folder) for folder in folders)
     assert first == second
     assert {"results/25112201.safetensors.sha256", "evaluations/25112201/grid.png"} <= set(first)
