@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
-SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory $(DIR) --config scale=$(SCALE)
+SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" --config scale=$(SCALE)
 
 .PHONY: help env test test-all lint lock clean FORCE
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ test-all: $(READY)
 lint: $(READY)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/snakefmt --check Snakefile workflow
-	@$(BIN)/python -m pytest tests/workflow/test_lint.py
+	@$(BIN)/python -m pytest tests/workflow/test_graph.py -k "lint or formatted or param"
 
 lock:
 	@envs/relock $(PYTHON)

@@ -8,6 +8,7 @@ Snakemake's lock can ask first.
 import contextlib
 import fcntl
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -26,13 +27,19 @@ def hold_alive() -> None:
         _held.append(file)
 
 
-def watch_parent(parent: int | None = None) -> None:
-    """From now on this process ends (exit status 143) soon after its parent process has gone."""
+def watch_parent(parent: int | None = None, patience: float = 0.0) -> None:
+    """From now on this process ends (exit status 143) soon after its parent process has gone.
+
+    With `patience` it is asked first (SIGTERM, upon which a training saves its state), and ended after so many seconds.
+    """
     expected = os.getppid() if parent is None else parent
 
     def look() -> None:
         while os.getppid() == expected:
             time.sleep(_PERIOD)
+        if patience:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(patience)
         os._exit(143)
 
     threading.Thread(target=look, name="watch parent", daemon=True).start()

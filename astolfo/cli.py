@@ -73,14 +73,14 @@ def ledger_show(context: click.Context, run: str, as_json: bool) -> None:
 
 @ledger.command("spec")
 @click.argument("target")
-@click.option("--lock", default="", help="sha256 of the environment's lock file.")
 @click.pass_context
-def ledger_spec(context: click.Context, target: str, lock: str) -> None:
+def ledger_spec(context: click.Context, target: str) -> None:
     """Prints the spec of a model: a run, RUN-step..., RUN-epoch..., RUN-ALPHA, or a base."""
-    from astolfo.files import canonical_json
+    from astolfo.files import canonical_json, sha256_of
     from astolfo.ledger import parse
     from astolfo.ledger.specs import Specs
 
+    lock = sha256_of(Path(__file__).parent.parent / "envs" / "lock.txt")
     click.echo(canonical_json(Specs(_ledger(context), lock).model(parse(target))))
 
 

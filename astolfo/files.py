@@ -114,6 +114,17 @@ def read_sidecar(path: Path | str) -> str:
     return digest
 
 
+def verified(path: Path | str) -> str:
+    """The digest of `path` after comparing its bytes with its side-car. Raises InputError, with both, when they differ."""
+    expected, found = read_sidecar(path), sha256_of(path)
+    if found != expected:
+        raise InputError(
+            f"{path} is damaged: expected sha256 {expected}, found {found}. Delete it and run the same command again: it will "
+            "be made anew. (If you replaced it on purpose, delete its side-car.)"
+        )
+    return found
+
+
 @contextlib.contextmanager
 def exclusive(path: Path | str, what: str) -> Iterator[None]:
     """Holds an exclusive lock on `path` for the block; the system releases it when the process dies, however it dies.

@@ -23,6 +23,7 @@ class _Path(click.Path):
 
 
 _PATH = _Path()
+_PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
 
 
 def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:
@@ -48,12 +49,13 @@ def jobs(tied: bool) -> None:
     """What the workflow's rules run."""
     hold_alive()
     if tied:
-        watch_parent()
+        watch_parent(patience=_PATIENCE)
 
 
-def _begin(log: Path | None) -> None:
-    """Starts a job: its log and its numerics."""
+def _begin(log: Path | None, *inputs: Path | None) -> None:
+    """Starts a job: its log, its numerics, and a look at whether its inputs are what their side-cars say."""
     from astolfo import numerics
+    from astolfo.files import verified
 
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,9 @@ def _begin(log: Path | None) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logging.getLogger().addHandler(handler)
     numerics.pin()
+    for path in inputs:
+        if path is not None:
+            verified(path)
 
 
 @jobs.command()
@@ -129,7 +134,7 @@ def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
 @click.option("--out", type=_PATH, required=True, help="Folder of the store.")
 def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     """Makes a procedural dataset: draws, encodes, stores."""
-    _begin(log)
+    _begin(log, encoder)
     from astolfo import numerics
 
     numerics.make_deterministic()
@@ -153,6 +158,11 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     from astolfo.data.store import Store
     from astolfo.files import write_sidecar, written
 
+    if not folder.exists():
+        raise InputError(
+            f"{folder.absolute()} is missing: the dataset {out.name} is a store that you bring. Put it, or a link to it, there; "
+            "docs/datasets.md says what is in one."
+        )
     store = Store(folder)
     if len(store) != spec["images"]:
         raise InputError(f"{folder} has {len(store):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
@@ -186,7 +196,7 @@ def train(
     device: str, keep_every: float, tensorboard: Path | None,
 ) -> None:  # fmt: skip
     """Trains one segment."""
-    _begin(log)
+    _begin(log, base)
     from astolfo import numerics
 
     numerics.make_deterministic()
@@ -207,7 +217,7 @@ def train(
 @click.option("--out", type=_PATH, required=True)
 def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder: Path | None, out: Path) -> None:
     """Turns a state into a checkpoint."""
-    _begin(log)
+    _begin(log, base, encoder)
     from astolfo.train.export import export as write
 
     write(spec, state, base, encoder, out)
@@ -220,7 +230,7 @@ def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder
 @click.option("--out", type=_PATH, required=True)
 def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) -> None:
     """Merges a checkpoint with its base."""
-    _begin(log)
+    _begin(log, base, trained)
     from astolfo.merge.weighted_sum import merge as weighted_sum
 
     metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
@@ -236,7 +246,7 @@ def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) ->
 @click.option("--out", type=_PATH, required=True, help="Folder of the evaluation.")
 def evaluate(spec: dict, log: Path | None, base: Path | None, trained: Path, words: Path, out: Path) -> None:
     """Samples and judges a checkpoint."""
-    _begin(log)
+    _begin(log, base, trained)
     from astolfo import numerics
 
     numerics.make_deterministic()

@@ -34,7 +34,13 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     if name == "vocabulary":
         digest = vocabulary_digest(file)
     else:
-        _check_kind(file, ledger.base(name).family, ledger.base(name).kind)
+        base = ledger.base(name)
+        _check_kind(file, base.family, base.kind)
+        if base.kind == "model":
+            from astolfo.checkpoint.architecture import Architecture
+            from astolfo.checkpoint.model import check
+
+            check(file, Architecture.from_mapping(ledger.scale.architectures[base.family], base.family))
         digest = sha256_of(file)
     pins = read_pins(directory)
     recorded = origin.sha256 if origin.sha256 != "unknown" else pins.get(name, digest)
@@ -76,7 +82,7 @@ def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
 
 
 def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
-    """Puts the pinned file `source` at `out` (a hard link where the file system allows) after checking it.
+    """Puts a copy of the pinned file `source` at `out` after checking it.
 
     `spec` holds its sha256, family and kind. Raises InputError when it is missing, unpinned or not the pinned file,
     CheckpointError when it is damaged or of another architecture.
@@ -85,23 +91,27 @@ def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
     if not source.exists():
         raise InputError(
             f"{source} is missing: the base {out.stem} is a file that you bring. Pin it with "
-            f"`astolfo --scale full pin {out.stem} FILE`, which hashes it and links it there."
+            f"`astolfo --scale full pin {out.stem} FILE -d {Path.cwd()}`, which hashes it and links it there."
+            if source.parent.name == INPUTS
+            else f"{source} is missing: it belongs to the program. Restore it, for instance with `git checkout {source}`."
         )
     if expected == "unknown":
         raise InputError(
             f"{source} is there, but nobody has recorded its sha256, so it could be any file. If it is the right one: "
-            f"`astolfo --scale full pin {out.stem} {source}`."
+            f"`astolfo --scale full pin {out.stem} {source} -d {Path.cwd()}`."
         )
     _check_kind(source, spec["family"], spec["kind"])
     found = sha256_of(source)
     if found != expected:
         raise InputError(f"{source} is not the pinned {out.stem}: expected sha256 {expected}, found {found}. Get the right file.")
-    link(source, out, found)
+    with written(out) as beside:  # a copy: what happens to it must not happen to the user's file
+        shutil.copyfile(source, beside)
+    write_sidecar(out, found)
     log.info("%s is the pinned file (sha256 %s)", out, found)
 
 
 def link(source: Path, out: Path, digest: str) -> None:
-    """Puts `source` at `out`, as a hard link where the file system allows, with a side-car of its `digest`."""
+    """Puts `source`, which the graph made, at `out` with its `digest`: the same file under a second name where it can be."""
     with written(out) as beside:
         try:
             os.link(source.resolve(), beside)

@@ -56,6 +56,18 @@ def test_sidecar_is_what_sha256sum_writes(tmp_path):
     assert files.read_sidecar(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
+def test_damage_is_found_before_use(tmp_path):
+    """A file whose bytes are not its side-car's is refused with both digests, and its side-car stays as it was."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"abc")
+    recorded = files.write_sidecar(path)
+    assert files.verified(path) == recorded
+    path.write_bytes(b"abd")
+    with pytest.raises(InputError, match=f"is damaged: expected sha256 {recorded}, found [0-9a-f]{{64}}"):
+        files.verified(path)
+    assert files.read_sidecar(path) == recorded
+
+
 def test_a_malformed_sidecar_is_refused(tmp_path):
     """A side-car that holds no sha256 is an error that names it."""
     (tmp_path / "a.sha256").write_text("nonsense\n")

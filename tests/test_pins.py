@@ -20,6 +20,12 @@ def file(tmp_path):
     return tmp_path / "model.safetensors"
 
 
+@pytest.fixture
+def encoder(tmp_path):
+    write_file(tmp_path / "vae.safetensors", {"encoder.conv_in.weight": np.arange(4.0)}, {})
+    return tmp_path / "vae.safetensors"
+
+
 def spec(digest):
     return {"sha256": digest, "family": "sdxl", "kind": "model"}
 
@@ -63,22 +69,30 @@ def test_another_architecture_is_refused(tmp_path):
         place(tmp_path / "lora.safetensors", spec("0" * 64), tmp_path / "bases" / "X.safetensors")
 
 
-def test_pin_records_and_links(file, tmp_path):
+def test_pin_records_and_links(encoder, tmp_path):
     """`pin` writes the digest to pins.yaml, links the file, and the ledger then knows the base."""
-    pin(load(CONFIG, "full"), "AK-NIL-1.2", file, tmp_path)
+    pin(load(CONFIG, "full"), "sdxl-vae", encoder, tmp_path)
     pins = read_pins(tmp_path)
-    assert pins == {"AK-NIL-1.2": sha256_of(file)}
-    assert (tmp_path / "inputs" / "x10a-AstolfoKarmix-25083001-3e3aea3.safetensors").resolve() == file
-    assert load(CONFIG, "full", pins).origin("AK-NIL-1.2").sha256 == sha256_of(file)
+    assert pins == {"sdxl-vae": sha256_of(encoder)}
+    assert (tmp_path / "inputs" / "sdxl_vae.safetensors").resolve() == encoder
+    assert load(CONFIG, "full", pins).origin("sdxl-vae").sha256 == sha256_of(encoder)
 
 
-def test_a_pin_never_changes_silently(file, tmp_path):
+def test_a_pin_never_changes_silently(encoder, tmp_path):
     """Pinning another file under the same name is refused."""
     ledger = load(CONFIG, "full")
-    pin(ledger, "AK-NIL-1.2", file, tmp_path)
-    write_file(tmp_path / "other.safetensors", {key: np.arange(5.0) for key in SDXL}, {})
-    with pytest.raises(InputError, match="is not the AK-NIL-1.2 that is recorded"):
-        pin(ledger, "AK-NIL-1.2", tmp_path / "other.safetensors", tmp_path)
+    pin(ledger, "sdxl-vae", encoder, tmp_path)
+    write_file(tmp_path / "other.safetensors", {"encoder.conv_in.weight": np.arange(5.0)}, {})
+    with pytest.raises(InputError, match="is not the sdxl-vae that is recorded"):
+        pin(load(CONFIG, "full", read_pins(tmp_path)), "sdxl-vae", tmp_path / "other.safetensors", tmp_path)
+
+
+def test_a_model_of_another_size_is_not_pinned(tmp_path):
+    """The miniature's base has the right names but not SDXL's shapes: it cannot be pinned at full scale."""
+    small = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
+    with pytest.raises(CheckpointError, match=r"its unet has wrong shapes|its unet lacks"):
+        pin(load(CONFIG, "full"), "AK-NIL-1.2", small, tmp_path)
+    assert read_pins(tmp_path) == {}
 
 
 def test_a_vocabulary_is_pinned_as_a_folder(tmp_path):

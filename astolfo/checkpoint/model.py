@@ -72,6 +72,14 @@ def load(
     return modules
 
 
+def check(path: Path | str, architecture: Architecture) -> None:
+    """Raises CheckpointError unless `path` is a whole model of `architecture`: the right keys in the right shapes."""
+    with open_file(path) as file:
+        _check_family(file, architecture)
+        for part in architecture.parts:
+            _checked_places(file, architecture, part)
+
+
 def load_state_dicts(
     path: Path | str,
     architecture: Architecture,

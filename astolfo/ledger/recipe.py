@@ -81,5 +81,5 @@ def recipe_of(ledger: Ledger, run: Run) -> Recipe:
         seed=fields.seed,
         first_step=plan.start,
         last_step=plan.end if fields.schedule.kind == "warmup-linear" else None,
-        steps_per_epoch=plan.steps_per_epoch,
+        steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
     )

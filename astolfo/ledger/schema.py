@@ -173,7 +173,7 @@ class RunFields(Entry):
     save_every: SaveEvery | None = None
     semantics: Literal["kohya", "reference"] | None = None
     choices: dict[str, str] | None = None
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
     merge_base: str | None = None
     placement: Placement | None = None
 

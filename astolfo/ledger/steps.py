@@ -59,6 +59,11 @@ def to_scale(ledger: Ledger, run: Run, full_step: int) -> int:
     return full_step and max(1, (2 * full_step * here + total) // (2 * total))
 
 
+def from_scale(ledger: Ledger, run: Run, step: int) -> int:
+    """A full-scale step that maps to the scale's `step`: the inverse of `to_scale`, as far as there is one."""
+    return step * full_steps(ledger, run) // scale_steps(ledger, run)
+
+
 def step_of(ledger: Ledger, reference: Reference) -> int:
     """Where in its run's steps (at the ledger's scale) a checkpoint lies. Raises LedgerError when the run has none there."""
     run = ledger.run(str(reference.run))

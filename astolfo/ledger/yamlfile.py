@@ -4,6 +4,7 @@ Keys are always strings (run IDs stay as they are written), a key that stands tw
 YAML's safe types are built.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,4 +54,6 @@ class Document:
             return result
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*path, str(index))) for index, item in enumerate(node.value)]
+        if re.fullmatch("[0-9]{8}", node.value):  # a run ID, also without quotes
+            return str(node.value)
         return self._loader.construct_object(node)

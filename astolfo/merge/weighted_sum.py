@@ -26,7 +26,7 @@ from astolfo.checkpoint.layout import block_of, identify, part_of
 from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
 from astolfo.checkpoint.safefile import Entry, SafeFile, open_file, plan
 from astolfo.errors import CheckpointError
-from astolfo.files import canonical_json, read_sidecar, sha256_of, sidecar, write_sidecar, written
+from astolfo.files import canonical_json, read_sidecar, sha256_of, sidecar, verified, write_sidecar, written
 from astolfo.merge import kernel
 from astolfo.merge.fill import AHEAD, Job, Source
 from astolfo.merge.stream import Output, produce
@@ -109,10 +109,13 @@ def merge(
 
 
 def digest_of(path: Path | str) -> str:
-    """sha256 of a file: from its side-car if that is not older than the file, else hashed now, and remembered if it can be."""
+    """sha256 of a file: from its side-car if that is not older than the file, else hashed now, and remembered if it can be.
+
+    Raises InputError when a file that is newer than its side-car is not what the side-car says.
+    """
     record = sidecar(path)
-    if record.exists() and record.stat().st_mtime_ns >= Path(path).stat().st_mtime_ns:
-        return read_sidecar(path)
+    if record.exists():
+        return read_sidecar(path) if record.stat().st_mtime_ns >= Path(path).stat().st_mtime_ns else verified(path)
     digest = sha256_of(path)
     with contextlib.suppress(OSError):  # a read-only folder
         write_sidecar(path, digest)

@@ -60,7 +60,15 @@ def _metadata(spec: dict[str, Any], recipe: Recipe) -> dict[str, str]:
         title=spec["title"],
         objective=recipe.objective.kind,
         zero_terminal_snr=recipe.objective.zero_terminal_snr,
+        resolution=_resolution(recipe),
         recipe=recipe.digest,
         semantics=spec["semantics"],
         scale=spec["scale"],
     )
+
+
+def _resolution(recipe: Recipe) -> tuple[int, int]:
+    """The model's own picture size in pixels: its UNet's latents times its autoencoder's factor."""
+    vae = recipe.architecture["vae"]["block_out_channels"]
+    side = recipe.architecture["unet"]["sample_size"] * 2 ** (len(vae) - 1)
+    return side, side

@@ -51,7 +51,7 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
         try:
             _run(spec, recipe, inputs, before, out, kept, placement, processes)
         except BaseException as error:
-            if processes.index:
+            if processes.index and not isinstance(error, Interrupted):
                 log.error("process %d: %s", processes.index, error)
             others = ranks.finish(processes, failed=True)
             if others and not isinstance(error, AstolfoError):
@@ -82,7 +82,7 @@ def _run(
                 saved = time.monotonic()
             if stop:
                 raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
-    _save(trainer, spec["to"], out, identity(spec))
+        _save(trainer, spec["to"], out, identity(spec))
     if processes.index == 0:
         kept.unlink(missing_ok=True)
         sidecar(kept).unlink(missing_ok=True)
@@ -94,7 +94,8 @@ def _resume(trainer: Trainer, spec: dict[str, Any], before: Path | None, kept: P
         try:
             found = state.load(kept, json_digest(spec))
             trainer.restore(found)
-            log.info("resumed at step %d from %s, which an interrupted attempt left", found.position, kept)
+            if trainer.processes.index == 0:
+                log.info("resumed at step %d from %s, which an interrupted attempt left", found.position, kept)
             return found.position
         except AstolfoError as error:
             log.warning("not resumed from the interrupted attempt: %s", error)
@@ -115,9 +116,10 @@ def _save(trainer: Trainer, position: int, path: Path, name: str) -> None:
 
 @contextmanager
 def _listening() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them, for as long as the block lasts."""
+    """Collects SIGTERM, SIGINT and SIGHUP instead of dying of them, for as long as the block lasts."""
     asked: list[int] = []
-    old = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    old = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}
     try:
         yield asked
     finally:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.errors import StateError
-from astolfo.files import read_sidecar, sha256_of
+from astolfo.files import verified
 
 FORMAT = "1"
 
@@ -49,11 +49,9 @@ def save(path: Path, state: State, identity: str) -> str:
 def load(path: Path, identity: str | None = None) -> State:
     """Reads a state, checking its bytes against its side-car.
 
-    Raises StateError when the bytes differ from the recorded digest, or when `identity` is given and is not the state's.
+    Raises InputError when the bytes differ from the recorded digest, StateError when `identity` is given and is not the state's.
     """
-    expected, found = read_sidecar(path), sha256_of(path)
-    if found != expected:
-        raise StateError(f"{path} is damaged: expected sha256 {expected}, found {found}. Delete it; it will be made again.")
+    verified(path)
     file = open_file(path)
     meta = file.metadata
     if meta.get("astolfo.state") != FORMAT:

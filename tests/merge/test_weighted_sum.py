@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from astolfo.checkpoint.safefile import open_file, write_file
-from astolfo.errors import CheckpointError, NumericsError, PlacementError
+from astolfo.errors import CheckpointError, InputError, NumericsError, PlacementError
 from astolfo.files import read_sidecar, sha256_of, sidecar
 from astolfo.merge import fill, stream
 from astolfo.merge.weighted_sum import digest_of, merge
@@ -209,11 +209,14 @@ def test_headers_of_different_lengths_share_a_sweep(tmp_path, pair):
 
 
 def test_a_parents_digest_is_remembered_and_renewed(tmp_path):
-    """Without a side-car the file is hashed and one is written; a side-car older than the file is not believed."""
+    """Without a side-car the file is hashed and one is written; one that is older than the file is checked, and kept."""
     (tmp_path / "x").write_bytes(b"1")
     assert digest_of(tmp_path / "x") == sha256_of(tmp_path / "x") == read_sidecar(tmp_path / "x")
     (tmp_path / "x").write_bytes(b"2")
     os.utime(sidecar(tmp_path / "x"), ns=(0, 0))
+    with pytest.raises(InputError, match="is damaged"):
+        digest_of(tmp_path / "x")
+    (tmp_path / "x").write_bytes(b"1")
     assert digest_of(tmp_path / "x") == sha256_of(tmp_path / "x")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from astolfo.checkpoint.safefile import open_file
-from astolfo.errors import StateError
+from astolfo.errors import InputError, StateError
 from astolfo.train import state
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
@@ -151,7 +151,7 @@ def test_a_damaged_state_is_refused(train, spec_of, inputs, tmp_path):
     data = bytearray(first.read_bytes())
     data[-9] ^= 1
     first.write_bytes(data)
-    with pytest.raises(StateError, match="damaged: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
+    with pytest.raises(InputError, match="damaged: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
         train_segment(spec_of(2, 4), inputs, first, tmp_path / "x" / "4.safetensors", Placement())
 
 

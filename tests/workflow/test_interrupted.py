@@ -1,6 +1,7 @@
 """What is killed in the middle goes on from the last good state, and gives the same bytes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,11 +16,17 @@ TARGET = "results/25112201.safetensors"
 
 
 @pytest.fixture(scope="module")
-def whole(small, tmp_path_factory):
-    """The digest of an undisturbed build with the small ledger."""
+def whole_folder(small, tmp_path_factory):
+    """An undisturbed build with the small ledger."""
     folder = tmp_path_factory.mktemp("whole")
     snakemake(folder, TARGET, config=[f"ledger={small}"])
-    return read_sidecar(folder / TARGET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(whole_folder):
+    """The digest of the undisturbed build's result."""
+    return read_sidecar(whole_folder / TARGET)
 
 
 def started(folder, small):
@@ -46,6 +53,21 @@ def test_a_killed_snakemake(small, whole, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "clearing the lock of a Snakemake that was killed" in done.stdout
     assert read_sidecar(tmp_path / TARGET) == whole
+
+
+@pytest.mark.parametrize("damaged", ["bases/AK-NIL-1.2.safetensors", "results/25112201.safetensors"])
+def test_a_damaged_input_stops_the_build(small, whole_folder, tmp_path, damaged):
+    """One flipped bit in a base or a result stops what would be made of it, and never gets into the record."""
+    folder = tmp_path / "copy"
+    shutil.copytree(whole_folder, folder)
+    data = bytearray((folder / damaged).read_bytes())
+    data[-1] ^= 1
+    (folder / damaged).write_bytes(data)
+    recorded = read_sidecar(folder / damaged)
+    done = snakemake(folder, "results/25112201-0.50.safetensors", config=[f"ledger={small}"], check=False)
+    assert done.returncode == 1
+    assert f"{damaged} is damaged: expected sha256 {recorded}" in done.stdout + done.stderr
+    assert read_sidecar(folder / damaged) == recorded
 
 
 def test_interrupted_by_the_user(small, whole, tmp_path):

@@ -14,6 +14,7 @@ try:
     from astolfo.ledger.ledger import INPUTS, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import Specs
+    from astolfo.ledger.steps import from_scale
 except ImportError as error:
     raise WorkflowError(
         f"The package astolfo cannot be imported ({error}). Make the environment with `make env` and use its snakemake "
@@ -27,6 +28,9 @@ ROOT = Path(workflow.basedir)
 CONFIG = Path(config.get("ledger", ROOT / "config"))
 SCALE = config.get("scale", "miniature")
 LOCK = hashlib.sha256((ROOT / "envs" / "lock.txt").read_bytes()).hexdigest()
+if set(config) - {"scale", "ledger"}:
+    raise WorkflowError(f"unknown config {', '.join(sorted(set(config) - {'scale', 'ledger'}))}: expected scale or ledger.")
+
 SCALE_RECORD = Path(".astolfo/scale")
 PINNED = CONFIG / "pinned" / SCALE if SCALE == "miniature" else Path(INPUTS)
 
@@ -136,8 +140,10 @@ def segment_of(wildcards):
     run, step = LEDGER.run(wildcards.run), int(wildcards.step)
     boundaries = plan_of(LEDGER, run).boundaries
     if step not in boundaries[1:]:
+        saved = ", ".join(f"{run.id}-step{from_scale(LEDGER, run, at):08d}" for at in boundaries[1:])
         raise run.error(
-            f"run {run.id} saves no state at step {step} at this scale; it does at {', '.join(map(str, boundaries[1:]))}."
+            f"run {run.id} saves no state at step {step} at this scale; it does at {', '.join(map(str, boundaries[1:]))}, "
+            f"so there are {saved}."
         )
     return SPECS.segment(run.id, step)
 
