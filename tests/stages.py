@@ -25,7 +25,7 @@ class Stage:
 
 
 def pytest(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pytest", "-q", "-m", "slow", *arguments)
+    return (sys.executable, "-m", "pytest", "-m", "slow", *arguments)
 
 
 STAGES = (

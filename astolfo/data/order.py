@@ -72,14 +72,20 @@ class Order:
         count = self.batches_per_epoch
         shuffled = randomness.permuted(self.seed, f"order of batches, epoch {epoch}", places % count, count)
         buckets = np.searchsorted(self._batches, shuffled, side="right")
-        return [
-            self._batch(epoch, int(batch), int(bucket), position + number) if place < count or self.wraps else None
-            for number, (place, batch, bucket) in enumerate(zip(places, shuffled, buckets, strict=True))
-        ]
+        found: list[Batch | None] = [None] * len(places)
+        for bucket in set(buckets.tolist()):
+            members = np.flatnonzero(buckets == bucket)
+            for number, rows in zip(members, self._rows(epoch, bucket, shuffled[members]), strict=True):
+                if places[number] < count or self.wraps:
+                    at = position + int(number)
+                    found[number] = Batch(bucket, rows, at, at // self.ranks)
+        return found
 
-    def _batch(self, epoch: int, batch: int, bucket: int, position: int) -> Batch:
-        """Batch number `batch` of the epoch before shuffling, which lies in `bucket`."""
-        first = (batch - (int(self._batches[bucket - 1]) if bucket else 0)) * self.batch_size
-        inside = np.arange(first, min(first + self.batch_size, self.counts[bucket]))
-        rows = randomness.permuted(self.seed, f"order in bucket {bucket}, epoch {epoch}", inside, self.counts[bucket])
-        return Batch(bucket, rows + sum(self.counts[:bucket]), position, position // self.ranks)
+    def _rows(self, epoch: int, bucket: int, batches: np.ndarray) -> list[np.ndarray]:
+        """The rows of the store that each of a bucket's `batches` (numbered before shuffling) takes."""
+        before = int(self._batches[bucket - 1]) if bucket else 0
+        firsts = ((batches - before) * self.batch_size).tolist()
+        inside = [np.arange(first, min(first + self.batch_size, self.counts[bucket])) for first in firsts]
+        purpose = f"order in bucket {bucket}, epoch {epoch}"
+        rows = randomness.permuted(self.seed, purpose, np.concatenate(inside), self.counts[bucket]) + sum(self.counts[:bucket])
+        return np.split(rows, np.cumsum([len(one) for one in inside])[:-1])

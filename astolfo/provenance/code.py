@@ -4,11 +4,17 @@ Editing a comment, a docstring or the layout changes no digest; editing a statem
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
+import sys
 from pathlib import Path
 
+from astolfo.files import write_json
+
 _PACKAGE = Path(__file__).parent.parent
+_MEMORY = Path(".astolfo/code.json")
 _COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
 _DATA = ("data/captions.py", "data/order.py", "data/store.py", "data/tokens.py", "data/vocabulary.py")
@@ -35,9 +41,13 @@ MODULES: dict[str, tuple[str, ...]] = {
 @functools.cache
 def code_digest(verb: str) -> str:
     """sha256 (hex) over the syntax trees of the verb's modules."""
-    digest = hashlib.sha256()
+    known = _remembered()
+    before, digest = len(known), hashlib.sha256()
     for path in _files(verb):
-        digest.update(f"{path.relative_to(_PACKAGE)}\n{_tree(path)}\n".encode())
+        digest.update(f"{path.relative_to(_PACKAGE)}\n{_tree(path.read_text(encoding='utf-8'), known)}\n".encode())
+    if len(known) > before:
+        with contextlib.suppress(OSError):  # a folder that cannot be written to: parsed again next time
+            write_json(_MEMORY, known)
     return digest.hexdigest()
 
 
@@ -50,12 +60,24 @@ def _files(verb: str) -> list[Path]:
 
 
 @functools.cache
-def _tree(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [statement for statement in node.body if not _is_docstring(statement)]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+def _remembered() -> dict[str, str]:
+    """Digests of trees by the sha256 of their source, as earlier processes left them in this working directory."""
+    try:
+        return json.loads(_MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _tree(source: str, known: dict[str, str]) -> str:
+    """sha256 (hex) of the syntax tree of `source` without docstrings, looked up in or added to `known`."""
+    key = hashlib.sha256(f"{sys.version_info[:2]}\n{source}".encode()).hexdigest()
+    if key not in known:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = [statement for statement in node.body if not _is_docstring(statement)]
+        known[key] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return known[key]
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
