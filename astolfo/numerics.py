@@ -5,7 +5,6 @@ class this process computes in. Recorded digests are promises within one class o
 """
 
 import functools
-import hashlib
 import os
 import platform
 import sys
@@ -67,12 +66,6 @@ def numerics_class() -> dict[str, str]:
     """The class this process computes in, as names and values that sort and compare."""
     versions = {name: metadata.version(name) for name in _LIBRARIES}
     return {"device": "cpu", "processor": _processor(), "isa": "avx2", "threads": str(THREADS), **versions}
-
-
-def class_name() -> str:
-    """A short, stable name of the class: its device and eight digits of the digest of its contents."""
-    content = repr(sorted(numerics_class().items())).encode()
-    return f"cpu-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def _processor() -> str:

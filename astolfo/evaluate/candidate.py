@@ -7,7 +7,6 @@ from torch import nn
 
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.model import load, load_state_dicts
-from astolfo.data.vocabulary import tokenizer, tokenizers
 from astolfo.evaluate.merged import weighted
 from astolfo.train.conditioning import Text
 
@@ -25,7 +24,7 @@ class Candidate:
         compute = "fp32" if device == "cpu" else "bf16"
         modules = load(trained, architecture, dtype={part: "fp32" if part == "vae" else compute for part in architecture.parts})
         self.parts = {part: module.to(device).requires_grad_(False) for part, module in modules.items()}
-        self.text = _text(self.parts, vocabulary)
+        self.text = Text.of(self.parts, vocabulary, tokens=TOKENS, context="inference")
         self._states = None if base is None else (load_state_dicts(base, architecture), load_state_dicts(trained, architecture))
         self._alpha = 1.0
 
@@ -42,9 +41,3 @@ class Candidate:
     def device(self) -> torch.device:
         """Where the modules are."""
         return self.parts["unet"].device
-
-
-def _text(parts: dict[str, nn.Module], vocabulary: Path) -> Text:
-    encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
-    both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
-    return Text(encoders, both, tokens=TOKENS, context="inference")

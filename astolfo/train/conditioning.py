@@ -4,7 +4,8 @@ SDXL reads both text encoders one layer before their last, joins them to 2,048 c
 second and six numbers of size and crop. SD 2.1 reads one encoder after its final norm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from astolfo.data.store import Sample
 from astolfo.data.tokens import chunks
+from astolfo.data.vocabulary import tokenizer, tokenizers
 
 
 class Text:
@@ -20,12 +22,19 @@ class Text:
     def __init__(self, encoders: Sequence[nn.Module], tokenizers: Sequence, *, tokens: int, context: str):
         self.encoders, self.tokenizers, self.tokens, self.context = encoders, tokenizers, tokens, context
 
+    @classmethod
+    def of(cls, parts: Mapping[str, nn.Module], vocabulary: Path, *, tokens: int, context: str) -> "Text":
+        """The text encoders among a model's `parts` with their tokenizers over the vocabulary in that folder."""
+        encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
+        both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
+        return cls(encoders, both, tokens=tokens, context=context)
+
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
         hidden, pooled = [], None
         sdxl = len(self.encoders) == 2
-        for encoder, tokenizer in zip(self.encoders, self.tokenizers, strict=True):
-            ids = torch.from_numpy(chunks(tokenizer, captions, self.tokens)).to(device)
+        for encoder, own in zip(self.encoders, self.tokenizers, strict=True):
+            ids = torch.from_numpy(chunks(own, captions, self.tokens)).to(device)
             flat = ids.reshape(-1, ids.shape[-1])
             output = encoder(flat, output_hidden_states=sdxl)
             states = output.hidden_states[-2] if sdxl else output.last_hidden_state

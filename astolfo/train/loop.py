@@ -21,8 +21,8 @@ from astolfo.data.store import Sample, Store
 from astolfo.errors import NumericsError, StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
-from astolfo.train.conditioning import time_ids
-from astolfo.train.model import build_parts, latent_scale, text_of
+from astolfo.train.conditioning import Text, time_ids
+from astolfo.train.model import DTYPES, build_parts, latent_scale
 from astolfo.train.objective import Objective, loss
 from astolfo.train.partial import trained
 from astolfo.train.ranks import Flat, PairwiseSum, Processes
@@ -30,7 +30,6 @@ from astolfo.train.samples import Draws
 from astolfo.train.state import State
 
 log = logging.getLogger(__name__)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class Trainer:
         self.store = Store(inputs.dataset)
         self.order = _order(recipe, self.store)
         self.parts = build_parts(recipe, inputs.base, self.device)
-        self.text = text_of(recipe, self.parts, inputs.vocabulary)
+        self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
         self.objective, self.draws = Objective(recipe), Draws(recipe)
         for part in self.parts.values():
             part.requires_grad_(False)

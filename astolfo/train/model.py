@@ -1,4 +1,4 @@
-"""The model of a recipe: its parts from a base, or from nothing, in the recipe's dtype, with their tokenizers."""
+"""The model of a recipe: its parts from a base, or from nothing, in the recipe's dtype."""
 
 from pathlib import Path
 
@@ -7,11 +7,10 @@ from torch import nn
 
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.model import load
-from astolfo.data.vocabulary import tokenizer, tokenizers
 from astolfo.ledger.recipe import Recipe
-from astolfo.train.conditioning import Text
 from astolfo.train.initialise import initialise
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # A UNet from nothing begins with residual branches that add nothing (Nichol and Dhariwal 2021): it learns faster.
 _SILENT = {"unet": ("conv2", "proj_out", "conv_out")}
 
@@ -32,18 +31,7 @@ def build_parts(recipe: Recipe, base: Path | None, device: torch.device) -> dict
     wanted = [part for part in architecture.parts if part != "vae"]
     if base is None:
         parts = {part: initialise(architecture.build(part, "cpu"), recipe.seed, _SILENT.get(part, ())) for part in wanted}
-        parts = {part: nn.Module.to(module, _dtype(recipe)) for part, module in parts.items()}
+        parts = {part: nn.Module.to(module, DTYPES[recipe.precision.weights]) for part, module in parts.items()}
     else:
         parts = load(base, architecture, wanted, recipe.precision.weights, recipe.choices.pooled_projection)
     return {part: module.to(device).train() for part, module in parts.items()}
-
-
-def text_of(recipe: Recipe, parts: dict[str, nn.Module], vocabulary: Path) -> Text:
-    """The recipe's way from captions to conditioning."""
-    encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
-    both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
-    return Text(encoders, both, tokens=recipe.captions.tokens, context=recipe.choices.context)
-
-
-def _dtype(recipe: Recipe) -> torch.dtype:
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[recipe.precision.weights]
