@@ -59,6 +59,8 @@ class Ledger:
         self.bases = self._read("bases.yaml", dict[str, schema.Base])
         self.datasets = self._read("datasets.yaml", dict[str, schema.Dataset])
         self.evaluations = self._read("evaluations.yaml", dict[str, schema.EvaluationSet])
+        machines = sorted((folder / "hardware").glob("*.yaml"))
+        self.hardware = {path.stem: self._read(f"hardware/{path.name}", schema.Hardware) for path in machines}
         self.runs: dict[str, Run] = {}
         for path in sorted((folder / "runs").glob("*.yaml")):
             self._add_era(path)

@@ -250,7 +250,6 @@ class Hardware(Entry):
     device: Literal["cpu", "cuda"]
     devices: PositiveInt = 1
     device_memory_gib: float | None = None
-    memory_gib: float
     compute_capability: tuple[int, int] | None = None
 
 

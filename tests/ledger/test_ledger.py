@@ -39,6 +39,7 @@ def edited(tmp_path):
         ("runs/2601.yaml", "base: 26011101-epoch000008", "base: 26011101-epoch8", r"2601\.yaml:\d+: .*is no reference"),
         ("runs/2511b.yaml", "base: AK-NIL-1.2", "base: AK-Evo-2EP", r"2511b\.yaml:\d+: a cycle: .*25112201"),
         ("runs/2511b.yaml", "semantics: kohya", "semantics: kohya\n  choices: {noise: shared}", "choice noise cannot be 'shared': expected sample or micro-step"),
+        ("hardware/4x3090.yaml", "devices: 4", "devices: none", r"4x3090\.yaml:3: devices: .*Found 'none'"),
         ("runs/2511b.yaml", "epochs: 1", "epochs: 1\n  epochs: 2", r"2511b\.yaml:\d+: 'epochs' stands twice, first in line \d+"),
     ],
 )  # fmt: skip
