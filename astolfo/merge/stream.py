@@ -10,9 +10,10 @@ import fcntl
 import hashlib
 import mmap
 import os
-import queue
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ _PAGE = 4096
 
 
 class Output:
-    """One file of a known size, open for writing at `path`; pieces may be written in any order, digests not."""
+    """One file of a known size, open for writing at `path`; pieces may be written in any order, but not taken into the digest."""
 
     def __init__(self, path: Path, size: int, direct: bool = True):
         self.size, self.digest = size, hashlib.sha256()
@@ -57,6 +58,11 @@ class Output:
             fcntl.fcntl(self._file, fcntl.F_SETFL, fcntl.fcntl(self._file, fcntl.F_GETFL) & ~os.O_DIRECT)
             _pwrite(self._file, memoryview(buffer)[:whole], start)
 
+    def take(self, piece: int, buffer: np.ndarray) -> None:
+        """Takes one piece into the digest; pieces must come in order."""
+        start, end = self.span(piece)
+        self.digest.update(memoryview(buffer)[: end - start])
+
     def finish(self) -> None:
         """Cuts the padding off the end and closes the file."""
         os.ftruncate(self._file, self.size)
@@ -76,45 +82,52 @@ Fill = Callable[[int, list[np.ndarray]], None]
 def produce(outputs: list[Output], fill: Fill, ahead: Callable[[int], None], threads: int, digests: bool) -> None:
     """Fills, writes and digests all pieces of all outputs; `ahead(piece)` is called some pieces before `fill(piece)`.
 
-    At most `threads` + 2 sets of buffers exist. The first exception of any thread is raised here, the rest is abandoned.
+    Pieces are filled by `threads` threads while others write and digest the ones before, so that processor and disk wait
+    for each other as little as possible. At most `threads` + 3 sets of buffers exist. The first exception of any thread is
+    raised here, the rest is abandoned.
     """
     count = max(output.pieces for output in outputs)
-    free: queue.SimpleQueue[list[np.ndarray]] = queue.SimpleQueue()
-    for _ in range(min(threads + 2, count)):
-        free.put([np.frombuffer(mmap.mmap(-1, PIECE), np.uint8) for _ in outputs])
-    waiting: list[Future[list[np.ndarray]]] = []
+    free = [[np.frombuffer(mmap.mmap(-1, PIECE), np.uint8) for _ in outputs] for _ in range(min(threads + 3, count))]
+    filling: deque[tuple[int, list[np.ndarray], Future]] = deque()
+    storing: deque[tuple[list[np.ndarray], list[Future]]] = deque()
 
-    def make(piece: int, buffers: list[np.ndarray]) -> list[np.ndarray]:
-        fill(piece, buffers)
-        for output, buffer in zip(outputs, buffers, strict=True):
+    def store() -> None:
+        piece, buffers, filled = filling.popleft()
+        filled.result()
+        tasks = []
+        for output, buffer, hasher in zip(outputs, buffers, hashers, strict=True):
             if piece < output.pieces:
-                output.write(piece, buffer)
-        return buffers
+                tasks.append(writers.submit(output.write, piece, buffer))
+                if digests:
+                    tasks.append(hasher.submit(output.take, piece, buffer))
+        storing.append((buffers, tasks))
 
-    def settle(piece: int) -> None:
-        buffers = waiting.pop(0).result()
-        if digests:
-            list(hashers.map(lambda pair: _digest(pair[0], piece, pair[1]), zip(outputs, buffers, strict=True)))
-        free.put(buffers)
+    def release() -> None:
+        buffers, tasks = storing.popleft()
+        for task in tasks:
+            task.result()
+        free.append(buffers)
 
-    with ThreadPoolExecutor(threads) as workers, ThreadPoolExecutor(threads) as hashers:
+    with ExitStack() as stack:
+        fillers, writers = (stack.enter_context(ThreadPoolExecutor(number)) for number in (threads, 2))
+        # A thread of its own for each output keeps its pieces in order.
+        hashers = [stack.enter_context(ThreadPoolExecutor(1)) for _ in outputs]
         try:
             for piece in range(count):
-                if free.empty():
-                    settle(piece - len(waiting))
+                if len(filling) > threads:
+                    store()
+                if not free:
+                    release()
                 ahead(piece)
-                waiting.append(workers.submit(make, piece, free.get()))
-            while waiting:
-                settle(count - len(waiting))
+                buffers = free.pop()
+                filling.append((piece, buffers, fillers.submit(fill, piece, buffers)))
+            while filling:
+                store()
+            while storing:
+                release()
         finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _digest(output: Output, piece: int, buffer: np.ndarray) -> None:
-    if piece < output.pieces:
-        start, end = output.span(piece)
-        output.digest.update(memoryview(buffer)[: end - start])
+            for task in [task for *_, task in filling] + [task for _, tasks in storing for task in tasks]:
+                task.cancel()
 
 
 def _open(path: Path, direct: bool) -> int:
