@@ -19,4 +19,4 @@ rule all:
 
 rule ledger:
     input:
-        [f"results/{run}.safetensors" for run in record_runs()],
+        record_targets(),

@@ -4,6 +4,7 @@
     astolfo lineage 25112201                   what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
     astolfo merge BASE TRAINED --alpha 0.5 -o OUT
+    astolfo mecha RECIPE a=FILE b=FILE -o OUT
 
 The verbs that the rules call (`job ...`) take a spec: `astolfo ledger spec TARGET` prints the one of any target. Heavy
 libraries are imported inside the verbs, so that the others start at once.
@@ -19,7 +20,7 @@ from typing import Any
 import click
 
 from astolfo.errors import AstolfoError
-from astolfo.jobs import jobs
+from astolfo.jobs import jobs, named
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -71,6 +72,29 @@ def ledger_show(context: click.Context, run: str, as_json: bool) -> None:
     click.echo(json.dumps(as_data(found, found.run(run)), indent=2) if as_json else as_text(found, found.run(run)))
 
 
+@ledger.command("table")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print it as Markdown tables.")
+@click.pass_context
+def ledger_table(context: click.Context, as_markdown: bool) -> None:
+    """Prints the record in its own form: era by era, what each run has that its era's defaults have not."""
+    from astolfo.ledger import table
+
+    found = _ledger(context)
+    click.echo(table.markdown(found) if as_markdown else table.text(found))
+
+
+@ledger.command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.pass_context
+def ledger_diff(context: click.Context, a: str, b: str) -> None:
+    """Shows what differs between two runs, and whether their recipes are the same."""
+    from astolfo.ledger.show import difference
+
+    found = _ledger(context)
+    click.echo(difference(found, found.run(a), found.run(b)))
+
+
 @ledger.command("spec")
 @click.argument("target")
 @click.pass_context
@@ -94,6 +118,28 @@ def lineage(context: click.Context, target: str, directory: Path) -> None:
     from astolfo.ledger.show import tree
 
     click.echo(tree(_ledger(context), parse(target), directory))
+
+
+@cli.command()
+@click.option("--directory", "-d", type=_FOLDER, default=Path("."), help="The working directory that holds the outputs.")
+@click.option("--record", is_flag=True, help="Write what the directory holds as the record of this numerics class.")
+@click.pass_context
+def verify(context: click.Context, directory: Path, record: bool) -> None:
+    """Compares every model of the record with its recorded digest: identical, or differs.
+
+    Exit status 1 when one differs or is damaged; what is not built is listed, no more.
+    """
+    from astolfo.numerics import numerics_class
+    from astolfo.provenance import digests
+
+    found, numerics = _ledger(context), numerics_class()
+    if record:
+        click.echo(f"recorded in {digests.record(found, directory, numerics)}")
+        return
+    findings = digests.compare(found, directory, numerics)
+    click.echo(digests.report(findings, numerics))
+    if any(finding.verdict in (digests.DIFFERS, digests.DAMAGED) for finding in findings):
+        context.exit(1)
 
 
 @cli.command()
@@ -145,6 +191,20 @@ def merge(
         raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
     outputs = dict(zip(alpha, output, strict=True))
     click.echo(weighted_sum(base, trained, outputs, dtype=dtype, per_part=_weights(part), per_block=_weights(block)))
+
+
+@cli.command()
+@click.argument("recipe", type=_FILE)
+@click.argument("models", nargs=-1, required=True, metavar="NAME=FILE...")
+@click.option("--output", "-o", type=_FILE, required=True, help="Where to write.")
+@click.option(
+    "--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None, help="Dtype of the result. [default: the first model's]"
+)
+def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None) -> None:
+    """Merges checkpoints by a .mecha RECIPE of sd-mecha; NAME=FILE says what each model of the recipe stands for."""
+    from astolfo.merge.mecha import merge_mecha
+
+    click.echo(merge_mecha(recipe, named(models), output, dtype=dtype))
 
 
 def _weights(given: tuple[str, ...]) -> dict[str, float]:

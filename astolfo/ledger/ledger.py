@@ -23,7 +23,10 @@ T = TypeVar("T")
 SCALES = ("miniature", "full")
 INPUTS = "inputs"  # where, in a working directory, what the user brings lies
 PINS = "pins.yaml"  # where its digests are recorded
-_OPTIONAL = {"until_step", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every"}
+_OPTIONAL = {
+    "until_step", "restart_epochs", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every",
+    "engine", "on_failure",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,10 +105,10 @@ class Ledger:
         return parse(name)
 
     def family(self, run: Run) -> schema.Family:
-        """The model family of a run: its base's, followed up to a named base."""
+        """The model family of a run: its base's, followed up to a named base; from nothing, its dataset's autoencoder's."""
         reference = self.parent(run)
         if reference is None:
-            return "sdxl"
+            return self.base(self.datasets[str(run.fields.dataset)].autoencoder).family
         return self.base(reference.base).family if reference.base else self.family(self.run(str(reference.run)))
 
     def sole_dataset(self, run: Run) -> schema.ScaleDataset:
@@ -161,8 +164,9 @@ class Ledger:
             self._check_run(run)
         for name in self.bases:
             self._check_base(name)
-        for run_id in self.runs:
-            self._check_cycle(parse(run_id), ())
+        for run in self.runs.values():
+            self._check_cycle(parse(run.id), ())
+            self._check_possible(run)
 
     def _check_run(self, run: Run) -> None:
         if run.fields.dataset not in self.datasets:
@@ -179,12 +183,28 @@ class Ledger:
             if value not in values:
                 raise run.error(f"choice {name} cannot be {value!r}: expected {' or '.join(values)}.", "choices")
 
+    def _check_possible(self, run: Run) -> None:
+        """Refuses combinations that each are valid but cannot act together."""
+        fields = run.fields
+        if run.objective.contrastive and fields.batch_size == 1 and fields.semantics == "reference":
+            raise run.error(
+                "objective.contrastive compares the samples of a micro-batch, so at batch_size 1 it cannot act. "
+                "Use batch_size 2 or more, or leave contrastive out.",
+                "objective",
+            )
+        if fields.unet != 100 and self.family(run) != "sdxl":
+            raise run.error(
+                f"unet: {fields.unet} is a set of frozen blocks of SDXL's UNet; {self.family(run)} has none. Say unet: 100.",
+                "unet",
+            )
+        if fields.restart_epochs and (fields.steps or max(fields.restart_epochs) >= (fields.epochs or 0)):
+            raise run.error(f"restart_epochs must lie within the run's epochs ({fields.epochs}).", "restart_epochs")
+
     def _check_base(self, name: str) -> None:
         document = Document(self.folder / "bases.yaml")
         for scale in SCALES:
-            made_by = getattr(self.bases[name], scale).made_by
-            if made_by is not None:
-                self._check_reference(made_by, lambda message, at=[name, scale, "made_by"]: document.error(at, message))
+            for parent in getattr(self.bases[name], scale).parents:
+                self._check_reference(parent, lambda message, at=[name, scale]: document.error(at, message))
 
     def _check_reference(self, name: str, error: Any) -> None:
         try:
@@ -211,8 +231,8 @@ class Ledger:
     def parents(self, reference: Reference) -> list[Reference]:
         """The models that a model is made from, nearest first: none for a pinned base."""
         if reference.base:
-            made_by = self.origin(reference.base).made_by
-            return [parse(made_by)] if made_by and self.origin(reference.base).file is None else []
+            origin = self.origin(reference.base)
+            return [] if origin.file else [parse(name) for name in origin.parents]
         run = self.run(str(reference.run))
         if reference.alpha:
             return [parse(reference.checkpoint), self.merge_base(run)]
@@ -223,7 +243,7 @@ class Ledger:
         for run in self.runs.values():
             yield from (name for name in (run.fields.base, run.fields.merge_base) if name)
         for base in self.bases.values():
-            yield from (o.made_by for o in (base.full, base.miniature) if o.made_by)
+            yield from (name for origin in (base.full, base.miniature) for name in origin.parents)
 
 
 def read_pins(directory: Path) -> dict[str, str]:

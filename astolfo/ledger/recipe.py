@@ -9,7 +9,8 @@ from functools import cache
 from astolfo.files import json_digest
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.steps import plan_of
+from astolfo.ledger.references import Reference
+from astolfo.ledger.steps import plan_of, step_of
 
 
 class Recipe(schema.Entry):
@@ -31,12 +32,17 @@ class Recipe(schema.Entry):
     choices: schema.Choices
     seed: int
     first_step: int  # where in the data order this run begins
-    last_step: int | None  # where the schedule ends, for schedules that decay
-    steps_per_epoch: int | None  # None: as many as the store's batches make
+    last_step: int | None = None  # where the schedule ends, for schedules that decay
+    steps_per_epoch: int | None = None  # None: as many as the store's batches make
+    engine: schema.Engine | None = None  # None: ours
+    on_failure: str | None = None  # "keep": a wrong number ends the run with its last good state
 
     def canonical(self) -> dict:
-        """The recipe as plain data; `astolfo.files.canonical_json` of it is what is digested."""
-        return self.model_dump(mode="json")
+        """The recipe as plain data; `astolfo.files.canonical_json` of it is what is digested.
+
+        What is None is left out, so a recipe keeps its digest when later versions know more options.
+        """
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def digest(self) -> str:
@@ -51,8 +57,8 @@ def choices_of(run: Run) -> schema.Choices:
 
 
 @cache
-def recipe_of(ledger: Ledger, run: Run) -> Recipe:
-    """The recipe of a run at the ledger's scale."""
+def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Recipe:
+    """The recipe of a run at the ledger's scale; after a `restart`, of what it trained from that checkpoint on."""
     fields, scale = run.fields, ledger.scale
     family = ledger.family(run)
     if family not in scale.architectures:
@@ -79,7 +85,9 @@ def recipe_of(ledger: Ledger, run: Run) -> Recipe:
         precision=scale.precision or fields.precision,
         choices=choices_of(run),
         seed=fields.seed,
-        first_step=plan.start,
+        first_step=step_of(ledger, restart) if restart else plan.start,
         last_step=plan.end if fields.schedule.kind == "warmup-linear" else None,
         steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
+        engine=fields.engine,
+        on_failure=fields.on_failure,
     )

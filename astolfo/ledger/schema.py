@@ -31,6 +31,7 @@ class Objective(Entry):
     zero_terminal_snr: bool = False
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     shift: Annotated[float, Field(gt=0)] | None = None
+    contrastive: Annotated[float, Field(gt=0)] | None = None  # weight of the contrastive term of rf
 
     @model_validator(mode="after")
     def _possible(self) -> "Objective":
@@ -41,8 +42,9 @@ class Objective(Entry):
             )
         if self.kind == "rf" and (self.zero_terminal_snr or self.min_snr_gamma):
             raise ValueError("rf (rectified flow) has no SNR schedule: leave zero_terminal_snr and min_snr_gamma out.")
-        if self.kind != "rf" and self.shift is not None:
-            raise ValueError(f"shift belongs to rf, not to {self.kind}: leave it out.")
+        for name in ("shift", "contrastive"):
+            if self.kind != "rf" and getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to rf, not to {self.kind}: leave it out.")
         return self
 
 
@@ -52,6 +54,7 @@ class Captions(Entry):
     kind: Literal["tags", "pick", "concat"]
     tokens: Literal[75, 150, 225] = 75
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    wildcards: Literal[True] | None = None  # {a|b} in a caption stands for one of its alternatives, drawn anew each time
 
 
 class LearningRate(Entry):
@@ -71,12 +74,50 @@ class LearningRate(Entry):
 
 
 class Optimizer(Entry):
-    """An optimizer of a library, with the values that decide its bits."""
+    """An optimizer of a library, with the values that decide its bits; what is left out is that library's default."""
 
-    kind: Literal["AdamW8bit", "AdamW"]
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    kind: Literal[
+        "AdamW8bit", "AdamW", "PagedAdamW8bit", "Lion", "CautiousLion", "Lion8bit", "AdaFactor", "AdamW4bit", "CAME", "C-Lion"
+    ]
+    betas: tuple[float, ...] | None = None
+    eps: float | None = None
     weight_decay: float = 1e-2
+    relative_step: bool | None = None  # AdaFactor: the step size follows the step count; learning rates do not count
+    warmup_init: bool | None = None  # AdaFactor: relative steps begin small
+    clip_threshold: float | None = None  # AdaFactor, CAME: the largest root mean square of an update
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Optimizer":
+        defaults = _OPTIMIZER_DEFAULTS[self.kind]
+        for name in ("betas", "eps", "relative_step", "warmup_init", "clip_threshold"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, defaults.get(name))
+            elif name not in defaults:
+                raise ValueError(f"{self.kind} has no {name}: leave it out.")
+        if self.betas is not None and len(self.betas) != len(defaults["betas"]):
+            raise ValueError(f"{self.kind} has {len(defaults['betas'])} betas, found {len(self.betas)}.")
+        if self.warmup_init and not self.relative_step:
+            raise ValueError("warmup_init needs relative_step: true.")
+        return self
+
+
+_ADAM: dict = {"betas": (0.9, 0.999), "eps": 1e-8}
+_LION: dict = {"betas": (0.9, 0.99)}
+_OPTIMIZER_DEFAULTS: dict[str, dict] = {
+    "AdamW8bit": _ADAM, "AdamW": _ADAM, "PagedAdamW8bit": _ADAM, "AdamW4bit": _ADAM,
+    "Lion": _LION, "CautiousLion": _LION, "Lion8bit": _LION, "C-Lion": _LION,
+    "AdaFactor": {"relative_step": False, "warmup_init": False, "clip_threshold": 1.0},
+    "CAME": {"betas": (0.9, 0.999, 0.9999), "clip_threshold": 1.0},
+}  # fmt: skip
+
+
+class Engine(Entry):
+    """An engine of a library that executes the steps. Its world size, kernels and compilation then belong to the recipe."""
+
+    kind: Literal["deepspeed"]
+    stage: Literal[2] = 2
+    compile: Literal["inductor"] | None = None
+    attention: Literal["memory-efficient"] | None = None
 
 
 class Schedule(Entry):
@@ -113,6 +154,7 @@ class Placement(Entry):
     ramdisk: bool = False
     numa: int | None = None
     loader_workers: int | None = None
+    gradient_checkpointing: bool = False
 
 
 class Outcome(Entry):
@@ -158,6 +200,7 @@ class RunFields(Entry):
     epochs: PositiveInt | None = None
     steps: PositiveInt | None = None
     until_step: PositiveInt | None = None
+    restart_epochs: tuple[PositiveInt, ...] | None = None
     continues: bool | None = None
     objective: Annotated[Objective, BeforeValidator(_named)] | None = None
     captions: Annotated[Captions, BeforeValidator(_named)] | None = None
@@ -175,6 +218,8 @@ class RunFields(Entry):
     choices: dict[str, str] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     merge_base: str | None = None
+    engine: Annotated[Engine, BeforeValidator(_named)] | None = None
+    on_failure: Literal["keep"] | None = None
     placement: Placement | None = None
 
 
@@ -196,12 +241,44 @@ class Era(Entry):
     runs: dict[Annotated[str, Field(pattern="^([0-9]{8}|foundation-[a-z0-9]+)$")], RunEntry]
 
 
+class Merge(Entry):
+    """A weighted sum of two models, by reference: base x (1 - alpha) + trained x alpha."""
+
+    base: str
+    trained: str
+    alpha: Annotated[str, Field(pattern=r"^[01]\.[0-9]{2}$")]
+
+
+class Mecha(Entry):
+    """A merge by sd-mecha: a `.mecha` recipe of config/mecha/, and which model each of its names stands for."""
+
+    recipe: str
+    models: dict[str, str]  # name of a model in the recipe -> reference
+
+
 class Origin(Entry):
-    """Where a base comes from at one scale: a pinned file, a run of the ledger, or both (the file is then that result)."""
+    """Where a base comes from at one scale: a pinned file, or what makes it, or both (the file is then that result)."""
 
     file: str | None = None
     sha256: Digest = "unknown"
-    made_by: str | None = None  # a reference: what remakes the file
+    made_by: str | None = None  # a reference
+    merge: Merge | None = None
+    mecha: Mecha | None = None
+
+    @model_validator(mode="after")
+    def _one_maker(self) -> "Origin":
+        if sum(maker is not None for maker in (self.made_by, self.merge, self.mecha)) > 1:
+            raise ValueError("give one of made_by, merge and mecha.")
+        return self
+
+    @property
+    def parents(self) -> list[str]:
+        """References of the models that it is made from; empty for a file that nothing here makes."""
+        if self.merge:
+            return [self.merge.trained, self.merge.base]
+        if self.mecha:
+            return list(dict.fromkeys(self.mecha.models.values()))
+        return [self.made_by] if self.made_by else []
 
 
 class Base(Entry):

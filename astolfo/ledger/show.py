@@ -62,6 +62,30 @@ def as_data(ledger: Ledger, run: Run) -> dict[str, Any]:
     }
 
 
+def difference(ledger: Ledger, a: Run, b: Run) -> str:
+    """What differs between two runs' effective entries, key by key, and whether their recipes at this scale do."""
+    first, second = _flat(a), _flat(b)
+    keys = [key for key in [*first, *(key for key in second if key not in first)] if first.get(key) != second.get(key)]
+    rows = [("", a.id, b.id), *((key, first.get(key, "-"), second.get(key, "-")) for key in keys)]
+    digests = [recipe_of(ledger, run).digest for run in (a, b)]
+    equal = digests[0] == digests[1]
+    if not equal:
+        rows.append(("recipe", digests[0][:16], digests[1][:16]))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = ["  ".join([key.ljust(widths[0]), left.ljust(widths[1]), right]) for key, left, right in rows]
+    return "\n".join(lines + ([f"the recipes are equal: {digests[0]}"] if equal else []))
+
+
+def _flat(run: Run) -> dict[str, str]:
+    """The effective entry with one key per value: learning_rate.unet, placement.numa ..."""
+    found = {}
+    for name, value in run.fields.model_dump(mode="json", exclude_none=True).items():
+        found.update(
+            {f"{name}.{key}": str(item) for key, item in value.items()} if isinstance(value, dict) else {name: str(value)}
+        )
+    return found
+
+
 def tree(ledger: Ledger, reference: Reference, directory: Path) -> str:
     """What a model is made from, as a tree up to its base; `*` marks what is built in `directory`."""
     lines: list[str] = []
@@ -83,8 +107,8 @@ def tree(ledger: Ledger, reference: Reference, directory: Path) -> str:
 
 def _remark(ledger: Ledger, node: Reference) -> str:
     if node.base:
-        made_by = ledger.origin(node.base).made_by
-        return f" (base, made by {made_by})" if made_by and not ledger.origin(node.base).file else " (pinned base)"
+        parents = ledger.parents(node)
+        return f" (base, made from {' and '.join(map(str, parents))})" if parents else " (pinned base)"
     run = ledger.run(str(node.run))
     if node.alpha:
         return f" (merge of {parse(node.checkpoint)} with {ledger.merge_base(run)} at {node.alpha})"

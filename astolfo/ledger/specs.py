@@ -5,18 +5,20 @@ of a spec is the artifact's identity before it is built. Where a segment boundar
 a state leaves out where its segment began.
 """
 
+from bisect import bisect_left
 from functools import cache
 from typing import Any
 
 from astolfo.errors import LedgerError
-from astolfo.files import json_digest
+from astolfo.files import json_digest, sha256_of
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.references import Reference, parse
-from astolfo.ledger.steps import plan_of, step_of
+from astolfo.ledger.steps import full_steps, plan_of, restart_before, step_of
 from astolfo.provenance.code import code_digest
 
 Spec = dict[str, Any]
+MECHA = "mecha"  # where, in the ledger's folder, the recipes of sd-mecha lie
 _IDENTITY_LEAVES_OUT = ("from", "file")
 
 
@@ -30,6 +32,7 @@ class Specs:
 
     def __init__(self, ledger: Ledger, lock: str):
         self.ledger, self.lock = ledger, lock
+        self._trained: dict[tuple[Run, Reference | None], Spec] = {}  # what all segments of a stretch share
         for name in ("vocabulary", "autoencoder", "base", "dataset", "segment", "model", "evaluation"):
             setattr(self, name, cache(getattr(self, name)))
 
@@ -52,8 +55,9 @@ class Specs:
         scale = self.ledger.scale
         if scale.autoencoder_training is None or scale.pictures is None:
             raise LedgerError(f"Scale {self.ledger.scale_name} trains no autoencoder: pin a file for {name} instead.")
+        family = self.ledger.base(name).family
         return self._spec(
-            "autoencoder", {}, architecture=scale.architectures[self.ledger.base(name).family],
+            "autoencoder", {}, family=family, architecture=scale.architectures[family],
             training=scale.autoencoder_training.model_dump(), pictures=scale.pictures,
         )  # fmt: skip
 
@@ -65,6 +69,16 @@ class Specs:
             return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file, "family": base.family, "kind": base.kind}
         if origin.made_by:
             return self.model(parse(origin.made_by))
+        if origin.merge:
+            parents = {"base": self.model(parse(origin.merge.base)), "trained": self.model(parse(origin.merge.trained))}
+            return self._spec("merge", parents, alpha=origin.merge.alpha, title=name)
+        if origin.mecha:
+            models = origin.mecha.models
+            parents = {role: self.model(parse(model)) for role, model in models.items()}
+            recipe = self.ledger.folder / MECHA / f"{origin.mecha.recipe}.mecha"
+            return self._spec(
+                "mecha", parents, recipe=origin.mecha.recipe, recipe_sha256=sha256_of(recipe), models=models, title=name
+            )
         return self.autoencoder(name)
 
     def dataset(self, name: str) -> Spec:
@@ -73,22 +87,26 @@ class Specs:
         size = scale.datasets[name]
         if scale.pictures is None:
             return {"verb": "given", "dataset": name, "images": size.images}
+        family = self.ledger.base(encoder).family
         return self._spec(
             "dataset", {"autoencoder": self.base(encoder)}, images=size.images, seed=size.seed, pictures=scale.pictures,
-            architecture=scale.architectures[self.ledger.base(encoder).family],
+            family=family, architecture=scale.architectures[family],
         )  # fmt: skip
 
     def segment(self, run_id: str, end: int) -> Spec:
         """The segment of a run that ends at step `end`; `from` is where it begins."""
         run = self.ledger.run(run_id)
         boundaries = plan_of(self.ledger, run).boundaries
-        begin = boundaries[boundaries.index(end) - 1]
-        parents = {
-            "base": self._start(run),
-            "dataset": self.dataset(str(run.fields.dataset)),
-            "vocabulary": self.vocabulary(),
-        }
-        return self._spec("train", parents, recipe=recipe_of(self.ledger, run).canonical(), to=end, **{"from": begin})
+        begin = boundaries[bisect_left(boundaries, end) - 1]
+        key = restart_before(self.ledger, run, end)
+        if (run, key) not in self._trained:
+            parents = {
+                "base": self._start(run, key),
+                "dataset": self.dataset(str(run.fields.dataset)),
+                "vocabulary": self.vocabulary(),
+            }
+            self._trained[run, key] = self._spec("train", parents, recipe=recipe_of(self.ledger, run, key).canonical())
+        return self._trained[run, key] | {"from": begin, "to": end}
 
     def model(self, reference: Reference) -> Spec:
         """A single-file model: a base, a run's checkpoint, or a merge."""
@@ -99,8 +117,13 @@ class Specs:
             trained, base = parse(reference.checkpoint), self.ledger.merge_base(run)
             parents = {"base": self.model(base), "trained": self.model(trained)}
             return self._spec("merge", parents, alpha=reference.alpha, title=str(reference))
-        state = self.segment(run.id, step_of(self.ledger, reference))
-        return self._spec("export", {"state": state, "base": self._start(run)}, title=str(reference), **self._about(run))
+        step = step_of(self.ledger, reference)
+        restart = restart_before(self.ledger, run, step)
+        parents = {"state": self.segment(run.id, step), "base": self._start(run, restart)}
+        about = self._about(run, restart)
+        if step == plan_of(self.ledger, run).end and (stopped := self._stopped(run)):
+            about["stopped"] = stopped
+        return self._spec("export", parents, title=str(reference), **about)
 
     def evaluation(self, run_id: str) -> Spec:
         """The evaluation of a run's result."""
@@ -119,12 +142,18 @@ class Specs:
             **self._about(run),
         )
 
-    def _start(self, run: Run) -> Spec | None:
-        parent = self.ledger.parent(run)
+    def _start(self, run: Run, restart: Reference | None = None) -> Spec | None:
+        parent = restart or self.ledger.parent(run)
         return self.model(parent) if parent else None
 
-    def _about(self, run: Run) -> Spec:
-        recipe = recipe_of(self.ledger, run)
+    def _stopped(self, run: Run) -> str | None:
+        """What the result of a run that the record ended early says of it."""
+        if run.fields.until_step is None or run.entry.outcome.kind not in ("stopped", "nan"):
+            return None
+        return f"at step {run.fields.until_step:,} of {full_steps(self.ledger, run):,}: {run.entry.outcome.text}"
+
+    def _about(self, run: Run, restart: Reference | None = None) -> Spec:
+        recipe = recipe_of(self.ledger, run, restart)
         return {"recipe": recipe.canonical(), "semantics": run.fields.semantics, "autoencoder": self._autoencoder_of(run)}
 
     def _autoencoder_of(self, run: Run) -> str | None:

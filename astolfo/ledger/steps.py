@@ -89,10 +89,8 @@ def plan_of(ledger: Ledger, run: Run) -> Plan:
         raise run.error(f"run {run.id} would end at step {end} but starts at step {start}: its until_step lies too early.")
     cadence = _cadence(ledger, run, end - start)
     boundaries = set(range(start + cadence, end - cadence // _TAIL, cadence)) | {start, end}
-    for named in ledger.named_checkpoints.get(run.id, []):
-        step = _named_step(ledger, run, named)
-        if start < step < end:
-            boundaries.add(step)
+    named = [_named_step(ledger, run, reference) for reference in ledger.named_checkpoints.get(run.id, [])]
+    boundaries |= {step for step in (*named, *_restarts(ledger, run)) if start < step < end}
     per_epoch = None if run.fields.steps else steps_per_epoch(run, ledger.sole_dataset(run).images)
     return Plan(steps_per_epoch=per_epoch, boundaries=tuple(sorted(boundaries)))
 
@@ -105,6 +103,18 @@ def start_step(ledger: Ledger, run: Run) -> int:
     if parent is None or parent.run is None:
         raise run.error(f"run {run.id} continues, but its base is no checkpoint of a run. Name one, or drop `continues`.")
     return step_of(ledger, parent)
+
+
+def restart_before(ledger: Ledger, run: Run, end: int) -> Reference | None:
+    """The checkpoint of its own that the run began anew from, weights alone, last before step `end`; None without one."""
+    before = [epoch for epoch, step in zip(run.fields.restart_epochs or (), _restarts(ledger, run), strict=True) if step < end]
+    return Reference(run=run.id, epoch=max(before)) if before else None
+
+
+def _restarts(ledger: Ledger, run: Run) -> list[int]:
+    """The steps at which a run began anew from its own checkpoint."""
+    epochs, total = run.fields.epochs or 1, scale_steps(ledger, run)
+    return [total * epoch // epochs for epoch in run.fields.restart_epochs or ()]
 
 
 def _cadence(ledger: Ledger, run: Run, length: int) -> int:

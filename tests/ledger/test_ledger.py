@@ -6,6 +6,7 @@ import pytest
 
 from astolfo.errors import LedgerError
 from astolfo.ledger import load, parse, plan_of, recipe_of, step_of
+from astolfo.ledger.specs import Specs, identity
 from tests.conftest import CONFIG
 
 
@@ -40,6 +41,11 @@ def edited(tmp_path):
         ("runs/2511b.yaml", "base: AK-NIL-1.2", "base: AK-Evo-2EP", r"2511b\.yaml:\d+: a cycle: .*25112201"),
         ("runs/2511b.yaml", "semantics: kohya", "semantics: kohya\n  choices: {noise: shared}", "choice noise cannot be 'shared': expected sample or micro-step"),
         ("hardware/4x3090.yaml", "devices: 4", "devices: none", r"4x3090\.yaml:3: devices: .*Found 'none'"),
+        ("runs/2601.yaml", "merge_base: AK-Evo-2EP", "restart_epochs: [49]", r"2601\.yaml:\d+: restart_epochs must lie within"),
+        ("runs/2412.yaml", "base: 21b", "base: 21b\n    unet: 71", r"2412\.yaml:\d+: unet: 71 is a set of frozen blocks of SDXL's UNet; sd2"),
+        ("runs/2602.yaml", "semantics: kohya", "semantics: reference", r"2602\.yaml:\d+: objective.contrastive compares the samples"),
+        ("bases.yaml", "trained: 25111701-step00011274", "trained: 25111701-epoch000002", r"bases\.yaml:\d+: .*has 1 epochs"),
+        ("runs/2503b.yaml", "optimizer: Lion8bit", "optimizer: {kind: Lion8bit, eps: 1.0e-8}", r"2503b\.yaml:\d+: .*Lion8bit has no eps"),
         ("runs/2511b.yaml", "epochs: 1", "epochs: 1\n  epochs: 2", r"2511b\.yaml:\d+: 'epochs' stands twice, first in line \d+"),
     ],
 )  # fmt: skip
@@ -59,6 +65,29 @@ def test_a_checkpoint_that_a_run_does_not_save():
     """A step beyond a run's end is refused with the range that it trains."""
     with pytest.raises(LedgerError, match="777,917 steps at full scale, so there is no step 800,000"):
         step_of(load(CONFIG), parse("25112201-step00800000"))
+
+
+def test_a_checkpoint_behind_a_planned_stop():
+    """25111701 stopped at 55,000 steps: what lies behind is refused, whoever asks for it."""
+    with pytest.raises(LedgerError, match="there is no 25111701-step00060000: run 25111701 trains steps 0 to 55,000"):
+        step_of(load(CONFIG, "full"), parse("25111701-step00060000"))
+
+
+def test_a_restart_hands_over_weights_only():
+    """24122101 began anew after its first epoch: what follows starts from its own checkpoint, and its draws count from there."""
+    specs = Specs(load(CONFIG, "full"), "lock")
+    before, after = specs.segment("24122101", 6224), specs.segment("24122101", 2 * 6224)
+    assert (before["recipe"]["first_step"], after["recipe"]["first_step"]) == (0, 6224)
+    assert after["parents"]["base"] == identity(specs.model(parse("24122101-epoch000001")))
+    assert specs.model(parse("24122101"))["parents"]["base"] == after["parents"]["base"]
+
+
+def test_a_result_that_stopped_early_says_so():
+    """The spec of a stopped run's result carries what the record says; its earlier checkpoints do not."""
+    specs = Specs(load(CONFIG, "full"), "lock")
+    assert specs.model(parse("25111701"))["stopped"] == "at step 55,000 of 777,917: Failed. Stopped after 55k steps."
+    assert "stopped" not in specs.model(parse("25111701-step00011274"))
+    assert "stopped" not in specs.model(parse("25030802"))
 
 
 def test_steps_of_the_record():

@@ -13,8 +13,9 @@ try:
     from astolfo.ledger import parse as reference
     from astolfo.ledger.ledger import INPUTS, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
-    from astolfo.ledger.specs import Specs
-    from astolfo.ledger.steps import from_scale
+    from astolfo.ledger.specs import MECHA, Specs
+    from astolfo.provenance.digests import models
+    from astolfo.ledger.steps import from_scale, restart_before
 except ImportError as error:
     raise WorkflowError(
         f"The package astolfo cannot be imported ({error}). Make the environment with `make env` and use its snakemake "
@@ -61,10 +62,17 @@ hold_alive()
 # What the rules call. `exec` makes a job Snakemake's own child, so that it notices when Snakemake is gone.
 PREFIX = """
     set -euo pipefail
-    PINNED={pinned} DEVICE={device}
+    PINNED={pinned} RECIPES={recipes} DEVICE={device}
     job() {{{{ exec {python} -P -m astolfo job --tied "$@"; }}}}
     """
-shell.prefix(PREFIX.format(pinned=shlex.quote(str(PINNED)), device=LEDGER.scale.device, python=shlex.quote(sys.executable)))
+shell.prefix(
+    PREFIX.format(
+        pinned=shlex.quote(str(PINNED)),
+        recipes=shlex.quote(str(CONFIG / MECHA)),
+        device=LEDGER.scale.device,
+        python=shlex.quote(sys.executable),
+    )
+)
 
 
 onstart:
@@ -95,9 +103,9 @@ def model_inputs(name, model):
     return {name: ancient(path), f"{name}_digest": f"{path}.sha256"}
 
 
-def record_runs():
-    """The runs of the record: all but the foundations."""
-    return [run for run in LEDGER.runs if run.isdigit()]
+def record_targets():
+    """Every model of the record: results, the merges that outcomes name, and the bases that the graph makes."""
+    return [model.path for model in models(LEDGER)]
 
 
 def evaluation_targets():
@@ -123,7 +131,12 @@ def asked(function):
 
 PICTURES = LEDGER.scale.pictures is not None
 PINNED_BASES = [name for name in LEDGER.bases if LEDGER.origin(name).file]
-MADE_BASES = [name for name in LEDGER.bases if not LEDGER.origin(name).file and LEDGER.origin(name).made_by]
+
+
+def bases_by(maker):
+    """The bases that the graph makes in one way: `made_by`, `merge` or `mecha`."""
+    origins = {name: LEDGER.origin(name) for name in LEDGER.bases}
+    return [name for name, origin in origins.items() if not origin.file and getattr(origin, maker)]
 
 
 def one_of(names):
@@ -148,20 +161,20 @@ def segment_of(wildcards):
     return SPECS.segment(run.id, step)
 
 
-def start_of(run):
-    """The model that a run's weights start from, as named inputs; empty for a run from nothing."""
-    parent = LEDGER.parent(run)
+def start_of(run, end):
+    """The model that the weights of a run's segment before `end` start from, as named inputs; empty for one from nothing."""
+    parent = restart_before(LEDGER, run, end) or LEDGER.parent(run)
     return model_inputs("base", parent) if parent else {"base": []}
 
 
 def segment_inputs(wildcards):
     run, spec = LEDGER.run(wildcards.run), segment_of(wildcards)
-    found = start_of(run) | {
+    found = start_of(run, spec["to"]) | {
         "dataset": f"datasets/{run.fields.dataset}/store.json",
         "vocabulary": "vocabulary/vocab.json",
         "state": [],
     }
-    if spec["from"] > plan_of(LEDGER, run).start:
+    if spec["from"] > spec["recipe"]["first_step"]:
         before = state_path(run.id, spec["from"])
         found |= {"state": ancient(before), "state_digest": f"{before}.sha256"}
     return found
@@ -176,12 +189,30 @@ def processes(wildcards):
 def checkpoint_inputs(wildcards):
     wanted = reference(wildcards.checkpoint)
     run = LEDGER.run(wanted.run)
-    state = state_path(run.id, step_of(LEDGER, wanted))
-    found = start_of(run) | {"state": ancient(state), "state_digest": f"{state}.sha256"}
+    step = step_of(LEDGER, wanted)
+    state = state_path(run.id, step)
+    found = start_of(run, step) | {"state": ancient(state), "state_digest": f"{state}.sha256"}
     found["autoencoder"] = []
     if not run.fields.base:
         found |= model_inputs("autoencoder", Reference(base=LEDGER.datasets[run.fields.dataset].autoencoder))
     return found
+
+
+def base_merge_inputs(wildcards):
+    merge = LEDGER.origin(wildcards.base).merge
+    return model_inputs("trained", reference(merge.trained)) | model_inputs("base", reference(merge.base))
+
+
+def mecha_inputs(wildcards):
+    """The models of an sd-mecha recipe in the order of its names, and their digests."""
+    paths = [reference(model).path for model in LEDGER.origin(wildcards.base).mecha.models.values()]
+    return {"models": ancient(paths), "digests": [f"{path}.sha256" for path in paths]}
+
+
+def mecha_models(wildcards, input):
+    """`--model NAME=PATH` for every model of an sd-mecha recipe."""
+    names = LEDGER.origin(wildcards.base).mecha.models
+    return " ".join(f"--model {shlex.quote(f'{name}={path}')}" for name, path in zip(names, input.models))
 
 
 def merge_inputs(wildcards):

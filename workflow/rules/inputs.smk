@@ -52,11 +52,45 @@ rule base_made:
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
-        base=one_of(MADE_BASES),
+        base=one_of(bases_by("made_by")),
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
     shell:
         "job base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}"
+
+
+rule base_merged:
+    input:
+        unpack(asked(base_merge_inputs)),
+    output:
+        model="bases/{base}.safetensors",
+        digest="bases/{base}.safetensors.sha256",
+    log:
+        "logs/base-{base}.log",
+    wildcard_constraints:
+        base=one_of(bases_by("merge")),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
+    shell:
+        "job merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}"
+
+
+rule base_mecha:
+    input:
+        unpack(asked(mecha_inputs)),
+    output:
+        model="bases/{base}.safetensors",
+        digest="bases/{base}.safetensors.sha256",
+    log:
+        "logs/base-{base}.log",
+    wildcard_constraints:
+        base=one_of(bases_by("mecha")),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
+    resources:
+        models=mecha_models,
+    shell:
+        'job mecha --spec {params.spec:q} --log {log} --recipes "$RECIPES" {resources.models} --out {output.model}'
 
 
 if PICTURES:

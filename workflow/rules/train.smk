@@ -9,8 +9,6 @@ rule segment:
         digest="states/{run}/{step}.safetensors.sha256",
     log:
         "logs/train/{run}-{step}.log",
-    benchmark:
-        "logs/train/{run}-{step}.benchmark.jsonl"
     threads: processes
     resources:
         gpu=1 if LEDGER.scale.device == "cuda" else 0,

@@ -1,0 +1,316 @@
+"""The record in its own form: `astolfo ledger table` prints it era by era, with --markdown as tables.
+
+Everything is computed from the entries. A facet is one thing that the record says about a run, in its words; a run's line
+has those facets that its era's defaults do not have already.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import groupby
+
+from astolfo.ledger import schema
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.steps import full_steps
+
+Facet = Callable[[Ledger, Run], str]
+NOT_IN_SEED = "(not in the record)"
+
+
+def text(ledger: Ledger) -> str:
+    """The whole record: of each era its title, its defaults, and one line per run; then the bases."""
+    blocks = []
+    for era, runs in _eras(ledger):
+        lines = [f"{era.era}: {era.title}", f"Unless specified: {_defaults(ledger, runs[0])}.", ""]
+        blocks.append("\n".join(lines + [f"  {run.id}: {line(ledger, run)}" for run in runs]))
+    bases = [f"  {name}: {base_line(ledger, name)}" for name in _models(ledger)]
+    return "\n\n".join([*blocks, "\n".join(["Bases", "", *bases])])
+
+
+def line(ledger: Ledger, run: Run) -> str:
+    """What distinguishes a run from its era's defaults, and what the record says became of it."""
+    default, own = facets(ledger, _era_as_run(run)), facets(ledger, run)
+    said = _joined({name: phrase for name, phrase in own.items() if phrase != default[name]}) or "as its era"
+    outcome = run.entry.outcome.text
+    return f"{said}{f'. {outcome}' if outcome else ''}{'' if in_seed(run) else f' {NOT_IN_SEED}'}"
+
+
+def base_line(ledger: Ledger, name: str) -> str:
+    """What a base is: its family and objective, and the file or the models that it comes from at this scale."""
+    return f"{_kind(ledger.base(name))}: {_source(ledger.origin(name))}"
+
+
+def _kind(base: schema.Base) -> str:
+    return f"{_FAMILIES[base.family]}, {base.objective}"
+
+
+def _source(origin: schema.Origin) -> str:
+    if origin.merge:
+        return f"{origin.merge.trained} merged into {origin.merge.base}, {origin.merge.alpha}"
+    if origin.mecha:
+        return f"mecha {origin.mecha.recipe} of {', '.join(origin.parents)}"
+    return origin.made_by or str(origin.file)
+
+
+def in_seed(run: Run) -> bool:
+    """Whether the record lists the run: it lists neither foundations nor the entries that say so."""
+    return run.entry.in_seed and run.id.isdecimal()
+
+
+# ---- Markdown: a column is a title and a function of a run; add one here, or hand `markdown` your own
+
+
+def outcome(ledger: Ledger, run: Run) -> str:
+    """The outcome of the record: its kind, the merge that works, and the record's words."""
+    found = run.entry.outcome
+    alpha = "" if found.alpha is None else f" {found.alpha:.2f}"
+    return found.text if found.kind == "unstated" else f"{found.kind}{alpha}: {found.text}"
+
+
+def _group(*names: str) -> Facet:
+    """A column of several facets."""
+
+    def column(ledger: Ledger, run: Run) -> str:
+        said = {name: FACETS[name](ledger, run) for name in names}
+        return _joined({name: phrase for name, phrase in said.items() if phrase not in _UNSAID})
+
+    return column
+
+
+COLUMNS: dict[str, Facet] = {
+    "ID": lambda ledger, run: run.id if in_seed(run) else f"{run.id} {NOT_IN_SEED}",
+    "base": lambda ledger, run: run.fields.base or "nothing",
+    "dataset, captions": _group("dataset", "captions"),
+    "length": _group("length", "restarts"),
+    "objective": _group("mode", "terminal", "gamma", "shift", "contrastive"),
+    "what trains": _group("encoders", "unet", "accumulation"),
+    "rates": _group("rates"),
+    "optimizer": _group("optimizer", "schedule"),
+    "engine, placement": _group("ranks", "batch", "engine", "ramdisk", "numa"),
+    "outcome": outcome,
+}
+
+
+def markdown(ledger: Ledger, columns: Mapping[str, Facet] = COLUMNS) -> str:
+    """The whole record as Markdown: one table per era with `columns`, then the bases."""
+    blocks = ["# The record"]
+    for era, runs in _eras(ledger):
+        note = [era.note] if era.note else []
+        rows = [[column(ledger, run) for column in columns.values()] for run in runs]
+        blocks += [f"## {era.era}: {era.title}", *note, _table(list(columns), rows)]
+    bases = [(name, ledger.base(name)) for name in _models(ledger)]
+    rows = [[name, _kind(base), _source(base.full), _source(base.miniature), base.note] for name, base in bases]
+    return "\n\n".join([*blocks, "## Bases", _table(["base", "kind", "full", "miniature", "note"], rows)])
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> str:
+    cells = [titles, ["---"] * len(titles), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+# ---- facets: one phrase each, "" where there is nothing to say
+
+_FAMILIES = {"sdxl": "SDXL", "sd2": "SD2"}
+_CAPTIONS = {"tags": "Tag only", "pick": "Dual Tag (pick caption or tags)", "concat": "Dual Tag (concat)"}
+_MODES = {"eps": "eps mode", "v": "VPred mode", "rf": "Flow Matching / RF mode, logit-normal(0,1)"}
+_OPTIMIZERS = {"Lion8bit": "Lion 8bit"}
+_ENGINE = {"inductor": "Pytorch Dynamo", "memory-efficient": "mem_eff_attn"}
+_UNSAID = {"GA 1 step", "constant schedule"}  # the record says these of nothing
+
+
+def facets(ledger: Ledger, run: Run) -> dict[str, str]:
+    """Every facet of a run by name."""
+    return {name: facet(ledger, run) for name, facet in FACETS.items()}
+
+
+def _base(ledger: Ledger, run: Run) -> str:
+    reference = ledger.parent(run)
+    if reference is None or run.fields.continues:  # a continuation is said by its steps
+        return ""
+    return f"from {reference}" if reference.run else f"{reference} base"
+
+
+def _optimizer(ledger: Ledger, run: Run) -> str:
+    found = run.fields.optimizer
+    if found is None:
+        return ""
+    return _OPTIMIZERS.get(found.kind, found.kind) + (", relative step" if found.relative_step else "")
+
+
+def _schedule(ledger: Ledger, run: Run) -> str:
+    optimizer, schedule = run.fields.optimizer, run.fields.schedule
+    if optimizer and optimizer.relative_step is False:
+        return "overridden schedule"
+    return f"{schedule.kind} schedule" if schedule else ""
+
+
+def _dataset(ledger: Ledger, run: Run) -> str:
+    return f"{str(run.fields.dataset).removesuffix(f'-{ledger.family(run)}')} dataset"
+
+
+def _length(ledger: Ledger, run: Run) -> str:
+    fields = run.fields
+    if fields.steps:
+        return f"{fields.steps} steps"
+    if not fields.until_step and not fields.continues:
+        return "+".join(map(str, [*_earlier_epochs(ledger, run), fields.epochs])) + "EP" if fields.epochs else ""
+    total = full_steps(ledger, run)
+    start = _full_step(ledger, parse(str(fields.base))) if fields.continues else 0
+    if fields.until_step in (None, total):
+        return f"steps {_thousands(start)}-{fields.epochs}EP ({_thousands(total)}k)"
+    return f"steps {_thousands(start)}-{_thousands(fields.until_step)}k out of {_thousands(total)}k"
+
+
+def _earlier_epochs(ledger: Ledger, run: Run) -> list[int]:
+    """The epochs on the same dataset that a run's base had, run by run."""
+    reference = ledger.parent(run)
+    if reference is None or reference.epoch is None:
+        return []
+    before = ledger.run(str(reference.run))
+    return [*_earlier_epochs(ledger, before), reference.epoch] if before.fields.dataset == run.fields.dataset else []
+
+
+def _full_step(ledger: Ledger, reference: Reference) -> int:
+    """Where in its run's data order a checkpoint lies, counted at full scale."""
+    run = ledger.run(str(reference.run))
+    if reference.epoch is not None:
+        return full_steps(ledger, run) * reference.epoch // (run.fields.epochs or 1)
+    return reference.step or run.fields.until_step or full_steps(ledger, run)
+
+
+def _thousands(steps: int) -> int:
+    return (steps + 500) // 1000
+
+
+def _restarts(ledger: Ledger, run: Run) -> str:
+    epochs = run.fields.restart_epochs
+    return f"restarted after epoch {' and '.join(map(str, epochs))}" if epochs else ""
+
+
+def _captions(ledger: Ledger, run: Run) -> str:
+    found = run.fields.captions
+    if found is None:
+        return ""
+    said = _CAPTIONS[found.kind]
+    return said.replace("concat", "concat, a1111 token trick") if found.tokens > 75 else said
+
+
+def _ranks(ledger: Ledger, run: Run) -> str:
+    return "Single GPU" if run.fields.ranks == 1 else f"{run.fields.ranks}GPU"
+
+
+def _encoders(ledger: Ledger, run: Run) -> str:
+    rates = run.fields.learning_rate
+    if rates is None:
+        return ""
+    if not max(rates.text_encoder, rates.text_encoder_2):
+        return "TTE off"
+    return "TTE on" if rates.unet else "TTE only"
+
+
+def _rates(ledger: Ledger, run: Run) -> str:
+    rates = run.fields.learning_rate
+    if rates is None:
+        return ""
+    encoders = [rates.text_encoder] if ledger.family(run) == "sd2" else [rates.text_encoder, rates.text_encoder_2]
+    both = "/".join(dict.fromkeys(map(_rate, encoders))) if any(encoders) else ""
+    return " + ".join(part for part in (_rate(rates.unet) if rates.unet else "", both) if part)
+
+
+def _rate(rate: float) -> str:
+    """1.2e-5, as the record writes a rate."""
+    mantissa, _, exponent = f"{rate:e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if rate else "0"
+
+
+def _mode(ledger: Ledger, run: Run) -> str:
+    return _MODES[run.objective.kind] if run.fields.objective else ""
+
+
+def _terminal(ledger: Ledger, run: Run) -> str:
+    found = run.fields.objective
+    return "" if found is None or found.kind != "v" else "zstnr" if found.zero_terminal_snr else "zstnr off"
+
+
+def _gamma(ledger: Ledger, run: Run) -> str:
+    found = run.fields.objective
+    if found is None or (found.kind != "v" and not found.min_snr_gamma):
+        return ""
+    return f"min gamma {found.min_snr_gamma:g}" if found.min_snr_gamma else "min gamma off"
+
+
+def _engine(ledger: Ledger, run: Run) -> str:
+    found = run.fields.engine
+    if found is None:
+        return ""
+    extras = [_ENGINE[extra] for extra in (found.compile, found.attention) if extra]
+    return " + ".join([f"{found.kind.capitalize()} Zero Stage {found.stage}", *extras])
+
+
+def _ramdisk(ledger: Ledger, run: Run) -> str:
+    return "ramdisk on" if run.fields.placement and run.fields.placement.ramdisk else ""
+
+
+def _numa(ledger: Ledger, run: Run) -> str:
+    placement = run.fields.placement
+    return f"numa process {placement.numa}" if placement and placement.numa is not None else ""
+
+
+def _of_objective(name: str, words: str) -> Facet:
+    def facet(ledger: Ledger, run: Run) -> str:
+        value = getattr(run.fields.objective, name, None)
+        return f"{words} {value:g}" if value else ""
+
+    return facet
+
+
+FACETS: dict[str, Facet] = {
+    "family": lambda ledger, run: _FAMILIES[ledger.family(run)],
+    "base": _base,
+    "optimizer": _optimizer,
+    "schedule": _schedule,
+    "dataset": _dataset,
+    "length": _length,
+    "restarts": _restarts,
+    "captions": _captions,
+    "ranks": _ranks,
+    "batch": lambda ledger, run: f"BS{run.fields.batch_size}",
+    "encoders": _encoders,
+    "unet": lambda ledger, run: f"{run.fields.unet}% UNET" if run.fields.unet else "",
+    "accumulation": lambda ledger, run: f"GA {run.fields.accumulation} step",
+    "ramdisk": _ramdisk,
+    "numa": _numa,
+    "rates": _rates,
+    "mode": _mode,
+    "terminal": _terminal,
+    "gamma": _gamma,
+    "shift": _of_objective("shift", "timestep shift"),
+    "contrastive": _of_objective("contrastive", "contrastive"),
+    "engine": _engine,
+}
+_TRAINS = ("encoders", "unet", "accumulation")  # the record joins these by "+"
+
+
+def _joined(said: Mapping[str, str]) -> str:
+    trains = " + ".join(said[name] for name in _TRAINS if said.get(name))
+    phrases = [trains if name == _TRAINS[0] else said.get(name) for name in FACETS if name not in _TRAINS[1:]]
+    return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def _defaults(ledger: Ledger, run: Run) -> str:
+    said, unsaid = facets(ledger, _era_as_run(run)), _UNSAID | {_MODES["eps"]}
+    return _joined({name: phrase for name, phrase in said.items() if phrase not in unsaid})
+
+
+def _era_as_run(run: Run) -> Run:
+    """The era's defaults alone, as if they were a run."""
+    return replace(run, entry=schema.RunEntry(), fields=run.era.defaults)
+
+
+def _eras(ledger: Ledger) -> list[tuple[schema.Era, list[Run]]]:
+    groups = groupby(ledger.runs.values(), key=lambda run: run.era.era)
+    return [(runs[0].era, runs) for runs in (list(group) for _, group in groups)]
+
+
+def _models(ledger: Ledger) -> list[str]:
+    return [name for name, base in ledger.bases.items() if base.kind == "model"]
