@@ -2,9 +2,11 @@
 
 eps and v follow the scaled-linear DDPM schedule of Stable Diffusion (Ho et al. 2020; Salimans and Ho 2022), v optionally
 rescaled to zero terminal SNR (Lin et al., arXiv 2305.08891) and weighted by min-SNR (Hang et al., arXiv 2303.09556). rf is
-rectified flow with logit-normal timesteps and shift (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206).
+rectified flow with logit-normal timesteps and shift (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206),
+optionally contrastive (Stoica et al., arXiv 2506.05350).
 """
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +18,21 @@ from astolfo import randomness
 from astolfo.ledger.recipe import Recipe
 
 TIMESTEPS = 1000
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One micro-batch as the UNet gets it: noisy latents and timestep in, `target` out, squared error times `weight`."""
+    """One micro-batch as the UNet gets it: noisy latents and timestep in, `target` out, squared error times `weight`.
+
+    `contrastive`: the weight of rf's contrastive term.
+    """
 
     noisy: Tensor
     timestep: Tensor
     target: Tensor
-    weight: Tensor | None
+    weight: Tensor | None = None
+    contrastive: float | None = None
 
 
 def alphas_cumprod(zero_terminal_snr: bool) -> Tensor:
@@ -46,6 +53,11 @@ class Objective:
     def __init__(self, recipe: Recipe):
         self.recipe, self.options, self.choices = recipe, recipe.objective, recipe.choices
         self._weights = None
+        if self.options.contrastive and recipe.batch_size == 1:
+            log.warning(
+                f"objective.contrastive ({self.options.contrastive:g}) changes nothing at batch_size 1: a micro-batch of one "
+                "sample has no other to contrast with. The original trainer skips it there too."
+            )
         if self.options.kind == "rf":
             return
         self._alpha_bar = alphas_cumprod(self.options.zero_terminal_snr)
@@ -82,12 +94,23 @@ class Objective:
             told = np.minimum(np.floor(told), TIMESTEPS - 1.0)
         s = torch.from_numpy(sigma).to(latents.device, torch.float32).reshape(-1, 1, 1, 1)
         noisy = ((1.0 - s) * latents + s * noise).to(latents.dtype)
-        return Task(noisy, torch.from_numpy(told).to(latents.device, torch.float32), noise - latents, None)
+        timestep = torch.from_numpy(told).to(latents.device, torch.float32)
+        return Task(noisy, timestep, noise - latents, contrastive=self.options.contrastive)
 
 
 def loss(task: Task, prediction: Tensor) -> Tensor:
-    """Mean over the batch of each sample's weighted mean squared error, in float32."""
-    error = (prediction.float() - task.target.float()).square()
-    if task.weight is None:
+    """Mean over the batch of each sample's weighted mean squared error, in float32.
+
+    The contrastive term takes away that weight times the mean squared distance to the target of the batch's previous
+    sample (of the last, for the first); a batch of one sample has none.
+    """
+    error = _squared(prediction, task.target)
+    if task.weight is not None:
+        return (error.mean(dim=(1, 2, 3)) * task.weight).mean()
+    if task.contrastive is None or len(task.target) == 1:
         return error.mean()
-    return (error.mean(dim=(1, 2, 3)) * task.weight).mean()
+    return error.mean() - task.contrastive * _squared(prediction, task.target.roll(1, dims=0)).mean()
+
+
+def _squared(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction.float() - target.float()).square()

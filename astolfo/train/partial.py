@@ -1,13 +1,14 @@
 """Which weights train: the record's 63, 68 and 71 percent UNets, and the parts of the text encoders that are used.
 
 A partial UNet is a fixed set of frozen blocks; each set contains the one above it. On SDXL's UNet of 2,567,463,684
-parameters they leave 1,827,058,244 (71 %), 1,764,781,124 (68 %) and 1,629,562,564 (63 %) to train.
+parameters they leave 1,827,058,244 (71 %), 1,764,781,124 (68 %) and 1,629,562,564 (63 %) to train. Other UNets have none.
 """
 
 from collections.abc import Iterator
 
 from torch import nn
 
+from astolfo.errors import LedgerError
 from astolfo.ledger.recipe import Recipe
 
 _71 = (
@@ -22,7 +23,14 @@ FROZEN: dict[int, tuple[str, ...]] = {100: (), 71: _71, 68: _68, 63: _63}
 
 
 def trained(recipe: Recipe, parts: dict[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """(part, name, parameter) of every parameter that the recipe trains, in the order in which they are kept."""
+    """(part, name, parameter) of every parameter that the recipe trains, in the order in which they are kept.
+
+    Raises LedgerError for a partial UNet of a family that has none.
+    """
+    if recipe.unet != 100 and recipe.family != "sdxl":
+        raise LedgerError(
+            f"unet: {recipe.unet} is a set of frozen blocks of SDXL's UNet; {recipe.family} has none. Say unet: 100."
+        )
     for part in ("unet", "text_encoder", "text_encoder_2"):
         if part not in parts or getattr(recipe.learning_rate, part) == 0:
             continue

@@ -1,11 +1,10 @@
-"""Which text a sample is trained with, and how it becomes tokens."""
+"""Which text a sample is trained with."""
 
-import numpy as np
+from collections import Counter
+
 import pytest
 
-from astolfo.data.captions import caption
-from astolfo.data.tokens import chunks
-from astolfo.data.vocabulary import tokenizers, write
+from astolfo.data.captions import caption, expanded
 from astolfo.ledger.schema import Captions
 
 
@@ -43,46 +42,77 @@ def test_dropout_drops_its_share():
     assert 20 < texts("tags", dropout=0.1).count("") < 60
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vocabulary")
-    write(folder)
-    return tokenizers(folder)
+def wild(text, count=400):
+    """The texts that `count` positions make of `text`, and how often."""
+    return Counter(expanded(text, seed=1, position=position) for position in range(count))
 
 
-def test_one_chunk(both):
-    """75 tokens: begin, words, end, then padding: the end token for the first tokenizer, 0 for the second."""
-    for tokenizer, pad in zip(both, (both[0].eos_token_id, 0), strict=True):
-        ids = chunks(tokenizer, ["a red star"], 75)
-        assert ids.shape == (1, 1, 77)
-        words = tokenizer.convert_tokens_to_ids(["a</w>", "red</w>", "star</w>"])
-        assert ids[0, 0].tolist() == [tokenizer.bos_token_id, *words, tokenizer.eos_token_id, *[pad] * 72]
+def test_a_wildcard_is_one_of_its_alternatives():
+    """`{a|b|c}` is a, b or c, each about a third of the time; each group draws for itself."""
+    assert set(wild("a {red|blue|} star")) == {"a red star", "a blue star", "a  star"}
+    assert all(100 < count < 170 for count in wild("{a|b|c}").values())
+    assert set(wild("{a|b} {a|b}")) == {"a a", "a b", "b a", "b b"}
 
 
-def test_three_chunks_of_a_short_caption(both):
-    """225 tokens of a short caption: empty chunks are begin, end, padding in the way of each tokenizer."""
-    first, second = both
-    begin, end = first.bos_token_id, first.eos_token_id
-    one = chunks(first, ["a star"], 225)[0]
-    assert one.shape == (3, 77)
-    assert one[1].tolist() == [begin, *[end] * 76]
-    two = chunks(second, ["a star"], 225)[0]
-    assert two[1].tolist() == [begin, end, *[0] * 75]
+def test_wildcards_may_be_nested():
+    """A group inside a group is drawn first; `}}` closes two."""
+    assert set(wild("{a|{b|c} d} e")) == {"a e", "b d e", "c d e"}
+    found = wild("{a|{b|{c|d}}}")
+    assert set(found) == set("abcd")
+    assert found["a"] > 150
+    assert set(wild("{a|{b|c}}!")) == {"a!", "b!", "c!"}
 
 
-def test_three_chunks_of_a_long_caption(both):
-    """A caption of 200 tokens fills two chunks and half of the third, each with its own begin and end."""
-    for tokenizer in both:
-        ids = chunks(tokenizer, [" ".join(["star"] * 200)], 225)[0]
-        star = tokenizer.convert_tokens_to_ids("star</w>")
-        assert (ids == star).sum(axis=1).tolist() == [75, 75, 50]
-        assert ids[:, 0].tolist() == [tokenizer.bos_token_id] * 3
-        assert ids[:2, -1].tolist() == [tokenizer.eos_token_id] * 2
-        assert ids[2, 51] == tokenizer.eos_token_id
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{a|b}}", {"{a|b}"}),  # doubled braces are literal
+        ("{a|{{b}} c}", {"a", "{b} c"}),
+        ("{{{a|b}}}", {"{a", "{b}"}),
+        ("{a}", {"a"}),
+        ("{}", {"{}"}),
+        ("a | b, :}", {"a | b, :}"}),
+        ("{a|b", {"{a|b"}),
+        ("{a|b}}", {"{a|b}"}),
+        ("{2$$a|b}", {"2$$a", "b"}),  # more than one at once only in prompts of sampling scripts
+        ("no braces, (a:1.2)", {"no braces, (a:1.2)"}),
+        ("", {""}),
+    ],
+)
+def test_braces_as_sd_scripts_reads_them(text, expected):
+    """What sd-scripts' captions make of escapes, of single, empty and unclosed groups."""
+    assert set(wild(text)) == expected
 
 
-def test_a_caption_beyond_the_last_chunk_is_cut(both):
-    """What does not fit 225 tokens is cut; the last chunk still ends with the end token."""
-    ids = chunks(both[1], [" ".join(["star"] * 400)], 225)[0]
-    assert ids[2, -1] == both[1].eos_token_id
-    assert np.all(ids[:, 1:-1] == ids[0, 1])
+@pytest.mark.parametrize("kind", ["tags", "pick", "concat"])
+def test_wildcards_change_nothing_without_braces(kind):
+    """Captions of one line without braces are the same with and without wildcards, at every position."""
+    assert texts(kind, wildcards=True) == texts(kind)
+
+
+def test_wildcards_are_keyed_by_position():
+    """The same seed and position give the same text, whoever asks, and another seed another sequence."""
+    assert texts("tags", tags="{a|b|c|d}", wildcards=True) == texts("tags", tags="{a|b|c|d}", wildcards=True)
+    one, two = ([expanded("{a|b}", seed=seed, position=position) for position in range(64)] for seed in (1, 2))
+    assert one != two
+
+
+def test_wildcards_take_one_line():
+    """With wildcards one line of several is taken, never a blank one; the tags go with each."""
+    found = Counter(texts("concat", sentence="a star\n\na red {disc|ring}\n", wildcards=True))
+    assert set(found) == {"1star, solo, a star", "1star, solo, a red disc", "1star, solo, a red ring"}
+    assert 150 < found["1star, solo, a star"] < 250
+
+
+@pytest.mark.parametrize("kind", ["tags", "pick", "concat"])
+def test_a_row_may_lack_one_under_wildcards(kind):
+    """Tags only or a sentence only is trained with what it has under wildcards too; later sd-scripts empties the former."""
+    assert set(texts(kind, sentence="", wildcards=True)) == {"1star, solo"}
+    assert set(texts(kind, tags="", wildcards=True)) == {"a star"}
+    assert set(texts(kind, sentence="\n", tags="", wildcards=True)) == {""}
+
+
+def test_dropout_comes_first():
+    """A dropped caption stays empty whatever its wildcards."""
+    plain, both = texts("tags", dropout=0.1), texts("tags", tags="{1star|solo}", dropout=0.1, wildcards=True)
+    assert [not text for text in both] == [not text for text in plain]

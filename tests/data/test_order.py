@@ -65,3 +65,36 @@ def test_the_last_step_of_an_epoch_is_short():
 def test_steps_of_the_production_run():
     """12,446,670 images at 4 x 1 x 4 make 777,917 steps an epoch."""
     assert order([12_446_670]).steps_per_epoch == 777_917
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_accumulation_may_exceed_an_epoch(wraps):
+    """4 ranks x 64 micro-batches of 32 images: one short step an epoch, of 8 rounds."""
+    found = order([12, 20], accumulation=64, wraps=wraps)
+    assert found.steps_per_epoch == 1
+    assert [[len(row) for row in found.step(step)] for step in range(3)] == [[4] * 8] * 3
+    for number in range(3):
+        assert sorted(np.concatenate([batch.rows for batch in epoch(found, number)]).tolist()) == list(range(32))
+    assert [b.position for b in epoch(found, 1)] == list(range(256, 288))
+
+
+@pytest.mark.parametrize("accumulation", [1, 4, 16, 64])
+def test_positions_are_never_used_twice(accumulation):
+    """Absolute positions of batches differ over epochs, so the numbers keyed by them do."""
+    found = order([30, 7], accumulation=accumulation, batch_size=4)
+    positions = [batch.position for number in range(3) for batch in epoch(found, number)]
+    assert len(set(positions)) == len(positions) == 3 * 10
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(2, [1, 2, 2, 2, 2]), (4, [1, 4, 4]), (64, [4, 5])])
+def test_a_buckets_last_batch_is_short(batch_size, sizes):
+    """The samples that do not fill a bucket's last batch make a smaller one; none is dropped or filled up."""
+    found = order([5, 4], batch_size=batch_size, ranks=1, accumulation=1)
+    assert sorted(len(batch.rows) for batch in epoch(found)) == sizes
+
+
+def test_wrapping_fills_an_epoch_smaller_than_the_ranks():
+    """Four ranks and three batches: the missing rank repeats the epoch's first batch, or has none."""
+    wrapped = order([3], wraps=True).step(0)
+    assert [batch.rows.tolist() for batch in wrapped[0]][3] == wrapped[0][0].rows.tolist()
+    assert order([3]).step(0)[0][3] is None

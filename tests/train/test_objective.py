@@ -1,5 +1,7 @@
 """The objectives are the papers' formulas, or, under `kohya`, what the original trainer computed."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +10,15 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from astolfo.ledger import load, recipe_of
 from astolfo.ledger.schema import SEMANTICS
 from astolfo.ledger.schema import Objective as Options
-from astolfo.train.objective import Objective, alphas_cumprod, loss, min_snr_weights
+from astolfo.train.objective import Objective, Task, alphas_cumprod, loss, min_snr_weights
 from tests.conftest import CONFIG
 
 
-def objective(semantics="reference", **options):
+def objective(semantics="reference", batch_size=2, **options):
     ledger = load(CONFIG)
     recipe = recipe_of(ledger, ledger.run("25112201"))
-    return Objective(recipe.model_copy(update={"objective": Options(**options), "choices": SEMANTICS[semantics]}))
+    changes = {"objective": Options(**options), "choices": SEMANTICS[semantics], "batch_size": batch_size}
+    return Objective(recipe.model_copy(update=changes))
 
 
 @pytest.fixture
@@ -45,6 +48,25 @@ def test_min_snr_before_and_after_the_rescale(timestep, stale, true):
     """min-SNR weights for v: the original trainer reads the table before the rescale, the paper's is the one after."""
     assert min_snr_weights("v", alphas_cumprod(False), 5)[timestep] == pytest.approx(stale, rel=2e-3)
     assert min_snr_weights("v", alphas_cumprod(True), 5)[timestep] == pytest.approx(true, rel=4e-3)
+
+
+@pytest.mark.parametrize(("timestep", "ratio"), [(500, 1.15), (700, 1.49), (800, 2.09), (900, 4.8), (950, 14), (990, 314)])
+def test_min_snr_of_the_stale_table_is_too_large(timestep, ratio):
+    """How many times the weight of the table before the rescale is the true one's; at the last timestep the true one is 0."""
+    stale, true = (min_snr_weights("v", alphas_cumprod(rescaled), 5) for rescaled in (False, True))
+    assert stale[timestep] / true[timestep] == pytest.approx(ratio, rel=2e-2)
+    assert stale[999] == pytest.approx(0.00466, rel=2e-3)
+    assert true[999] == 0
+    assert [weights.mean().item() for weights in (stale, true)] == pytest.approx([0.2943, 0.2776], abs=5e-5)
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+def test_min_snr_is_off_or_on(latents, kind):
+    """Without gamma nothing is weighted; without the rescale both tables are one, so both semantics weight alike."""
+    draws = np.array([0.3, 0.7])
+    assert objective(kind=kind).task(*latents, draws).weight is None
+    weights = [objective(name, kind=kind, min_snr_gamma=5).task(*latents, draws).weight for name in ("kohya", "reference")]
+    assert torch.equal(*weights)
 
 
 def test_min_snr_choice_is_named(latents):
@@ -100,6 +122,35 @@ def test_rf_timesteps_are_logit_normal(latents):
     assert objective("kohya", kind="rf").task(*latents, draws).timestep.tolist() == [268.0, 731.0]
 
 
+@pytest.mark.parametrize("shift", [None, 1.0, 3.0])
+def test_rf_shift(latents, shift):
+    """Shift r moves s to r s / (1 + (r - 1) s); 1, like none, leaves it; noise is added at the s that is told."""
+    x, e = latents
+    draws, r = np.array([0.158655253931457, 0.841344746068543]), shift or 1.0
+    s = torch.tensor([0.268941421, 0.731058579])
+    s = r * s / (1 + (r - 1) * s)
+    task = objective(kind="rf", shift=shift).task(x, e, draws)
+    torch.testing.assert_close(task.timestep, 1000 * s)
+    torch.testing.assert_close(task.noisy, (1 - s).reshape(2, 1, 1, 1) * x + s.reshape(2, 1, 1, 1) * e)
+
+
+def test_rf_timesteps_stay_in_range(latents):
+    """The extreme draws: told at most 999 under `kohya`, below 1000 under `reference`, and never below 0."""
+    draws = np.array([2.0**-33, 1 - 2.0**-33])
+    kohya, reference = (objective(name, kind="rf", shift=3.0).task(*latents, draws).timestep for name in ("kohya", "reference"))
+    assert kohya.tolist() == [5.0, 999.0]
+    assert 0 < reference[0] < 10
+    assert 999 < reference[1] < 1000
+
+
+def test_rf_moments(latents):
+    """Over evenly spread draws, s has the logit-normal(0, 1)'s mean 1/2 and standard deviation 0.2083."""
+    draws = (np.arange(10_000) + 0.5) / 10_000
+    s = objective(kind="rf").task(torch.zeros(10_000, 1, 1, 1), torch.zeros(10_000, 1, 1, 1), draws).timestep / 1000
+    assert s.mean().item() == pytest.approx(0.5, abs=1e-4)
+    assert s.std().item() == pytest.approx(0.2083, abs=2e-4)
+
+
 def test_the_schedule_in_bf16_is_a_choice():
     """`kohya` casts alpha-bar to bf16 before the root, so there is no noise at all at timestep 0; `reference` has 0.0292."""
     x = torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16)
@@ -114,3 +165,54 @@ def test_the_loss_is_the_mean_of_weighted_means(latents):
     error = task.target.square().mean(dim=(1, 2, 3))
     expected = (error * torch.tensor([0.2763, 0.01415])).mean()
     assert loss(task, torch.zeros_like(task.target)).item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+def test_the_contrastive_term_pushes_away_from_the_batchs_others(latents):
+    """loss - lambda MSE(prediction, target of the previous sample), as torch.roll by 1 has it: three samples by hand."""
+    x = torch.arange(3.0).reshape(3, 1, 1, 1) * torch.ones(3, 4, 2, 2)
+    e = torch.tensor([1.0, 5.0, -2.0]).reshape(3, 1, 1, 1) * torch.ones(3, 4, 2, 2)
+    task = objective("kohya", batch_size=3, kind="rf", contrastive=0.05).task(x, e, np.array([0.2, 0.5, 0.8]))
+    own, others = [1.0, 4.0, -4.0], [-4.0, 1.0, 4.0]  # e - x, and that of samples 2, 0, 1
+    prediction = torch.tensor([0.5, 2.0, -1.0]).reshape(3, 1, 1, 1) * torch.ones(3, 4, 2, 2)
+    near, far = (np.mean([(p - t) ** 2 for p, t in zip([0.5, 2.0, -1.0], y, strict=True)]) for y in (own, others))
+    assert loss(task, prediction).item() == pytest.approx(near - 0.05 * far, rel=1e-6)
+
+
+def test_the_contrastive_terms_gradient(latents):
+    """The gradient is 2 (p - y) - 2 lambda (p - y') over the number of elements; targets get none."""
+    task = objective(kind="rf", contrastive=0.05).task(*latents, np.array([0.2, 0.8]))
+    prediction = torch.zeros_like(task.target, requires_grad=True)
+    loss(task, prediction).backward()
+    expected = 2 * (0.05 * task.target.flip(0) - task.target) / task.target.numel()
+    torch.testing.assert_close(prediction.grad, expected)
+
+
+def test_a_batch_of_one_has_no_contrast(latents):
+    """A bucket's last batch of one sample is trained without the term, not with (1 - lambda) times the loss."""
+    x, e = (part[:1] for part in latents)
+    with_term, without = (objective(kind="rf", **more).task(x, e, np.array([0.4])) for more in ({"contrastive": 0.05}, {}))
+    prediction = torch.full_like(x, 0.25)
+    assert torch.equal(loss(with_term, prediction), loss(without, prediction))
+
+
+def test_the_contrastive_term_says_when_it_cannot_act(caplog):
+    """At batch size 1 the term does nothing, as in the original trainer, and the log says so once; else it is silent."""
+    with caplog.at_level(logging.WARNING):
+        objective("kohya", kind="rf", contrastive=0.05)
+        assert not caplog.records
+        objective("kohya", batch_size=1, kind="rf", contrastive=0.05)
+    assert len(caplog.records) == 1
+    assert "changes nothing at batch_size 1" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+def test_the_contrastive_term_belongs_to_rf(kind):
+    """eps and v with a contrastive term are refused."""
+    with pytest.raises(ValueError, match="contrastive belongs to rf"):
+        Options(kind=kind, contrastive=0.05)
+
+
+def test_the_plain_loss_is_unchanged(latents):
+    """Without weight and term the loss is the mean squared error of all elements, to the bit."""
+    x, e = latents
+    assert torch.equal(loss(Task(x, torch.zeros(2), e), x), torch.nn.functional.mse_loss(x, e))
