@@ -44,14 +44,18 @@ class Document:
         self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
+            merged: dict[str, Any] = {}
             for key, value in node.value:
                 name = str(key.value)
+                if key.tag == "tag:yaml.org,2002:merge":  # `<<: *other`: what that mapping has and this one does not say
+                    merged |= self._build(value, (*path, name))
+                    continue
                 if name in result:
                     first, again = self.line((*path, name)), key.start_mark.line + 1
                     raise LedgerError(f"{self.path}:{again}: {name!r} stands twice, first in line {first}. Remove one.")
                 self._lines[(*path, name)] = key.start_mark.line + 1
                 result[name] = self._build(value, (*path, name))
-            return result
+            return merged | result
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*path, str(index))) for index, item in enumerate(node.value)]
         if re.fullmatch("[0-9]{8}", node.value):  # a run ID, also without quotes

@@ -7,6 +7,7 @@ import pytest
 from astolfo.errors import LedgerError
 from astolfo.ledger import load, parse, plan_of, recipe_of, step_of
 from astolfo.ledger.specs import Specs, identity
+from astolfo.ledger.yamlfile import Document
 from tests.conftest import CONFIG
 
 
@@ -150,3 +151,19 @@ def test_a_changed_value_changes_the_digest(edited):
     before = recipe_of(load(CONFIG), load(CONFIG).run("25112201")).digest
     changed = edited("runs/2511b.yaml", "{unet: 1.5e-6, text_encoders: 1.2e-5}", "{unet: 1.2e-5, text_encoders: 1.5e-6}")
     assert recipe_of(changed, changed.run("25112201")).digest != before
+
+
+def test_a_mapping_can_take_over_another(tmp_path):
+    """YAML's merge key: what the other mapping has and this one does not say, wherever the key stands."""
+    path = tmp_path / "a.yaml"
+    path.write_text("one: &one {a: 1, b: 2}\ntwo:\n  b: 3\n  <<: *one\n  c: 4\n")
+    assert Document(path).value["two"] == {"a": 1, "b": 3, "c": 4}
+
+
+@pytest.mark.parametrize("scale", ["miniature", "full"])
+def test_architectures_hold_nothing_but_configs(scale):
+    """The families differ where their authors' configs do, and no YAML syntax is left in them."""
+    families = load(CONFIG, scale).scale.architectures
+    assert families["sd2"]["vae"] == families["sdxl"]["vae"] | {
+        "scaling_factor": 0.18215, "force_upcast": False, "sample_size": families["sd2"]["vae"]["sample_size"]
+    }  # fmt: skip
