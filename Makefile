@@ -13,12 +13,13 @@ ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
 SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" --config scale=$(SCALE)
 
-.PHONY: help env test test-all lint lock clean FORCE
+.PHONY: help env ledger verify test test-all lint lock clean FORCE
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make results/25112201.safetensors     build a run (miniature scale; SCALE=full DIR=/big/disk for the real thing)'
 	@echo 'make evaluations/25112201/index.html  its pictures and numbers'
+	@echo 'make ledger                           every run of the record, with its merges; make verify: compare the digests'
 	@echo 'make test                             the test suite; make test-all: the longer proofs as well'
 	@echo 'make env                              the environment alone, in .venv'
 	@echo 'make lint                             formats and lint; make lock: refresh the locks'
@@ -30,6 +31,16 @@ $(READY): envs/lock.txt envs/build.txt envs/install
 
 results/% evaluations/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
 	@$(SNAKEMAKE)
+
+# Jobs run side by side, each in one process: with many short runs that is faster, and it decides no bit.
+ledger: FORCE $(READY)
+	@$(SNAKEMAKE) --set-threads segment=1
+
+verify: $(READY)
+	@$(BIN)/astolfo --scale $(SCALE) verify --directory "$(DIR)"
+
+docs/ledger.md: FORCE $(READY)
+	@$(BIN)/astolfo ledger table --markdown > $@
 
 report.zip: FORCE $(READY)
 	@$(subst $@,--report $@,$(SNAKEMAKE))

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from astolfo.alive import hold_alive, watch_parent
-from astolfo.errors import InputError, PlacementError
+from astolfo.errors import InputError, LedgerError, PlacementError
 
 
 class _Path(click.Path):
@@ -122,7 +122,7 @@ def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
     from astolfo.data.make import scenes
     from astolfo.train.autoencoder import train_autoencoder
 
-    architecture = Architecture.from_mapping(spec["architecture"], "sdxl")
+    architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
     training = dict(spec["training"])
     images = [procedural.draw(scene) for scene in scenes(spec["pictures"], training["seed"], training.pop("images"))]
     save_autoencoder(out, train_autoencoder(architecture.config("vae"), images, **training), architecture)
@@ -142,7 +142,7 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     from astolfo.checkpoint.autoencoder import load_autoencoder
     from astolfo.data.make import make_dataset
 
-    architecture = Architecture.from_mapping(spec["architecture"], "sdxl")
+    architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
     about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
     found = load_autoencoder(encoder, architecture)
     make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about)
@@ -191,9 +191,12 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     "--keep-every", type=float, default=600.0, show_default=True, help="Seconds between saves of an unfinished segment."
 )
 @click.option("--tensorboard", type=_PATH, default=None, help="Folder for event files.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, a third more time. Decides no bit.")
+@click.option("--numa", type=click.IntRange(0), default=None, help="Use the CPUs of this NUMA node. Decides no bit.")
+@click.option("--ramdisk", is_flag=True, help="Read the dataset from a copy in memory. Decides no bit.")
 def train(
     spec: dict, log: Path | None, base: Path | None, state: Path | None, store: Path, words: Path, out: Path, processes: int,
-    device: str, keep_every: float, tensorboard: Path | None,
+    device: str, **where: Any,
 ) -> None:  # fmt: skip
     """Trains one segment."""
     _begin(log, base)
@@ -203,10 +206,11 @@ def train(
     if device == "cuda":
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
     from astolfo.train.loop import Inputs
-    from astolfo.train.segment import Placement, train_segment
+    from astolfo.train.placement import Placement
+    from astolfo.train.segment import train_segment
 
-    placement = Placement(processes=processes, device=device, keep_every=keep_every, tensorboard=tensorboard)
-    train_segment(spec, Inputs(base=base, dataset=store, vocabulary=words), state, out, placement)
+    inputs = Inputs(base=base, dataset=store, vocabulary=words)
+    train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
 
 
 @jobs.command()
@@ -236,6 +240,41 @@ def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) ->
     metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
     done = weighted_sum(base, trained, {float(spec["alpha"]): out}, metadata=metadata)
     logging.getLogger("astolfo").info("%s", done)
+
+
+@jobs.command()
+@_shared
+@click.option("--recipes", type=_PATH, required=True, help="Folder of the .mecha recipes.")
+@click.option("--model", "models", multiple=True, required=True, metavar="NAME=PATH", help="A model, by its name in the recipe.")
+@click.option("--out", type=_PATH, required=True)
+def mecha(spec: dict, log: Path | None, recipes: Path, models: tuple[str, ...], out: Path) -> None:
+    """Merges checkpoints by a recipe of sd-mecha."""
+    given = named(models)
+    _begin(log, *given.values())
+    from astolfo.files import sha256_of
+    from astolfo.merge.mecha import merge_mecha
+
+    recipe = recipes / f"{spec['recipe']}.mecha"
+    found = sha256_of(recipe) if recipe.is_file() else "no such file"
+    if found != spec["recipe_sha256"]:
+        raise LedgerError(
+            f"{recipe}: expected sha256 {spec['recipe_sha256']}, found {found}. It changed since the graph was made; run again."
+        )
+    if set(given) != set(spec["models"]):
+        raise LedgerError(f"{recipe}: expected models named {', '.join(spec['models'])}, found {', '.join(given)}.")
+    done = merge_mecha(recipe, given, out, metadata={"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]})
+    logging.getLogger("astolfo").info("%s", done)
+
+
+def named(given: tuple[str, ...]) -> dict[str, Path]:
+    """("a=x.safetensors", ...) as a mapping. Raises click's BadParameter for anything else, and for a name given twice."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not name or not path or name in found:
+            raise click.BadParameter(f"expected NAME=FILE, each name once, such as a=base.safetensors; found {text!r}.")
+        found[name] = Path(path)
+    return found
 
 
 @jobs.command()

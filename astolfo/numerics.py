@@ -31,7 +31,9 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
 }
-_LIBRARIES = ("torch", "bitsandbytes", "diffusers", "transformers", "numpy")
+_LIBRARIES = (
+    "torch", "bitsandbytes", "deepspeed", "diffusers", "numpy", "pytorch-optimizer", "sd-mecha", "torchao", "transformers",
+)  # fmt: skip
 
 
 def pin() -> None:

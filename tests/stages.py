@@ -48,6 +48,12 @@ STAGES = (
         pytest("tests/workflow/test_lineage.py"),
     ),
     Stage(
+        "ledger",
+        "every run of the record, its merges and its bases are rebuilt to the recorded bytes",
+        35,
+        pytest("tests/workflow/test_ledger.py"),
+    ),
+    Stage(
         "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
     ),
 )

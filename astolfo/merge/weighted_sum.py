@@ -32,7 +32,7 @@ from astolfo.merge.fill import AHEAD, Job, Source
 from astolfo.merge.stream import Output, produce
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-_STALE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}
+STALE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _parents(base: Path | str, trained: Path | str) -> dict[str, str]:
 
 
 def _metadata(trained: SafeFile, parents: Mapping[str, str], alpha: float, options: Mapping[str, Any]) -> dict[str, str]:
-    kept = {key: value for key, value in trained.metadata.items() if key not in _STALE}
+    kept = {key: value for key, value in trained.metadata.items() if key not in STALE}
     given = {key: dict(value) if isinstance(value, Mapping) else value for key, value in options.items() if value}
     recipe = {"method": "weighted_sum", "alpha": float(alpha)} | given
     return kept | {"astolfo.merge": canonical_json(recipe), "astolfo.parents": canonical_json(dict(parents))}

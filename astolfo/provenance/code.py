@@ -16,6 +16,7 @@ from astolfo.files import write_json
 _PACKAGE = Path(__file__).parent.parent
 _MEMORY = Path(".astolfo/code.json")
 _COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py")
+_FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
 _DATA = ("data/captions.py", "data/order.py", "data/store.py", "data/tokens.py", "data/vocabulary.py")
 MODULES: dict[str, tuple[str, ...]] = {
@@ -24,7 +25,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "dataset": (*_MODEL, "data/procedural.py", "data/store.py", "data/make.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
-    "merge": (*_COMMON, "merge"),
+    "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py", "merge/stream.py"),
+    "mecha": (*_FILES, "merge"),
     "evaluate": (
         *_MODEL,
         *_DATA,

@@ -1,5 +1,6 @@
 """Runs Snakemake as a user does, in a working directory of the test's own."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -48,3 +49,8 @@ def artifacts(directory: Path) -> dict[str, bytes]:
             if path.is_file() and ".snakemake" not in path.parts and not path.name.startswith("."):
                 found[str(path.relative_to(directory))] = path.read_bytes()
     return found
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rule -> number of jobs of a dry run."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}

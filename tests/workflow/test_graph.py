@@ -1,20 +1,16 @@
 """The graph that Snakemake makes of the ledger: what is planned, what is refused, and what it costs to ask."""
 
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.workflow.conftest import SNAKEMAKE, snakemake
+from tests.conftest import CONFIG, ROOT
+from tests.workflow.conftest import SNAKEMAKE, jobs, snakemake
 
 TARGET = "results/25112201.safetensors"
-
-
-def jobs(output):
-    """Rule -> number of jobs of a dry run."""
-    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
 def test_the_plan_of_the_first_command(tmp_path):
@@ -118,3 +114,22 @@ def test_rules_have_one_param():
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         for block in re.findall(r"^ +params:\n((?: {8,}.*\n)+)", path.read_text(), re.MULTILINE):
             assert len(re.findall(r"^ {8,12}\w+=", block, re.MULTILINE)) == 1, (path, block)
+
+
+def test_a_chain_of_778_segments_is_planned(tmp_path):
+    """A run that saves every thousand steps is a chain far deeper than Python's default recursion limit allows."""
+    ledger = tmp_path / "config"
+    shutil.copytree(CONFIG, ledger)
+    era = ledger / "runs" / "2511b.yaml"
+    assert "save_every: {steps: 11274}" in era.read_text()
+    era.write_text(era.read_text().replace("save_every: {steps: 11274}", "save_every: {steps: 1000}"))
+    command = [*SNAKEMAKE, TARGET, "-n", "--directory", str(tmp_path), "--config", "scale=full", f"ledger={ledger}"]
+    plan = jobs(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert plan["segment"] == 778
+
+
+def test_a_run_that_restarts_takes_its_own_checkpoint(tmp_path):
+    """24122101 began anew from its first epoch's checkpoint: weights alone, so the checkpoint stands between its segments."""
+    shown = snakemake(tmp_path, "results/24122101.safetensors", "-n").stdout
+    assert jobs(shown)["checkpoint"] == 2
+    assert re.search(r"input: results/24122101-epoch000001.safetensors, .*\n +output: states/24122101/", shown)

@@ -1,0 +1,135 @@
+"""Recorded digests: what every model of the ledger is, to the last byte, in one numerics class.
+
+config/digests/<scale>/*.json each hold one class (as `astolfo.numerics` names it) and the sha256 of each result and base by
+its reference. `compare` tells, model by model, whether a working directory holds the same files.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astolfo.errors import InputError
+from astolfo.files import json_digest, verified, write_json
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.references import Reference
+
+FOLDER = "digests"  # in the ledger's folder
+STOPPED = "astolfo.stopped"  # what the metadata of a run's result say when it ended early
+IDENTICAL, DIFFERS, NOT_BUILT, UNRECORDED, DAMAGED = "identical", "differs", "not built", "not recorded", "damaged"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one model: the recorded digest, the file's, and the verdict."""
+
+    name: str
+    verdict: str
+    recorded: str | None = None
+    found: str | None = None
+    problem: str = ""
+
+
+def models(ledger: Ledger) -> list[Reference]:
+    """Every model of the record: results, the merges that outcomes name, and the bases that the graph makes."""
+    found = []
+    for run in ledger.runs.values():
+        if run.id.isdigit():
+            found.append(Reference(run=run.id))
+            if run.entry.outcome.alpha is not None:
+                found.append(Reference(run=run.id, alpha=f"{run.entry.outcome.alpha:.2f}"))
+    made = [name for name in ledger.bases if not ledger.origin(name).file and ledger.origin(name).parents]
+    return found + [Reference(base=name) for name in made]
+
+
+def records(ledger: Ledger) -> list[dict[str, Any]]:
+    """Every record of the ledger's scale: {"numerics": ..., "sha256": {reference: digest}, "stopped": {reference: why}}."""
+    files = sorted((ledger.folder / FOLDER / ledger.scale_name).glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+def recorded(ledger: Ledger, numerics: dict[str, str]) -> dict[str, str]:
+    """Reference -> sha256 as recorded for this numerics class; empty when there is no record for it."""
+    return next((record["sha256"] for record in records(ledger) if record["numerics"] == numerics), {})
+
+
+def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[Finding]:
+    """Looks at every model of the record in `directory`; each file is hashed and compared with its side-car on the way."""
+    known, findings = recorded(ledger, numerics), []
+    for reference in models(ledger):
+        name, path = str(reference), directory / reference.path
+        if not path.exists():
+            findings.append(Finding(name, NOT_BUILT, known.get(name)))
+            continue
+        try:
+            digest = verified(path)
+        except InputError as error:
+            findings.append(Finding(name, DAMAGED, known.get(name), problem=str(error)))
+            continue
+        verdict = UNRECORDED if name not in known else IDENTICAL if known[name] == digest else DIFFERS
+        findings.append(Finding(name, verdict, known.get(name), digest))
+    return findings
+
+
+def record(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> Path:
+    """Writes what `directory` holds as the record of this numerics class, over what was recorded before; returns the file.
+
+    Raises InputError when a model of the ledger is missing or damaged: a record is whole.
+    """
+    findings = compare(ledger, directory, numerics)
+    if bad := [finding for finding in findings if finding.found is None]:
+        names = ", ".join(finding.name for finding in bad[:5])
+        raise InputError(f"{len(bad)} of {len(findings)} models are not built or damaged ({names} ...): run `make ledger` first.")
+    path = ledger.folder / FOLDER / ledger.scale_name / f"{json_digest(numerics)[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from astolfo.checkpoint.safefile import open_file
+
+    stopped = {}
+    for reference in models(ledger):
+        said = open_file(directory / reference.path).metadata.get(STOPPED)
+        if said is not None and not reference.alpha:
+            stopped[str(reference)] = said
+    sha256 = {finding.name: finding.found for finding in findings}
+    write_json(path, {"numerics": numerics, "sha256": sha256, "stopped": stopped})
+    return path
+
+
+def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
+    """Columns for `ledger.table.markdown`: what became of each run where it was rebuilt, and its digest per record."""
+    found = {}
+    for number, one in enumerate(records(ledger), start=1):
+        name = f"{ledger.scale_name}, {one['numerics']['device']} {number}"
+        found[f"rebuilt ({name})"] = lambda _, run, one=one: _became(run, one)
+        found[f"sha256 ({name})"] = lambda _, run, one=one: f"`{one['sha256'].get(run.id, '')[:16]}`"
+    return found
+
+
+def _became(run: Run, one: dict[str, Any]) -> str:
+    """What became of a rebuilt run, and whether the record says otherwise; how pictures look is the evaluations' to say."""
+    if run.id not in one["sha256"]:
+        return "made on the way" if not run.id.isdigit() else "not built"
+    if run.id in one["stopped"]:
+        return f"stopped {one['stopped'][run.id]}"
+    return "trained to its end, every number finite: **differs**" if run.entry.outcome.kind == "nan" else "trained to its end"
+
+
+def report(findings: list[Finding], numerics: dict[str, str]) -> str:
+    """The findings as lines: one per model, then the count of each verdict."""
+    width = max(len(finding.name) for finding in findings)
+    lines = []
+    for finding in findings:
+        line = f"{finding.name:{width}}  {finding.verdict:12}  {finding.found or finding.recorded or ''}"
+        if finding.verdict == DIFFERS:
+            line += f"  (recorded: {finding.recorded})"
+        lines.append((line + (f"  {finding.problem}" if finding.problem else "")).rstrip())
+    counts = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in (IDENTICAL, DIFFERS, DAMAGED)}
+    others = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in (NOT_BUILT, UNRECORDED)}
+    shown = {verdict: count for verdict, count in (counts | others).items() if count or verdict == IDENTICAL}
+    lines.append(f"{len(findings)} models: " + ", ".join(f"{count} {verdict}" for verdict, count in shown.items()))
+    if others[UNRECORDED]:
+        lines.append(
+            "Nothing is recorded for this machine's numerics class "
+            f"({', '.join(f'{key} {value}' for key, value in numerics.items())}): digests are promises within one class."
+        )
+    return "\n".join(lines)

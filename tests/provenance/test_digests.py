@@ -1,0 +1,123 @@
+"""Recorded digests: what `astolfo verify` says of a working directory."""
+
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from astolfo.checkpoint.safefile import write_file
+from astolfo.cli import cli
+from astolfo.errors import InputError
+from astolfo.files import sha256_of, write_json, write_sidecar
+from astolfo.ledger import load, table
+from astolfo.provenance import digests
+from tests.conftest import CONFIG, ROOT
+
+HERE, ELSEWHERE = {"processor": "this one"}, {"processor": "another"}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A copy of the ledger without records."""
+    shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns(digests.FOLDER))
+    return load(tmp_path / "config")
+
+
+@pytest.fixture
+def built(ledger, tmp_path):
+    """A working directory that holds every model of the record, each of one number."""
+    for reference in digests.models(ledger):
+        path = tmp_path / "work" / reference.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, {"x": np.zeros(1, np.float32)}, {"modelspec.title": str(reference)})
+    return tmp_path / "work"
+
+
+def verdicts(ledger, folder, numerics=HERE):
+    return {finding.name: finding.verdict for finding in digests.compare(ledger, folder, numerics)}
+
+
+def test_every_kind_of_model_is_verified(ledger):
+    """Results, the merges that outcomes name, and the bases that the graph makes."""
+    names = {str(reference) for reference in digests.models(ledger)}
+    assert {"25112201", "25112201-0.50", "26011102-0.82", "AK-Evo-2EP"} <= names
+    assert not {"AK-NIL-1.2", "sdxl-vae", "foundation-eps"} & names
+
+
+def test_what_was_recorded_is_identical(ledger, built):
+    """A record of a directory finds each of its models identical, in its own numerics class only."""
+    digests.record(ledger, built, HERE)
+    assert set(verdicts(ledger, built).values()) == {digests.IDENTICAL}
+    assert set(verdicts(ledger, built, ELSEWHERE).values()) == {digests.UNRECORDED}
+
+
+def test_two_classes_keep_their_records(ledger, built):
+    """The record of one class leaves another's alone."""
+    digests.record(ledger, built, HERE)
+    write_file(built / "results/25112201.safetensors", {"x": np.ones(1, np.float32)}, {})
+    digests.record(ledger, built, ELSEWHERE)
+    assert verdicts(ledger, built)["25112201"] == digests.DIFFERS
+    assert verdicts(ledger, built, ELSEWHERE)["25112201"] == digests.IDENTICAL
+
+
+def test_a_difference_a_damage_and_a_gap_are_told_apart(ledger, built):
+    """Other bytes with their own side-car differ; bytes that are not the side-car's are damaged; no file is not built."""
+    digests.record(ledger, built, HERE)
+    (built / "results/25112201.safetensors").write_text("other bits")
+    write_sidecar(built / "results/25112201.safetensors")
+    (built / "results/26011101.safetensors").write_text("rot")
+    (built / "results/26011102.safetensors").unlink()
+    found = verdicts(ledger, built)
+    assert [found[run] for run in ("25112201", "26011101", "26011102")] == ["differs", "damaged", "not built"]
+
+
+def test_a_record_is_whole(ledger, built):
+    """With a model missing nothing is recorded."""
+    (built / "results/26011102.safetensors").unlink()
+    with pytest.raises(InputError, match="1 of .* not built or damaged .26011102"):
+        digests.record(ledger, built, HERE)
+
+
+def test_the_command_says_both_digests(ledger, built):
+    """`astolfo verify` prints what was found and what was recorded, and exits with 1 when a model differs."""
+    arguments = ["--config", str(ledger.folder), "verify", "--directory", str(built)]
+    assert CliRunner().invoke(cli, [*arguments, "--record"]).exit_code == 0
+    path = built / "results/25112201.safetensors"
+    before = sha256_of(path)
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    path.write_text("other bits")
+    write_sidecar(path)
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
+    assert f"{sha256_of(path)}  (recorded: {before})" in done.output
+
+
+def test_the_table_tells_what_became_of_each_run(ledger):
+    """A run that stopped says why, one that should have failed and did not is marked as differing, others are trained."""
+    write_json(
+        ledger.folder / digests.FOLDER / "miniature" / "x.json",
+        {"numerics": {"device": "cpu"}, "sha256": {"25112201": "a" * 64, "25112101": "b" * 64, "25111701": "c" * 64},
+         "stopped": {"25111701": "at step 55,000"}},
+    )  # fmt: skip
+    shown = table.markdown(ledger, table.COLUMNS | digests.columns(ledger))
+    rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("| 2511")}
+    assert "| trained to its end | `aaaaaaaaaaaaaaaa` |" in rows["25112201"]
+    assert "every number finite: **differs** | `bbbbbbbbbbbbbbbb` |" in rows["25112101"]
+    assert "| stopped at step 55,000 | `cccccccccccccccc` |" in rows["25111701"]
+    assert "| not built |" in rows["25111001"]
+
+
+def test_the_shipped_record_covers_the_ledger():
+    """Each recorded class has a digest for every model of the record, and for nothing else."""
+    names = {str(reference) for reference in digests.models(load(CONFIG))}
+    found = digests.records(load(CONFIG))
+    assert found
+    for record in found:
+        assert set(record["sha256"]) == names
+
+
+def test_the_shipped_table_is_current():
+    """docs/ledger.md is what `make docs/ledger.md` writes."""
+    found = load(CONFIG)
+    assert (ROOT / "docs/ledger.md").read_text() == table.markdown(found, table.COLUMNS | digests.columns(found)) + "\n"
