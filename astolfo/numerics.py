@@ -10,6 +10,7 @@ import platform
 import sys
 from importlib import metadata
 
+from astolfo import quiet
 from astolfo.errors import NumericsError
 
 THREADS = 1
@@ -48,6 +49,7 @@ def pin() -> None:
             "Call astolfo.numerics.pin() first, or start the program with these variables set."
         )
     os.environ.update(_ENVIRONMENT)
+    quiet.hide()
 
 
 def make_deterministic() -> None:

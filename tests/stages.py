@@ -54,6 +54,12 @@ STAGES = (
         pytest("tests/workflow/test_ledger.py"),
     ),
     Stage(
+        "optimizers",
+        "every optimizer gives the same bits for one and two processes, and wherever compiled kernels are kept",
+        5,
+        pytest("tests/train/test_optimizer.py", "tests/train/test_optimizer_segment.py"),
+    ),
+    Stage(
         "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
     ),
 )

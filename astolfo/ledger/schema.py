@@ -105,7 +105,8 @@ _ADAM: dict = {"betas": (0.9, 0.999), "eps": 1e-8}
 _LION: dict = {"betas": (0.9, 0.99)}
 _OPTIMIZER_DEFAULTS: dict[str, dict] = {
     "AdamW8bit": _ADAM, "AdamW": _ADAM, "PagedAdamW8bit": _ADAM, "AdamW4bit": _ADAM,
-    "Lion": _LION, "CautiousLion": _LION, "Lion8bit": _LION, "C-Lion": _LION,
+    "Lion": _LION, "CautiousLion": _LION, "Lion8bit": _LION,
+    "C-Lion": {"betas": (0.95, 0.98)},
     "AdaFactor": {"relative_step": False, "warmup_init": False, "clip_threshold": 1.0},
     "CAME": {"betas": (0.9, 0.999, 0.9999), "clip_threshold": 1.0},
 }  # fmt: skip

@@ -1,38 +1,133 @@
 """Optimizers: the libraries' own, built from a recipe, with their state as named tensors.
 
-A parameter's state is a small dictionary of tensors and one step count; it is saved and restored by name, to the bit, so
-which process held it, or which segment, leaves no trace.
+    AdamW                       torch              Loshchilov and Hutter, arXiv:1711.05101
+    AdamW8bit, PagedAdamW8bit   bitsandbytes       the same with moments in 8 bits, Dettmers et al., arXiv:2110.02861
+    AdamW4bit                   torchao            the same with moments in 4 bits, Li et al., arXiv:2309.01507
+    Lion                        pytorch_optimizer  Chen et al., arXiv:2302.06675
+    Lion8bit                    bitsandbytes       the same with its moment in 8 bits
+    CautiousLion, C-Lion        pytorch_optimizer  Liang et al., arXiv:2411.16085
+    AdaFactor                   transformers       Shazeer and Stern, arXiv:1804.04235
+    CAME                        pytorch_optimizer  Luo et al., arXiv:2307.02047
+
+Of tensors under 4,096 elements (AdamW4bit: and those that do not divide into blocks of 128) the moments are whole in every
+kind. Moments that torch, torchao and pytorch_optimizer keep whole have the weights' dtype; the others are in fp32.
+
+CautiousLion and C-Lion are two names of one update: the mask of pytorch_optimizer is that of the authors' own `c_lion.py`
+(github.com/kyleliang919/C-Optim), the elements whose update has the gradient's sign, times n / (count + 1).
+
+Every update of a parameter depends on that parameter alone, so it does not matter which process owns it, and none draws
+random numbers. The state of a parameter is a small dictionary of tensors and one step count; it is saved and restored by
+name, to the bit, so which process held it, or which segment, leaves no trace.
 """
 
+import logging
+import os
+import shutil
+import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from astolfo import quiet
+from astolfo.errors import PlacementError
+from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
 
-_SHARED = ("qmap1", "qmap2")  # bitsandbytes' code books: constants of the library, not state
+log = logging.getLogger(__name__)
+
+_CODE_BOOKS = ("qmap", "qmap1", "qmap2")  # of the 8-bit and 4-bit moments: constants of their libraries, not state
 
 
 def build(recipe: Recipe, parameters: Iterable[tuple[str, str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """The recipe's optimizer over (part, name, parameter) triples, one group per part with its own learning rate."""
+    """The recipe's optimizer over (part, name, parameter) triples, one group per part with its own learning rate.
+
+    Raises PlacementError when this machine cannot run it.
+    """
     groups: dict[str, list[nn.Parameter]] = {}
     for part, _, parameter in parameters:
         groups.setdefault(part, []).append(parameter)
+    device = next((members[0].device for members in groups.values()), torch.device("cpu"))
+    check_machine(recipe, device)
     rates = recipe.learning_rate.model_dump()
+    if recipe.optimizer.relative_step:
+        rates = dict.fromkeys(rates)
     rows = [{"params": members, "lr": rates[part], "rate": rates[part]} for part, members in groups.items()]
-    options = {"betas": recipe.optimizer.betas, "eps": recipe.optimizer.eps, "weight_decay": recipe.optimizer.weight_decay}
-    if recipe.optimizer.kind == "AdamW8bit":
-        import bitsandbytes
+    return _build(recipe.optimizer, rows, device)
 
-        return bitsandbytes.optim.AdamW8bit(rows, **options)
-    return torch.optim.AdamW(rows, foreach=False, **options)
+
+def check_machine(recipe: Recipe, device: torch.device) -> None:
+    """Raises PlacementError when the recipe's optimizer needs something that this machine lacks. Imports no library."""
+    compiler = os.environ.get("CXX", "g++")  # as torch.compile looks for it
+    if recipe.optimizer.kind == "AdamW4bit" and device.type == "cpu" and shutil.which(compiler) is None:
+        raise PlacementError(
+            f"AdamW4bit compiles its update, which on a CPU takes a C++ compiler: expected {compiler} on PATH, found none. "
+            "Install g++, or set CXX to a compiler. No other optimizer gives the same bits."
+        )
+
+
+def _build(choice: schema.Optimizer, rows: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+    decay = {"weight_decay": choice.weight_decay}
+    adam = {"betas": choice.betas, "eps": choice.eps, **decay}
+    match choice.kind:
+        case "AdamW":
+            return torch.optim.AdamW(rows, foreach=False, **adam)
+        case "AdamW8bit":
+            return quiet.library("bitsandbytes").optim.AdamW8bit(rows, **adam)
+        case "PagedAdamW8bit":
+            if device.type != "cpu":
+                return quiet.library("bitsandbytes").optim.PagedAdamW8bit(rows, **adam)
+            log.info("PagedAdamW8bit runs unpaged: the moments are in the CPU's memory already. Paging decides no bits.")
+            return quiet.library("bitsandbytes").optim.AdamW8bit(rows, **adam)
+        case "Lion8bit":
+            return quiet.library("bitsandbytes").optim.Lion8bit(rows, betas=choice.betas, **decay)
+        case "AdamW4bit":
+            return _adamw4bit(rows, adam)
+        case "AdaFactor":
+            return _adafactor(choice, rows)
+    import pytorch_optimizer
+
+    rows = [{**row, "step": 0} for row in rows]  # this library counts steps by group, and begins a count it does not find
+    if choice.kind == "CAME":
+        return pytorch_optimizer.CAME(rows, betas=choice.betas, clip_threshold=choice.clip_threshold, foreach=False, **decay)
+    assert choice.kind in ("Lion", "CautiousLion", "C-Lion")
+    return pytorch_optimizer.Lion(rows, betas=choice.betas, cautious=choice.kind != "Lion", foreach=False, **decay)
+
+
+def _adafactor(choice: schema.Optimizer, rows: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdaFactor, whose steps scale with each weight's root mean square, as in the paper and by the library's default.
+
+    So they do with the recipe's rates too, where the library advises against it: the record's command line leaves it on.
+    """
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        rows, relative_step=choice.relative_step, warmup_init=choice.warmup_init, clip_threshold=choice.clip_threshold,
+        weight_decay=choice.weight_decay,
+    )  # fmt: skip
+
+
+def _adamw4bit(rows: list[dict[str, Any]], adam: dict[str, Any]) -> torch.optim.Optimizer:
+    """torchao's AdamW4bit, which compiles one kernel per shape at the first step; where they are cached does not matter."""
+    optim = quiet.library("torchao.optim")
+    from torch._inductor import config
+
+    config.compile_threads = 1  # no worker processes, which would outlive a training that is killed
+    warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")  # only says that the cache may miss
+    return optim.AdamW4bit(rows, bf16_stochastic_round=False, **adam)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Sets every group's learning rate to its recipe's times `factor`."""
+    """Sets every group's learning rate to its recipe's times `factor`; AdaFactor's relative step has none to set."""
     for group in optimizer.param_groups:
-        group["lr"] = group["rate"] * factor
+        if group["rate"] is None:
+            continue
+        if torch.is_tensor(group["lr"]):
+            group["lr"].fill_(group["rate"] * factor)
+        else:
+            group["lr"] = group["rate"] * factor
 
 
 def schedule_factor(recipe: Recipe, step: int) -> float:
@@ -48,12 +143,19 @@ def schedule_factor(recipe: Recipe, step: int) -> float:
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """One parameter's state as tensors on the CPU; empty before its first step."""
-    state = optimizer.state.get(parameter, {})
+    """One parameter's state as plain tensors on the CPU; empty before its first step.
+
+    A count of steps that the library keeps as an integer, by parameter or by group, is the int64 entry "step". A tensor
+    that is made of others, as in 4 bits, is one entry for each: "exp_avg.codes", "exp_avg.scale".
+    """
+    state = optimizer.state.get(parameter)
+    if not state:
+        return {}
+    group, _ = _place(optimizer, parameter)
+    counts = {"step": group["step"]} if "step" in group else {}
     return {
-        name: torch.as_tensor(value, dtype=None if torch.is_tensor(value) else torch.int64).cpu()
-        for name, value in state.items()
-        if name not in _SHARED
+        name: value.cpu() if torch.is_tensor(value) else torch.tensor(value, dtype=torch.int64)
+        for name, value in (counts | _entries(state)).items()
     }
 
 
@@ -61,25 +163,51 @@ def restore(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, saved: di
     """Puts back what `state_of` gave."""
     if not saved:
         return
-    if hasattr(optimizer, "init_state"):  # bitsandbytes makes its buffers and code books itself
-        if not optimizer.initialized:
-            optimizer.check_overrides()
-            optimizer.to_gpu()
-            optimizer.initialized = True
-        group, index = _place(optimizer, parameter)
-        optimizer.init_state(optimizer.param_groups[group], parameter, group, index)
-        state = optimizer.state[parameter]
-        for name, value in saved.items():
-            state[name] = int(value) if name == "step" else state[name].copy_(value)
-    else:
-        optimizer.state[parameter] = {
-            name: value.clone() if name == "step" else value.to(parameter.device, copy=True) for name, value in saved.items()
-        }
+    group, (number, index) = _place(optimizer, parameter)
+    if "step" in group:
+        saved = dict(saved)
+        group["step"] = int(saved.pop("step"))
+    state = optimizer.state[parameter]
+    if hasattr(optimizer, "init_state"):
+        _begin_bitsandbytes(optimizer, parameter, number, index)
+    elif hasattr(optimizer, "_new_buffer"):  # torchao
+        state |= {"exp_avg": optimizer._new_buffer(parameter, True), "exp_avg_sq": optimizer._new_buffer(parameter, False)}
+    buffers = _entries(state)
+    for name, value in saved.items():
+        if torch.is_tensor(buffers.get(name)):
+            buffers[name].copy_(value)
+        elif name == "step":  # torch and torchao count in a float on the CPU, the others in an integer
+            state[name] = value.clone() if value.is_floating_point() else int(value)
+        else:
+            state[name] = value.to(parameter.device, copy=True)
 
 
-def _place(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[int, int]:
-    for group, row in enumerate(optimizer.param_groups):
-        for index, member in enumerate(row["params"]):
+def _begin_bitsandbytes(optimizer: Any, parameter: nn.Parameter, number: int, index: int) -> None:
+    """Lets bitsandbytes make one parameter's buffers and code books, as its first step would."""
+    if not optimizer.initialized:
+        optimizer.check_overrides()
+        optimizer.to_gpu()
+        optimizer.initialized = True
+    optimizer.init_state(optimizer.param_groups[number], parameter, number, index)
+    if parameter.is_cuda:
+        torch.cuda.synchronize(parameter.device)  # paged buffers are zeroed on the device but written by the CPU
+
+
+def _entries(state: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's state with composed tensors taken apart and without the code books. The tensors are the state's own."""
+    found = {}
+    for name, value in state.items():
+        if torch.is_tensor(value) and is_traceable_wrapper_subclass(value):
+            found |= {f"{name}.{inner}": getattr(value, inner) for inner in value.__tensor_flatten__()[0]}
+        else:
+            found[name] = value
+    return {name: value for name, value in found.items() if name.rpartition(".")[2] not in _CODE_BOOKS}
+
+
+def _place(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[dict[str, Any], tuple[int, int]]:
+    """The group that holds `parameter`, with the group's number and the parameter's index in it."""
+    for number, group in enumerate(optimizer.param_groups):
+        for index, member in enumerate(group["params"]):
             if member is parameter:
-                return group, index
+                return group, (number, index)
     raise AssertionError("a parameter that the optimizer does not hold")

@@ -186,6 +186,16 @@ def processes(wildcards):
     return max(count for count in (1, 2, 4, 8) if ranks % count == 0 and count <= max(workflow.cores or 1, 1))
 
 
+def placement(wildcards):
+    """The options of a run's placement: what a job is told that decides no bit."""
+    given = LEDGER.run(wildcards.run).fields.placement
+    if given is None:
+        return ""
+    numa = "" if given.numa is None else f"--numa {given.numa}"
+    flags = ("--ramdisk" if given.ramdisk else "", "--gradient-checkpointing" if given.gradient_checkpointing else "", numa)
+    return " ".join(filter(None, flags))
+
+
 def checkpoint_inputs(wildcards):
     wanted = reference(wildcards.checkpoint)
     run = LEDGER.run(wanted.run)

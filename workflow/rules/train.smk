@@ -12,6 +12,7 @@ rule segment:
     threads: processes
     resources:
         gpu=1 if LEDGER.scale.device == "cuda" else 0,
+        placement=placement,
     params:
         spec=spec_of(segment_of),
     shell:
@@ -19,6 +20,7 @@ rule segment:
         " --base '{input.base}' --state '{input.state}'"
         " --dataset $(dirname {input.dataset}) --vocabulary $(dirname {input.vocabulary})"
         " --processes {threads} --device $DEVICE --tensorboard logs/tensorboard/{wildcards.run}"
+        " {resources.placement}"
         " --out {output.state}"
 
 
