@@ -12,8 +12,9 @@
 Of tensors under 4,096 elements (AdamW4bit: and those that do not divide into blocks of 128) the moments are whole in every
 kind. Moments that torch, torchao and pytorch_optimizer keep whole have the weights' dtype; the others are in fp32.
 
-CautiousLion and C-Lion are two names of one update: the mask of pytorch_optimizer is that of the authors' own `c_lion.py`
-(github.com/kyleliang919/C-Optim), the elements whose update has the gradient's sign, times n / (count + 1).
+CautiousLion and C-Lion are one update with Lion's and with its authors' default betas: the mask of pytorch_optimizer is
+that of the authors' own `c_lion.py` (github.com/kyleliang919/C-Optim), the elements whose update has the gradient's
+sign, times n / (count + 1).
 
 Every update of a parameter depends on that parameter alone, so it does not matter which process owns it, and none draws
 random numbers. The state of a parameter is a small dictionary of tensors and one step count; it is saved and restored by

@@ -268,7 +268,7 @@ RULES = {
     "AdamW": (adamw, {}),
     "Lion": (lion, {}),
     "CautiousLion": (lion, {"cautious": True}),
-    "C-Lion": (lion, {"cautious": True}),
+    "C-Lion": (lion, {"cautious": True, "betas": (0.95, 0.98)}),
     "AdaFactor": (adafactor, {}),
     "relative": (adafactor, {"relative": True}),
     "CAME": (came, {}),
