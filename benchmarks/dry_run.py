@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ["results/25112201.safetensors", "results/26022301.safetensors"]
+TARGETS = ["results/25112201.safetensors", "results/26022301.safetensors", "ledger"]
 
 
 def main() -> None:

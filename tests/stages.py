@@ -60,6 +60,12 @@ STAGES = (
         pytest("tests/train/test_optimizer.py", "tests/train/test_optimizer_segment.py"),
     ),
     Stage(
+        "deepspeed",
+        "DeepSpeed's states cut nowhere: the same bits after a resume, compiled or not",
+        8,
+        pytest("tests/train/test_deepspeed.py"),
+    ),
+    Stage(
         "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
     ),
 )

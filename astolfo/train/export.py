@@ -10,6 +10,7 @@ from astolfo.checkpoint import metadata
 from astolfo.checkpoint.autoencoder import load_autoencoder
 from astolfo.checkpoint.model import save
 from astolfo.errors import StateError
+from astolfo.files import canonical_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import state
 from astolfo.train.model import architecture_of, build_parts
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: Path | None, out: Path) -> str:
     """Writes the checkpoint of the state `trained` at `out` and returns its sha256.
 
+    A run that a wrong number stopped, or of which the spec says that it was `stopped`, gives a checkpoint that says so in its
+    title and in `astolfo.stopped`.
     Weights that did not train, and the autoencoder, are the base's, byte for byte where the dtype stays; a run from nothing
     takes its `autoencoder` from that file.
     """
@@ -42,7 +45,7 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
         {part: module for part, module in parts.items() if part in touched},
         architecture,
         dtypes=recipe.precision.save,
-        metadata=_metadata(spec, recipe),
+        metadata=_metadata(spec, recipe, found),
         markers=metadata.markers(recipe.objective.kind, recipe.objective.zero_terminal_snr),
         pooled_projection=recipe.choices.pooled_projection,
         copy_from=base,
@@ -54,16 +57,26 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
     return saved.digest
 
 
-def _metadata(spec: dict[str, Any], recipe: Recipe) -> dict[str, str]:
+def _metadata(spec: dict[str, Any], recipe: Recipe, found: state.State) -> dict[str, str]:
+    title, about = spec["title"], {}
+    if found.stopped:
+        title = f"{title} (stopped at step {found.stopped['step']}: {found.stopped['why']})"
+        about["stopped"] = canonical_json(found.stopped | ({"record": spec["stopped"]} if "stopped" in spec else {}))
+        log.warning("%s: the run stopped early; this is its last good state, after %d steps", title, found.position)
+    elif "stopped" in spec:
+        title, about["stopped"] = f"{title} (stopped)", spec["stopped"]
+    if found.realised:
+        about["realised"] = canonical_json(found.realised)
     return metadata.describe(
         family=recipe.family,
-        title=spec["title"],
+        title=title,
         objective=recipe.objective.kind,
         zero_terminal_snr=recipe.objective.zero_terminal_snr,
         resolution=_resolution(recipe),
         recipe=recipe.digest,
         semantics=spec["semantics"],
         scale=spec["scale"],
+        **about,
     )
 
 

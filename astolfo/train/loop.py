@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from astolfo.data.order import Batch, Order
 from astolfo.data.store import Sample, Store
-from astolfo.errors import NumericsError, StoreError
+from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
 from astolfo.train.conditioning import Text, time_ids
+from astolfo.train.guards import WrongNumber, finite, sample_ids
 from astolfo.train.model import DTYPES, build_parts, latent_scale
 from astolfo.train.objective import Objective, loss
 from astolfo.train.partial import trained
+from astolfo.train.placement import Placement
 from astolfo.train.ranks import Flat, PairwiseSum, Processes
 from astolfo.train.samples import Draws
 from astolfo.train.state import State
@@ -44,8 +46,9 @@ class Inputs:
 class Trainer:
     """A model in training. `step(n)` does optimizer step n; `state()` and `restore()` carry it across processes."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs, processes: Processes, device: torch.device | str = "cpu"):
-        self.recipe, self.processes, self.device = recipe, processes, torch.device(device)
+    def __init__(self, recipe: Recipe, inputs: Inputs, processes: Processes, placement: Placement | None = None):
+        placement = placement or Placement()
+        self.recipe, self.processes, self.device = recipe, processes, torch.device(placement.device)
         self.store = Store(inputs.dataset)
         self.order = _order(recipe, self.store)
         self.parts = build_parts(recipe, inputs.base, self.device)
@@ -53,50 +56,58 @@ class Trainer:
         self.objective, self.draws = Objective(recipe), Draws(recipe)
         for part in self.parts.values():
             part.requires_grad_(False)
+            if placement.gradient_checkpointing:
+                _checkpoint(part)
         chosen = list(trained(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
-        self.flat = Flat(self.parameters, processes)
-        mine = set(map(id, self.flat.owned()))
-        self.optimizer = optimizers.build(recipe, [row for row in chosen if id(row[2]) in mine])
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
+        self._prepare(chosen)
+
+    def _prepare(self, chosen: list[tuple[str, str, nn.Parameter]]) -> None:
+        """Makes what executes the steps over the chosen (part, name, parameter)."""
+        self.flat = Flat(self.parameters, self.processes)
+        mine = set(map(id, self.flat.owned()))
+        self.optimizer = optimizers.build(self.recipe, [row for row in chosen if id(row[2]) in mine])
 
     def step(self, step: int) -> float:
-        """Optimizer step number `step` of the data order; returns its loss. Raises NumericsError when it is not finite."""
+        """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.order.step(step)
-        tree, losses = PairwiseSum(), []
+        tree, losses, bad = PairwiseSum(), [], []
         for rank in self.processes.block(self.recipe.ranks):
             gradients = self.flat.fresh_gradients()
-            value = 0.0
+            total = 0.0
             for batch in (row[rank] for row in rounds):
-                if batch is not None:
-                    value += self._micro_batch(batch, self._share(batch, rounds), step)
+                if batch is None:
+                    continue
+                value = self._loss(batch) * self._share(batch, rounds)
+                if math.isfinite(number := value.item()):
+                    value.backward()
+                    total += number
+                else:
+                    bad.append((batch, number))
             tree.add(gradients)
-            losses.append(value)
+            losses.append(total)
+        self._check_losses(bad, step)
         owned = self.flat.reduce(tree.total())
         owned.div_(self.recipe.ranks)
-        self._check_gradients(owned, step)
+        self._check("gradient", owned, step)
         self._clip(owned)
         optimizers.set_rate(self.optimizer, optimizers.schedule_factor(self.recipe, step))
         self.optimizer.step()
+        self._check("weight", self.flat.owned_weights(), step)
         self.flat.share_weights()
-        mean = self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks
-        self.losses.append(mean)
-        return mean
+        return self._note(losses)
 
-    def _micro_batch(self, batch: Batch, share: float, step: int) -> float:
-        """Forward and backward of one micro-batch, whose loss counts `share` in its rank's sum; returns that part."""
-        samples = [self.store.sample(int(row)) for row in batch.rows]
-        value = loss(*self._predict(samples, batch)) * share
-        if not math.isfinite(value.item()):
-            ids = ", ".join(sample.id for sample in samples)
-            raise NumericsError(
-                f"The loss is {value.item()} at step {step}, position {batch.position}, samples {ids}. Training stopped; the "
-                "last good state stays. Check these samples' latents, or lower the learning rate."
-            )
-        value.backward()
-        return value.item()
+    def _note(self, losses: list[float]) -> float:
+        """Keeps and returns the mean of the ranks' losses, of which `losses` are this process's."""
+        self.losses.append(self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks)
+        return self.losses[-1]
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """The mean loss of one micro-batch, ready for backward."""
+        return loss(*self._predict([self.store.sample(int(row)) for row in batch.rows], batch))
 
     def _predict(self, samples: list[Sample], batch: Batch) -> tuple[Any, Tensor]:
         dtype = DTYPES[self.recipe.precision.weights]
@@ -121,19 +132,32 @@ class Trainer:
         samples = sum(len(other.rows) for row in rounds for other in row if other is not None)
         return len(batch.rows) * self.recipe.ranks / samples
 
-    def _check_gradients(self, owned: Tensor, step: int) -> None:
-        bad = torch.tensor([0 if torch.isfinite(owned).all() else 1])
-        if not self.processes.gather(bad).any():
+    def _check_losses(self, bad: list[tuple[Batch, float]], step: int) -> None:
+        """Raises WrongNumber in every process when one of them found a loss that is not finite."""
+        if not any(self.processes.any(bool(bad))):
             return
-        names = [
-            name
-            for name, p in zip(self.names, self.parameters, strict=True)
-            if p.grad is not None and not p.grad.isfinite().all()
-        ]
-        raise NumericsError(
-            f"NaN or infinity in the gradient at step {step}, first in {', '.join(names[:3]) or 'another process'}. "
-            "Training stopped before the update; the last good state stays."
-        )
+        mine = [(batch.position, str(number), sample_ids(self.store, [batch])) for batch, number in bad]
+        found = sorted(row for rows in self.processes.gather_objects(mine) for row in rows)
+        samples = list(dict.fromkeys(sample for *_, ids in found for sample in ids))
+        raise WrongNumber("loss", step, found[0][0], samples, value=found[0][1])
+
+    def _check(self, what: str, mine: Tensor, step: int) -> None:
+        """Raises WrongNumber in every process when one process's gradients or weights are not finite."""
+        if not any(self.processes.any(not finite(mine))):
+            return
+        names = []
+        for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
+            value = parameter if what == "weight" else parameter.grad
+            if self.flat.owner(index) == self.processes.index and value is not None and not finite(value):
+                names.append(name)
+        self._wrong(what, step, names)
+
+    def _wrong(self, what: str, step: int, names: list[str]) -> None:
+        """Raises WrongNumber for the parameters that the processes found, in the order in which they are kept."""
+        found = {name for part in self.processes.gather_objects(names) for name in part}
+        batches = [batch for row in self.order.step(step) for batch in row if batch is not None]
+        position = min(batch.position for batch in batches)
+        raise WrongNumber(what, step, position, sample_ids(self.store, batches), [n for n in self.names if n in found])
 
     def _clip(self, owned: Tensor) -> None:
         """Scales the gradient down to the recipe's joint norm; the norm is summed parameter by parameter, in their order."""
@@ -153,30 +177,16 @@ class Trainer:
         """The state after `position` steps, on process 0; None elsewhere. Every process must call it."""
         entries = {}
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
-            found = self._collect(self.flat.owner(index), parameter)
-            if found:
+            owner = self.flat.owner(index)
+            mine = optimizers.state_of(self.optimizer, parameter) if owner == self.processes.index else {}
+            if found := self.processes.collect(owner, mine):
                 entries[name] = found
         if self.processes.index:
             return None
-        weights = {name: p.detach().cpu() for name, p in zip(self.names, self.parameters, strict=True)}
-        return State(position=position, weights=weights, optimizer=entries, loss=list(self.losses))
+        return State(position=position, weights=self._weights(), optimizer=entries, loss=list(self.losses))
 
-    def _collect(self, owner: int, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """One parameter's optimizer state at process 0, sent by its owner."""
-        mine = optimizers.state_of(self.optimizer, parameter) if owner == self.processes.index else {}
-        if owner == 0:
-            return mine
-        if self.processes.index == owner:
-            torch.distributed.send_object_list([{k: (v.shape, v.dtype) for k, v in mine.items()}], dst=0)
-            for value in mine.values():
-                torch.distributed.send(value.contiguous(), dst=0)
-        elif self.processes.index == 0:
-            shapes: list[Any] = [None]
-            torch.distributed.recv_object_list(shapes, src=owner)
-            mine = {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in shapes[0].items()}
-            for value in mine.values():
-                torch.distributed.recv(value, src=owner)
-        return mine
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().cpu() for name, p in zip(self.names, self.parameters, strict=True)}
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
@@ -188,6 +198,14 @@ class Trainer:
             if self.flat.owner(index) == self.processes.index:
                 optimizers.restore(self.optimizer, parameter, state.optimizer.get(name, {}))
         self.losses = list(state.loss)
+
+
+def _checkpoint(part: nn.Module) -> None:
+    """Has a part keep few activations and compute the others again in the backward pass, by the same operators."""
+    if hasattr(part, "activation_checkpointing_enable"):  # transformers
+        part.activation_checkpointing_enable({"use_reentrant": False})
+    else:  # diffusers
+        part.enable_gradient_checkpointing()
 
 
 def _order(recipe: Recipe, store: Store) -> Order:

@@ -71,6 +71,30 @@ class Processes:
         torch.distributed.all_gather(out, values)
         return torch.stack(out)
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every process's `value`, by process."""
+        if self.count == 1:
+            return [value]
+        out = [None] * self.count
+        torch.distributed.all_gather_object(out, value)
+        return out
+
+    def collect(self, owner: int, mine: dict[str, Tensor]) -> dict[str, Tensor]:
+        """At process 0: the tensors (on the CPU) that process `owner` has. Every process must call it."""
+        if owner == 0:
+            return mine
+        if self.index == owner:
+            torch.distributed.send_object_list([{key: (value.shape, value.dtype) for key, value in mine.items()}], dst=0)
+            for value in mine.values():
+                torch.distributed.send(value.contiguous(), dst=0)
+        elif self.index == 0:
+            shapes: list[Any] = [None]
+            torch.distributed.recv_object_list(shapes, src=owner)
+            mine = {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in shapes[0].items()}
+            for value in mine.values():
+                torch.distributed.recv(value, src=owner)
+        return mine
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Which of `flags` at least one process has set: all processes get the same answer."""
         if self.count == 1:
@@ -106,6 +130,10 @@ class Flat:
     def owner(self, index: int) -> int:
         """Which process owns parameter number `index`."""
         return self._owners[index]
+
+    def owned_weights(self) -> Tensor:
+        """The stretch of the weights that this process updates."""
+        return self.weights[slice(*self._cuts[self.processes.index : self.processes.index + 2])]
 
     def fresh_gradients(self) -> Tensor:
         """A zeroed buffer into which the next backward passes accumulate."""

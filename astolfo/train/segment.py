@@ -1,7 +1,8 @@
 """Runs one segment as a job: takes up what an interrupted attempt left, trains, saves, reports progress.
 
 While it trains, the state is written every now and then into a hidden file beside the output, named by the spec's digest;
-the next attempt at the same spec goes on from there. The output appears when the segment is complete.
+the next attempt at the same spec goes on from there. The output appears when the segment is complete. Where a NaN or an
+infinity ends the run, a report `<step>.failure.json` stands beside it.
 """
 
 import logging
@@ -9,29 +10,25 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import AstolfoError, StateError
-from astolfo.files import exclusive, json_digest, sidecar
+from astolfo.files import exclusive, json_digest, sidecar, write_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
 from astolfo.train import ranks, state
+from astolfo.train.guards import WrongNumber
 from astolfo.train.loop import Inputs, Trainer
+from astolfo.train.optimizer import check_machine
+from astolfo.train.placement import Placement, bind, near
 from astolfo.train.progress import Progress
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """How a segment is executed; decides no bit. `keep_every`: seconds between saves of an unfinished segment."""
-
-    processes: int = 1
-    device: str = "cpu"
-    keep_every: float = 600.0
-    tensorboard: Path | None = None
 
 
 class Interrupted(AstolfoError):
@@ -41,17 +38,21 @@ class Interrupted(AstolfoError):
 def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out: Path, placement: Placement) -> None:
     """Trains from `before` (None: from the base) to the step `spec["to"]` and writes the state at `out`.
 
-    Raises StateError when another process works on the same output, Interrupted after SIGTERM or SIGINT, NumericsError for
-    a wrong number. Nothing is lost in any of these cases.
+    Raises StateError when another process works on the same output, Interrupted after SIGTERM or SIGINT, WrongNumber for a
+    NaN or an infinity unless the recipe says `on_failure: keep`; the state is then the last good one, labelled as stopped.
+    Nothing is lost in any of these cases.
     """
-    recipe = Recipe.model_validate(spec["recipe"])
-    kept = out.with_name(f".{out.stem}-{json_digest(spec)[:16]}.safetensors")
-    with exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"):
-        processes = ranks.start(placement.processes, placement.device)
+    job = _Job(spec, inputs, before, out, placement)
+    with exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"), ExitStack() as stack:
+        if job.pass_on():
+            return
+        bind(placement.numa)
+        job.inputs = replace(inputs, dataset=stack.enter_context(near(inputs.dataset, placement.ramdisk)))
+        processes = ranks.start(job.placement.processes, placement.device)
         try:
-            _run(spec, recipe, inputs, before, out, kept, placement, processes)
+            job.run(processes)
         except BaseException as error:
-            if processes.index and not isinstance(error, Interrupted):
+            if processes.index and not isinstance(error, Interrupted | WrongNumber):
                 log.error("process %d: %s", processes.index, error)
             others = ranks.finish(processes, failed=True)
             if others and not isinstance(error, AstolfoError):
@@ -60,58 +61,116 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
         ranks.finish(processes)
 
 
-def _run(
-    spec: dict[str, Any], recipe: Recipe, inputs: Inputs, before: Path | None, out: Path, kept: Path, placement: Placement,
-    processes: ranks.Processes,
-) -> None:  # fmt: skip
-    trainer = Trainer(recipe, inputs, processes, placement.device)
-    begin = _resume(trainer, spec, before, kept)
-    with ExitStack() as stack:
-        asked = stack.enter_context(_listening())
-        progress = stack.enter_context(
-            Progress(out.parent.name, spec["from"], begin, spec["to"], recipe, placement.tensorboard, quiet=processes.index > 0)
-        )
-        saved = time.monotonic()
-        for step in range(begin, spec["to"]):
-            loss = trainer.step(step)
-            progress.advance(step, loss)
-            due = step + 1 < spec["to"] and time.monotonic() - saved >= placement.keep_every
-            stop, due = processes.any(bool(asked), due)
-            if stop or due:
-                _save(trainer, step + 1, kept, json_digest(spec))
-                saved = time.monotonic()
-            if stop:
-                raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
-        _save(trainer, spec["to"], out, identity(spec))
-    if processes.index == 0:
-        kept.unlink(missing_ok=True)
-        sidecar(kept).unlink(missing_ok=True)
+class _Job:
+    """One segment to be trained, as one of its processes sees it."""
 
+    def __init__(self, spec: dict[str, Any], inputs: Inputs, before: Path | None, out: Path, placement: Placement):
+        self.spec, self.inputs, self.before, self.out, self.placement = spec, inputs, before, out, placement
+        self.recipe = Recipe.model_validate(spec["recipe"])
+        check_machine(self.recipe, torch.device(placement.device))
+        self.engine: type[Trainer] = Trainer
+        if self.recipe.engine:
+            from astolfo.train import deepspeed
 
-def _resume(trainer: Trainer, spec: dict[str, Any], before: Path | None, kept: Path) -> int:
-    """Restores the newest good state and returns its position."""
-    if kept.exists():
+            self.engine, self.placement = deepspeed.DeepSpeedTrainer, deepspeed.check(self.recipe, placement)
+        self.kept = out.with_name(f".{out.stem}-{json_digest(spec)[:16]}.safetensors")
+        self.report = out.with_suffix(".failure.json")
+
+    def pass_on(self) -> bool:
+        """When the run was stopped in an earlier segment: hands its state on, unchanged but for the name. No training."""
+        if self.before is None or "astolfo.stopped" not in open_file(self.before).metadata:
+            return False
+        found = self._before()
+        assert found.stopped
+        log.warning("the run stopped at step %d (%s): its state is handed on", found.stopped["step"], found.stopped["why"])
+        state.save(self.out, found, identity(self.spec))
+        return True
+
+    def run(self, processes: ranks.Processes) -> None:
+        """Trains the segment, or what a wrong number leaves of it."""
+        stopped, end = None, self.spec["to"]
+        trainer = self._trainer(processes)
         try:
-            found = state.load(kept, json_digest(spec))
-            trainer.restore(found)
-            if trainer.processes.index == 0:
-                log.info("resumed at step %d from %s, which an interrupted attempt left", found.position, kept)
-            return found.position
-        except AstolfoError as error:
-            log.warning("not resumed from the interrupted attempt: %s", error)
-    if before is None:
-        return int(spec["from"])
-    found = state.load(before, identity(spec | {"to": spec["from"]}))
-    if found.position != spec["from"]:
-        raise StateError(f"{before} is at step {found.position}, but the segment begins at {spec['from']}. Build it again.")
-    trainer.restore(found)
-    return found.position
+            self._steps(trainer, end)
+        except WrongNumber as error:
+            stopped, end = error.with_traceback(None), error.step
+            if error.what != "weight":  # the weights are still those of the last good step
+                self._save(trainer, end, self.kept, json_digest(self.spec))
+        if stopped:
+            self._tell(stopped, processes)
+            if self.recipe.on_failure != "keep":
+                raise stopped
+            if stopped.what == "weight":  # the update itself went wrong: what was before it is done again
+                del trainer
+                trainer = self._trainer(processes)
+                self._steps(trainer, end)
+        self._save(trainer, end, self.out, identity(self.spec), stopped)
+        if processes.index == 0:
+            for path in (self.kept, sidecar(self.kept), *(() if stopped else (self.report,))):
+                path.unlink(missing_ok=True)
 
+    def _trainer(self, processes: ranks.Processes) -> Trainer:
+        """A trainer with the newest good state."""
+        trainer = self.engine(self.recipe, self.inputs, processes, self.placement)
+        self.begin = self._resume(trainer)
+        return trainer
 
-def _save(trainer: Trainer, position: int, path: Path, name: str) -> None:
-    found = trainer.state(position)
-    if found is not None:
-        state.save(path, found, name)
+    def _steps(self, trainer: Trainer, end: int) -> None:
+        """Does the steps from where the trainer stands to `end`, saving now and then."""
+        quiet = trainer.processes.index > 0
+        with ExitStack() as stack:
+            asked = stack.enter_context(_listening())
+            name, first, tensorboard = self.out.parent.name, self.spec["from"], self.placement.tensorboard
+            progress = stack.enter_context(Progress(name, first, self.begin, end, self.recipe, tensorboard, quiet=quiet))
+            saved = time.monotonic()
+            for step in range(self.begin, end):
+                progress.advance(step, trainer.step(step))
+                due = step + 1 < end and time.monotonic() - saved >= self.placement.keep_every
+                stop, due = trainer.processes.any(bool(asked), due)
+                if stop or due:
+                    self._save(trainer, step + 1, self.kept, json_digest(self.spec))
+                    saved = time.monotonic()
+                if stop:
+                    raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
+
+    def _tell(self, error: WrongNumber, processes: ranks.Processes) -> None:
+        """Writes the failure report beside the state, and the log."""
+        if processes.index:
+            return
+        write_json(self.report, error.report() | {"recipe": self.recipe.digest, "run": self.out.parent.name})
+        log.error("%s: %s Report: %s", self.out.parent.name, error, self.report)
+
+    def _resume(self, trainer: Trainer) -> int:
+        """Restores the newest good state and returns its position."""
+        if self.kept.exists():
+            try:
+                found = state.load(self.kept, json_digest(self.spec))
+                trainer.restore(found)
+                if trainer.processes.index == 0:
+                    log.info("resumed at step %d from %s, which an interrupted attempt left", found.position, self.kept)
+                return found.position
+            except AstolfoError as error:
+                log.warning("not resumed from the interrupted attempt: %s", error)
+        if self.before is None:
+            return int(self.spec["from"])
+        found = self._before()
+        trainer.restore(found)
+        return found.position
+
+    def _before(self) -> state.State:
+        assert self.before
+        found = state.load(self.before, identity(self.spec | {"to": self.spec["from"]}))
+        if found.position != self.spec["from"] and not found.stopped:
+            raise StateError(
+                f"{self.before} is at step {found.position}, but the segment begins at {self.spec['from']}. Build it again."
+            )
+        return found
+
+    def _save(self, trainer: Trainer, position: int, path: Path, name: str, stopped: WrongNumber | None = None) -> None:
+        found = trainer.state(position)
+        if found is not None:
+            found.stopped = stopped.label() if stopped else None
+            state.save(path, found, name)
 
 
 @contextmanager

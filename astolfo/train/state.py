@@ -2,21 +2,25 @@
 
     weights/<part>.<name>              the trained weights, in their own dtype
     optimizer/<part>.<name>/<entry>    the optimizer's state of that weight
+    deepspeed/<rank>/<group>/<entry>   instead of it, for runs of that engine: what each of its ranks holds
     loss                               float32, the loss of every step since the run began
 
-The metadata holds the position (optimizer steps done since the data order began) and the digest of what made it. Frozen
+The metadata holds the position (optimizer steps done since the data order began) and the digest of what made it; where a
+wrong number ended the run `astolfo.stopped`, and where a device lacks what the recipe asks for `astolfo.realised`. Frozen
 weights are not in a state: they are the base's.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.errors import StateError
-from astolfo.files import verified
+from astolfo.files import canonical_json, verified
 
 FORMAT = "1"
 
@@ -28,7 +32,10 @@ class State:
     position: int
     weights: dict[str, Tensor]
     optimizer: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    engine: dict[str, Tensor] = field(default_factory=dict)  # of DeepSpeed, by "<rank>/<group>/<entry>"
     loss: list[float] = field(default_factory=list)
+    stopped: dict[str, Any] | None = None  # step, why, samples, parameters: the run ended here
+    realised: dict[str, str] | None = None  # what the device did instead of what the recipe asks for
 
 
 def save(path: Path, state: State, identity: str) -> str:
@@ -41,8 +48,11 @@ def save(path: Path, state: State, identity: str) -> str:
     tensors = {f"weights/{name}": value for name, value in state.weights.items()}
     for name, entries in state.optimizer.items():
         tensors |= {f"optimizer/{name}/{entry}": value for entry, value in entries.items()}
+    tensors |= {f"deepspeed/{name}": value for name, value in state.engine.items()}
     tensors["loss"] = torch.tensor(state.loss, dtype=torch.float32)
     metadata = {"astolfo.state": FORMAT, "astolfo.position": str(state.position), "astolfo.identity": identity}
+    about = {"stopped": state.stopped, "realised": state.realised}
+    metadata |= {f"astolfo.{key}": canonical_json(value) for key, value in about.items() if value}
     return write_file(path, tensors, metadata)
 
 
@@ -59,6 +69,7 @@ def load(path: Path, identity: str | None = None) -> State:
     if identity is not None and meta["astolfo.identity"] != identity:
         raise StateError(f"{path} belongs to another recipe: expected {identity}, found {meta['astolfo.identity']}.")
     state = State(position=int(meta["astolfo.position"]), weights={}, loss=file.tensor("loss").tolist())
+    state.stopped, state.realised = (json.loads(meta.get(f"astolfo.{key}", "null")) for key in ("stopped", "realised"))
     for key in file.keys():
         kind, _, name = key.partition("/")
         if kind == "weights":
@@ -66,4 +77,6 @@ def load(path: Path, identity: str | None = None) -> State:
         elif kind == "optimizer":
             name, _, entry = name.rpartition("/")
             state.optimizer.setdefault(name, {})[entry] = file.tensor(key).clone()
+        elif kind == "deepspeed":
+            state.engine[name] = file.tensor(key).clone()
     return state

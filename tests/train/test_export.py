@@ -1,5 +1,7 @@
 """A checkpoint made from a state: trained weights in, everything else byte for byte the base's, and no date."""
 
+import json
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from astolfo.checkpoint.model import load
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import StateError
 from astolfo.ledger.specs import identity
+from astolfo.train import state
 from astolfo.train.export import export
 from astolfo.train.initialise import initialise
 
@@ -19,12 +22,12 @@ def exported(train, spec_of, ledger, tmp_path):
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     save_autoencoder(tmp_path / "vae.safetensors", initialise(architecture.build("vae", "cpu"), 1), architecture)
     spec = spec_of(0, 1)
-    state = train(spec)
+    path = train(spec)
     about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"]}
     about["parents"] = {"state": identity(spec)}
-    export(about, state, None, tmp_path / "vae.safetensors", tmp_path / "base.safetensors")
-    export(about, state, tmp_path / "base.safetensors", None, tmp_path / "run.safetensors")
-    return about, state, tmp_path
+    export(about, path, None, tmp_path / "vae.safetensors", tmp_path / "base.safetensors")
+    export(about, path, tmp_path / "base.safetensors", None, tmp_path / "run.safetensors")
+    return about, path, tmp_path
 
 
 def test_what_did_not_train_is_the_bases(exported):
@@ -39,10 +42,10 @@ def test_what_did_not_train_is_the_bases(exported):
 
 def test_it_loads_as_what_was_trained(exported, ledger):
     """The file's UNet has the state's weights, rounded to fp16."""
-    _, state, folder = exported
+    _, path, folder = exported
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     unet = load(folder / "run.safetensors", architecture, ["unet"], "fp32")["unet"]
-    trained = open_file(state).tensor("weights/unet.mid_block.attentions.0.proj_in.weight")
+    trained = open_file(path).tensor("weights/unet.mid_block.attentions.0.proj_in.weight")
     assert torch.equal(unet.mid_block.attentions[0].proj_in.weight, trained.half().float())
 
 
@@ -56,7 +59,32 @@ def test_the_metadata_has_no_date(exported):
 
 def test_the_state_of_another_recipe_is_refused(exported):
     """A checkpoint is never cut from a state that its spec does not name."""
-    about, state, folder = exported
+    about, path, folder = exported
     with pytest.raises(StateError, match="belongs to another recipe"):
-        export(about | {"parents": {"state": "0" * 64}}, state, None, folder / "vae.safetensors", folder / "x.safetensors")
+        export(about | {"parents": {"state": "0" * 64}}, path, None, folder / "vae.safetensors", folder / "x.safetensors")
     assert not (folder / "x.safetensors").exists()
+
+
+def test_a_stopped_run_says_so(exported, caplog):
+    """A checkpoint of a state that a wrong number ended says it in its title and metadata, and the log warns."""
+    about, path, folder = exported
+    found = state.load(path)
+    found.realised = {"attention": "math"}
+    found.stopped = {"step": 1, "why": "loss", "samples": ["5-00000001"], "parameters": []}
+    state.save(folder / "stopped.safetensors", found, about["parents"]["state"])
+    export(
+        about | {"stopped": "NaN"}, folder / "stopped.safetensors", folder / "base.safetensors", None, folder / "x.safetensors"
+    )
+    metadata = open_file(folder / "x.safetensors").metadata
+    assert metadata["modelspec.title"] == "a test (stopped at step 1: loss)"
+    assert json.loads(metadata["astolfo.stopped"]) == found.stopped | {"record": "NaN"}
+    assert json.loads(metadata["astolfo.realised"]) == found.realised
+    assert "stopped early" in caplog.text
+
+
+def test_a_planned_stop_says_so(exported):
+    """A run that the record ended early carries what the record says of it."""
+    about, path, folder = exported
+    export(about | {"stopped": "stopped at step 5"}, path, folder / "base.safetensors", None, folder / "x.safetensors")
+    metadata = open_file(folder / "x.safetensors").metadata
+    assert (metadata["modelspec.title"], metadata["astolfo.stopped"]) == ("a test (stopped)", "stopped at step 5")

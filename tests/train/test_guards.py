@@ -1,13 +1,22 @@
-"""A wrong number stops the run, says where, and leaves the last good state."""
+"""A wrong number stops the run, says where, and leaves the last good state; with `on_failure: keep` that is its result."""
+
+import json
 
 import pytest
 import torch
 
-from astolfo.errors import NumericsError, StateError, StoreError
+from astolfo.checkpoint.safefile import open_file
+from astolfo.errors import StateError, StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import state
+from astolfo.train.guards import WrongNumber
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
+from astolfo.train.samples import Draws
+from astolfo.train.segment import Placement, train_segment
+from tests.train.conftest import STEPS, digest, in_child
+
+KEEP = {"on_failure": "keep"}
 
 
 @pytest.fixture
@@ -15,12 +24,28 @@ def trainer(inputs, spec_of):
     return Trainer(Recipe.model_validate(spec_of()["recipe"]), inputs, Processes())
 
 
+@pytest.fixture
+def bad_noise(monkeypatch):
+    """A function that has the micro-batch at a position of the data order draw NaN as its noise."""
+
+    def at(position):
+        draws = Draws.__call__
+
+        def call(self, batch, shape):
+            noise, timestep = draws(self, batch, shape)
+            return noise * (float("nan") if batch.position == position else 1), timestep
+
+        monkeypatch.setattr(Draws, "__call__", call)
+
+    return at
+
+
 def test_a_nan_loss_names_step_and_sample(trainer):
     """A NaN in the loss stops before the update, with step, position and sample IDs."""
     with torch.no_grad():
         trainer.parts["unet"].conv_out.bias.fill_(float("nan"))
     before = trainer.flat.weights.clone()
-    with pytest.raises(NumericsError, match=r"loss is nan at step 0, position 0, samples 5-000000\d\d"):
+    with pytest.raises(WrongNumber, match=r"loss is nan at step 0, position 0, samples 5-000000\d\d"):
         trainer.step(0)
     assert torch.equal(before.nan_to_num(), trainer.flat.weights.nan_to_num())
 
@@ -28,8 +53,10 @@ def test_a_nan_loss_names_step_and_sample(trainer):
 def test_an_infinite_gradient_names_the_parameter(trainer):
     """An infinite gradient stops before the update and names the parameter."""
     trainer.parts["unet"].conv_out.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NumericsError, match=r"gradient at step 0, first in unet\.conv_out\.weight"):
+    with pytest.raises(WrongNumber, match=r"gradient at step 0, first in unet\.conv_out\.weight") as error:
         trainer.step(0)
+    assert error.value.parameters == ["unet.conv_out.weight"]
+    assert len(error.value.samples) == 8
 
 
 def test_a_state_with_nan_is_not_written(trainer, tmp_path):
@@ -46,3 +73,72 @@ def test_a_dataset_of_another_size_is_refused(inputs, spec_of):
     recipe = Recipe.model_validate(spec_of()["recipe"] | {"steps_per_epoch": 78})
     with pytest.raises(StoreError, match="24 images, which make 3 steps an epoch; the recipe expects 78"):
         Trainer(recipe, inputs, Processes())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failed_run_reports_and_keeps_its_last_good_state(inputs, spec_of, train, bad_noise, tmp_path, processes):
+    """Without `keep` the segment fails; beside it stand a report and the state before the bad step."""
+    bad_noise(2 * 8 + 5)
+    out, spec = tmp_path / "bad" / f"{STEPS:08d}.safetensors", spec_of()
+    assert in_child(lambda: train_segment(spec, inputs, None, out, Placement(processes=processes))) == 1
+    assert not out.exists()
+    report = json.loads((out.parent / f"{STEPS:08d}.failure.json").read_text())
+    assert (report["why"], report["step"], report["position"], len(report["samples"])) == ("loss", 2, 21, 1)
+    assert "`on_failure: keep`" in report["message"]
+    kept, good = state.load(next(out.parent.glob(".*.safetensors"))), state.load(train(spec_of(0, 2), "good"))
+    assert kept.position == 2
+    assert all(torch.equal(kept.weights[name], good.weights[name]) for name in good.weights)
+
+
+def test_a_mended_run_goes_on_from_there(inputs, spec_of, train, bad_noise, monkeypatch, tmp_path):
+    """Where the cause is gone, the same command ends with the bytes of an undisturbed run, and the report is gone too."""
+    whole = digest(train(spec_of(), "whole"))
+    with monkeypatch.context():
+        bad_noise(21)
+        out = tmp_path / "bad" / f"{STEPS:08d}.safetensors"
+        in_child(lambda: train_segment(spec_of(), inputs, None, out, Placement()))
+        monkeypatch.undo()
+    assert digest(train(spec_of(), "bad")) == whole
+    assert sorted(path.name for path in out.parent.iterdir() if not path.name.endswith(".lock")) == [
+        out.name,
+        f"{out.name}.sha256",
+    ]
+
+
+def test_a_kept_run_ends_with_its_last_good_state(spec_of, train, bad_noise):
+    """With `keep` a chain of segments gives the state before the bad step, labelled; processes and cuts leave no trace."""
+    good = state.load(train(spec_of(0, 2, **KEEP), "good"))
+    bad_noise(21)
+    chains = []
+    for count in (1, 2):
+        before, begin = None, 0
+        for end in (1, 3, STEPS):
+            before, begin = train(spec_of(begin, end, **KEEP), f"p{count}", before, processes=count), end
+        chains.append(before)
+    uncut = train(spec_of(**KEEP), "uncut")
+    assert {digest(path) for path in chains} == {digest(uncut)}
+    found = state.load(uncut)
+    assert (found.position, found.loss) == (2, good.loss)
+    assert (found.stopped["step"], found.stopped["why"], len(found.stopped["samples"])) == (2, "loss", 1)
+    assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
+    assert "astolfo.stopped" not in open_file(chains[0].with_name("00000001.safetensors")).metadata
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
+    """Where an update itself makes an infinite weight, the kept state is the one before it, and the parameter is named."""
+    good = state.load(train(spec_of(0, 2, **KEEP), "good"))
+    original, parameter = Trainer.step, "unet.conv_out.bias"
+
+    def step(self, number):
+        if number == 2 and self.flat.owner(index := self.names.index(parameter)) == self.processes.index:
+            update = self.optimizer.step
+            weight = self.parameters[index]
+            self.optimizer.step = lambda: (update(), weight.data.fill_(float("inf")))
+        return original(self, number)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    found = state.load(train(spec_of(**KEEP), f"p{processes}", processes=processes))
+    assert (found.position, found.stopped["why"], found.stopped["parameters"]) == (2, "weight", [parameter])
+    assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
+    assert all(torch.equal(row[key], found.optimizer[name][key]) for name, row in good.optimizer.items() for key in row)

@@ -1,0 +1,64 @@
+"""Wrong numbers: a NaN or an infinity in a loss, a gradient or a weight stops the run before it does harm.
+
+Every process raises the same `WrongNumber` at the same step. By default the run fails with a report beside its state; with
+`on_failure: keep` in the ledger it ends there instead, with the state after its last good step, labelled as stopped.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from astolfo.data.order import Batch
+from astolfo.data.store import Store
+from astolfo.errors import NumericsError
+
+_CHUNK = 1 << 24  # elements; a test of a whole model at once would need its size again in temporaries
+_WHAT = {
+    "loss": "The loss is {value}",
+    "gradient": "NaN or infinity in the gradient",
+    "weight": "NaN or infinity in the weights after the update",
+}
+_HINT = (
+    "Check these samples' latents, or lower the learning rate. For a run that is meant to end there, write "
+    "`on_failure: keep` into its entry of the ledger: its result is then its last good state, labelled as stopped."
+)
+
+
+@dataclass(eq=False)
+class WrongNumber(NumericsError):
+    """What was not finite and where. `step` is the step that was not done; states before it are good."""
+
+    what: str  # loss, gradient or weight
+    step: int
+    position: int  # of the micro-batch, or of the step's first one
+    samples: list[str] = field(default_factory=list)  # IDs
+    parameters: list[str] = field(default_factory=list)
+    value: str = ""
+
+    def __str__(self) -> str:
+        where = f"at step {self.step}"
+        if self.parameters:
+            where += f", first in {', '.join(self.parameters[:3])}"
+        where += f", position {self.position}, samples {', '.join(self.samples[:16])}"
+        if len(self.samples) > 16:
+            where += f" and {len(self.samples) - 16} more"
+        return f"{_WHAT[self.what].format(value=self.value)} {where}. Training stopped; the last good state stays. {_HINT}"
+
+    def label(self) -> dict[str, Any]:
+        """What a kept state and its checkpoint say of it."""
+        return {"step": self.step, "why": self.what, "samples": self.samples, "parameters": self.parameters}
+
+    def report(self) -> dict[str, Any]:
+        """The failure report, as JSON has it."""
+        return self.label() | {"position": self.position, "value": self.value or None, "message": str(self)}
+
+
+def finite(values: Tensor) -> bool:
+    """Whether no element is NaN or infinite, with little memory."""
+    return all(bool(chunk.isfinite().all()) for chunk in values.detach().reshape(-1).split(_CHUNK))
+
+
+def sample_ids(store: Store, batches: list[Batch]) -> list[str]:
+    """The IDs of all samples of some micro-batches."""
+    return [store.sample(int(row)).id for batch in batches for row in batch.rows]

@@ -1,0 +1,76 @@
+"""Placement: where and how a segment is executed. It decides no bit.
+
+What a machine lacks is said in the log and left out: a rebuild on a laptop must not fail because the record's machine had
+two NUMA nodes, or memory for a RAM disk.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+_NODES = Path("/sys/devices/system/node")
+_RAMDISK = Path("/dev/shm")
+_SPARE = 1 << 30  # bytes that stay free on the RAM disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How a segment is executed. `keep_every`: seconds between saves of an unfinished segment."""
+
+    processes: int = 1
+    device: str = "cpu"
+    keep_every: float = 600.0
+    tensorboard: Path | None = None
+    gradient_checkpointing: bool = False
+    numa: int | None = None
+    ramdisk: bool = False
+
+
+def bind(node: int | None) -> None:
+    """Keeps this process, and those it starts, on the CPUs of a NUMA node; its memory then comes from there too."""
+    if node is None:
+        return
+    try:
+        cpus = _cpus((_NODES / f"node{node}" / "cpulist").read_text()) & os.sched_getaffinity(0)
+    except OSError:
+        cpus = set()
+    if not cpus:
+        log.warning("NUMA node %d is not available here: any CPU is used (no bit depends on it)", node)
+        return
+    os.sched_setaffinity(0, cpus)
+    log.info("bound to the %d CPUs of NUMA node %d", len(cpus), node)
+
+
+@contextmanager
+def near(folder: Path, ramdisk: bool) -> Iterator[Path]:
+    """A dataset's folder, copied to the RAM disk for the block's length when that is asked for and there is room."""
+    if not ramdisk:
+        yield folder
+        return
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    free = shutil.disk_usage(_RAMDISK).free if _RAMDISK.is_dir() else 0
+    if size + _SPARE > free:
+        log.warning("%s stays where it is: it has %d MiB, the RAM disk has %d MiB free", folder, size >> 20, free >> 20)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="astolfo-", dir=_RAMDISK) as copy:
+        for file in folder.iterdir():
+            if file.is_file():
+                shutil.copyfile(file, Path(copy, file.name))
+        log.info("%s is read from the RAM disk (%d MiB)", folder, size >> 20)
+        yield Path(copy)
+
+
+def _cpus(text: str) -> set[int]:
+    """The numbers of a list such as "0-3,8,10-11"."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1)) if part else set()
+    return found
