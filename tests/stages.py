@@ -36,10 +36,22 @@ STAGES = (
         pytest("tests/workflow/test_twice.py"),
     ),
     Stage(
-        "bases",
-        "the rules of the shipped miniature bases rebuild exactly their digests",
-        22,
-        pytest("tests/workflow/test_bases.py"),
+        "eps-base",
+        "the rules of the shipped eps base and of SDXL's autoencoder rebuild exactly their digests",
+        18,
+        pytest("tests/workflow/test_bases.py", "-k", "AK-NIL or sdxl-vae"),
+    ),
+    Stage(
+        "v-base",
+        "the rule of the shipped v base rebuilds exactly its digest",
+        15,
+        pytest("tests/workflow/test_bases.py", "-k", "AC-NoobAI"),
+    ),
+    Stage(
+        "sd2-base",
+        "the rules of the shipped SD 2 base and of its autoencoder rebuild exactly their digests",
+        20,
+        pytest("tests/workflow/test_bases.py", "-k", "21b or sd2-vae"),
     ),
     Stage(
         "lineage",
