@@ -62,6 +62,16 @@ def train(inputs, tmp_path):
     return run
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs a test marked `alone` in a forked process: a backward pass may start threads that a later fork does not survive."""
+    if pyfuncitem.get_closest_marker("alone") is None:
+        return None
+    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    assert in_child(lambda: pyfuncitem.obj(**given)) == 0, "the test failed in its own process; its traceback stands below"
+    return True
+
+
 def in_child(work) -> int:
     """Runs `work` in a forked process, which may fork further, and returns its exit status."""
     child = os.fork()

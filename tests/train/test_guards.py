@@ -16,6 +16,7 @@ from astolfo.train.samples import Draws
 from astolfo.train.segment import Placement, train_segment
 from tests.train.conftest import STEPS, digest, in_child
 
+pytestmark = pytest.mark.alone
 KEEP = {"on_failure": "keep"}
 
 

@@ -119,8 +119,10 @@ def test_processes_die_with_their_parent(inputs, spec_of, tmp_path):
     child = os.fork()
     if child == 0:
         os.setsid()
-        train_segment(spec, inputs, None, out, Placement(processes=2))
-        os._exit(0)
+        try:
+            train_segment(spec, inputs, None, out, Placement(processes=2))
+        finally:
+            os._exit(0)
     time.sleep(3)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

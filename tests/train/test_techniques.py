@@ -11,6 +11,7 @@ from astolfo.train.partial import FROZEN
 from astolfo.train.ranks import Processes
 from tests.train.conftest import digest
 
+pytestmark = pytest.mark.alone
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 
 

@@ -85,10 +85,10 @@ rule base_mecha:
         "logs/base-{base}.log",
     wildcard_constraints:
         base=one_of(bases_by("mecha")),
-    params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
     resources:
         models=mecha_models,
+    params:
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
     shell:
         'job mecha --spec {params.spec:q} --log {log} --recipes "$RECIPES" {resources.models} --out {output.model}'
 
