@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from astolfo import quiet
 from astolfo.errors import AstolfoError
 from astolfo.jobs import jobs, named
 
@@ -222,12 +223,14 @@ def _weights(given: tuple[str, ...]) -> dict[str, float]:
 
 def main() -> None:
     """Entry point: errors meant for the user are printed without a traceback, with exit status 1."""
+    quiet.hide()
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[terminal])
     logging.getLogger("astolfo").setLevel(logging.DEBUG)  # a job's log file gets these, the terminal does not
     try:
-        cli(prog_name="astolfo", standalone_mode=False)
+        status = cli(prog_name="astolfo", standalone_mode=False)  # what `context.exit` was given, or a verb's nothing
+        sys.exit(status if isinstance(status, int) else 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

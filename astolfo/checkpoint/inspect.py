@@ -59,7 +59,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     zero = ", zero terminal SNR" if objective["zero_terminal_snr"] else ""
     yield f"{found['path']}: {found['architecture']}, {size}"
     yield f"objective: {objective['name']}{zero} (because of {objective['because']})"
-    yield f"sha256: {found['digest'] or 'no side-car; use --scan to compute it'}"
+    origin = "" if "not_finite" in found else "  (recorded in its side-car; --scan reads the file)"
+    yield f"sha256: {found['digest']}{origin}" if found["digest"] else "sha256: no side-car; use --scan to compute it"
     for name, part in found["parts"].items():
         dtypes = ", ".join(f"{count} x {dtype}" for dtype, count in part["dtypes"].items())
         yield f"{name}: {part['parameters']:,} parameters, {dtypes}"

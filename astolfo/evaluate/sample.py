@@ -113,10 +113,9 @@ def scheduler_of(settings: Settings) -> Any:
 def _noise(parts: Mapping[str, nn.Module], settings: Settings, seed: int, numbers: Sequence[int]) -> Tensor:
     """The first latents of these pictures: float32 (pictures, channels, height / factor, width / factor)."""
     unet, factor = parts["unet"], 2 ** (len(parts["vae"].config.block_out_channels) - 1)
-    multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    if settings.height % multiple or settings.width % multiple:
+    if settings.height % factor or settings.width % factor:  # the UNet takes any latents, as it does in training
         raise InputError(
-            f"Expected a height and width in multiples of {multiple} pixels, found {settings.height} and {settings.width}."
+            f"Expected a height and width in multiples of {factor} pixels, found {settings.height} and {settings.width}."
         )
     shape = (unet.config.in_channels, settings.height // factor, settings.width // factor)
     noise = np.stack([randomness.normal(seed, "evaluation noise", number, shape) for number in numbers])

@@ -197,6 +197,13 @@ class Ledger:
                 f"unet: {fields.unet} is a set of frozen blocks of SDXL's UNet; {self.family(run)} has none. Say unet: 100.",
                 "unet",
             )
+        encoder = self.base(self.datasets[str(fields.dataset)].autoencoder)
+        if encoder.family != self.family(run):
+            raise run.error(
+                f"dataset {fields.dataset} is encoded for {encoder.family}, but the run's model is {self.family(run)}. "
+                "Use the dataset that is encoded for it.",
+                "dataset",
+            )
         if fields.restart_epochs and (fields.steps or max(fields.restart_epochs) >= (fields.epochs or 0)):
             raise run.error(f"restart_epochs must lie within the run's epochs ({fields.epochs}).", "restart_epochs")
 
@@ -210,11 +217,15 @@ class Ledger:
         try:
             reference = parse(name)
             if reference.base:
-                self.base(reference.base)
+                if self.base(reference.base).kind != "model":
+                    raise error(f"{name} is an autoencoder, no model: nothing can start from it or be merged with it.")
                 return
             target = self.run(str(reference.run))
         except LedgerError as problem:
             raise error(str(problem)) from None
+        last = target.fields.until_step
+        if reference.step and last and reference.step > last:
+            raise error(f"{name}: run {target.id} ends at step {last:,}, so there is no step {reference.step:,}.")
         if reference.epoch and reference.epoch > (target.fields.epochs or 0):
             raise error(f"{name}: run {target.id} has {target.fields.epochs} epochs, so there is no epoch {reference.epoch}.")
 

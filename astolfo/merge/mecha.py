@@ -35,7 +35,7 @@ from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsE
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merge import kernel
 from astolfo.merge.fill import BLOCK
-from astolfo.merge.weighted_sum import DTYPES, STALE, digest_of
+from astolfo.merge.weighted_sum import DTYPES, STALE, check_output, digest_of
 
 _NAME = re.compile(r'model +"([^"]*)"')
 
@@ -83,6 +83,7 @@ def merge_mecha(
     text = normalised(recipe)
     graph = _parse(recipe, text)
     names = _names(recipe, text, graph, models)
+    check_output(out, models.values())
     files = {name: open_file(models[name]) for name in names}
     try:
         _check_kinds(files)

@@ -17,7 +17,7 @@ holds (hash, date, parents, recipe), plus the parents' digests and the merge its
 import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ def merge(
         raise CheckpointError(f"Expected at least one finite alpha, found {list(alphas)}.")
     if len({Path(path).absolute() for path in outputs.values()}) < len(alphas):
         raise CheckpointError("Expected a file of its own for each alpha, found one path twice.")
+    for path in outputs.values():
+        check_output(path, (base, trained))
     with open_file(base) as first, open_file(trained) as second:
         _check_kinds(first, second)
         sources = _sources(first, second, alphas, _overrides(first, second, per_part or {}, per_block or {}), dtype)
@@ -106,6 +108,14 @@ def merge(
         [key for key in first if key not in sources],
         job.clamped,
     )
+
+
+def check_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
+    """Raises CheckpointError for an output that is one of the inputs, or whose name says that it is no safetensors file."""
+    if Path(path).resolve() in {Path(one).resolve() for one in inputs}:
+        raise CheckpointError(f"{path} is an input: a merge does not overwrite what it is made from. Name another output.")
+    if Path(path).suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise CheckpointError(f"{path}: what is written is safetensors, never a pickle. Name it {Path(path).stem}.safetensors.")
 
 
 def digest_of(path: Path | str) -> str:

@@ -101,8 +101,12 @@ def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
     for number, one in enumerate(records(ledger), start=1):
         name = f"{ledger.scale_name}, {one['numerics']['device']} {number}"
         found[f"rebuilt ({name})"] = lambda _, run, one=one: _became(run, one)
-        found[f"sha256 ({name})"] = lambda _, run, one=one: f"`{one['sha256'].get(run.id, '')[:16]}`"
+        found[f"sha256 ({name})"] = lambda _, run, one=one: _short(one["sha256"].get(run.id))
     return found
+
+
+def _short(digest: str | None) -> str:
+    return f"`{digest[:16]}`" if digest else ""
 
 
 def _became(run: Run, one: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """Recorded digests: what `astolfo verify` says of a working directory."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -90,6 +92,8 @@ def test_the_command_says_both_digests(ledger, built):
     write_sidecar(path)
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 1
+    whole = subprocess.run([sys.executable, "-m", "astolfo", *arguments], cwd=ROOT, capture_output=True)
+    assert whole.returncode == 1
     assert f"{sha256_of(path)}  (recorded: {before})" in done.output
 
 
