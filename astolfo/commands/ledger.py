@@ -1,0 +1,70 @@
+"""Verbs that look things up in the ledger: `astolfo ledger ...`."""
+
+import json
+
+import click
+
+from astolfo.commands import ROOT, ledger_of
+
+
+@click.group()
+def ledger() -> None:
+    """Looks things up in the ledger."""
+
+
+@ledger.command("list")
+@click.pass_context
+def ledger_list(context: click.Context) -> None:
+    """Lists every run, era by era."""
+    from astolfo.ledger.show import listing
+
+    click.echo(listing(ledger_of(context)))
+
+
+@ledger.command("show")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print the effective entry and the recipe as JSON.")
+@click.pass_context
+def ledger_show(context: click.Context, run: str, as_json: bool) -> None:
+    """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest."""
+    from astolfo.ledger.show import as_data, as_text
+
+    found = ledger_of(context)
+    click.echo(json.dumps(as_data(found, found.run(run)), indent=2) if as_json else as_text(found, found.run(run)))
+
+
+@ledger.command("table")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print it as Markdown tables.")
+@click.pass_context
+def ledger_table(context: click.Context, as_markdown: bool) -> None:
+    """Prints the record in its own form: era by era, what each run has that its era's defaults have not."""
+    from astolfo.ledger import table
+    from astolfo.provenance.digests import columns
+
+    found = ledger_of(context)
+    click.echo(table.markdown(found, table.COLUMNS | columns(found)) if as_markdown else table.text(found))
+
+
+@ledger.command("diff")
+@click.argument("a")
+@click.argument("b")
+@click.pass_context
+def ledger_diff(context: click.Context, a: str, b: str) -> None:
+    """Shows what differs between two runs, and whether their recipes are the same."""
+    from astolfo.ledger.show import difference
+
+    found = ledger_of(context)
+    click.echo(difference(found, found.run(a), found.run(b)))
+
+
+@ledger.command("spec")
+@click.argument("target")
+@click.pass_context
+def ledger_spec(context: click.Context, target: str) -> None:
+    """Prints the spec of a model: a run, RUN-step..., RUN-epoch..., RUN-ALPHA, or a base."""
+    from astolfo.files import canonical_json, sha256_of
+    from astolfo.ledger import parse
+    from astolfo.ledger.specs import Specs
+
+    lock = sha256_of(ROOT / "envs" / "lock.txt")
+    click.echo(canonical_json(Specs(ledger_of(context), lock).model(parse(target))))

@@ -1,0 +1,87 @@
+"""Verbs on model files: `astolfo inspect`, `pin`, `merge`, `mecha`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from astolfo.commands import FILE, FOLDER, ledger_of
+from astolfo.commands.jobs import named
+from astolfo.errors import AstolfoError
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--scan", is_flag=True, help="Read the values too, and count NaN and infinity.")
+def inspect(file: Path, as_json: bool, scan: bool) -> None:
+    """Says what a checkpoint is: architecture, parts, dtypes, metadata, digest."""
+    from astolfo.checkpoint.inspect import inspect as look
+    from astolfo.checkpoint.inspect import report
+
+    found = look(file, scan=scan)
+    click.echo(json.dumps(found, indent=2) if as_json else report(found))
+
+
+@click.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--directory", "-d", type=FOLDER, default=Path("."), help="The working directory that uses it.")
+@click.pass_context
+def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
+    """Pins FILE as the base NAME of a working directory: hashes it and links it to where the workflow looks.
+
+    NAME `vocabulary` takes the folder of a CLIP vocabulary.
+    """
+    from astolfo.pins import pin as record
+
+    click.echo(record(ledger_of(context), name, file, directory))
+
+
+@click.command()
+@click.argument("base", type=FILE)
+@click.argument("trained", type=FILE)
+@click.option("--alpha", type=click.FloatRange(0, 1), required=True, multiple=True, help="Weight of TRAINED; may be repeated.")
+@click.option("--output", "-o", type=FILE, required=True, multiple=True, help="Where to write; one per alpha.")
+@click.option(
+    "--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None, help="Dtype of the result. [default: the base's]"
+)
+@click.option("--part", multiple=True, metavar="NAME=ALPHA", help="Another alpha for a part: unet, text_encoder, vae ...")
+@click.option("--block", multiple=True, metavar="NAME=ALPHA", help="Another alpha for a block: unet.input_blocks.4 ...")
+def merge(
+    base: Path, trained: Path, alpha: tuple[float, ...], output: tuple[Path, ...], dtype: str | None,
+    part: tuple[str, ...], block: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha, streamed. Several alphas read the inputs once."""
+    from astolfo.merge.weighted_sum import merge as weighted_sum
+
+    if len(alpha) != len(output):
+        raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
+    outputs = dict(zip(alpha, output, strict=True))
+    click.echo(weighted_sum(base, trained, outputs, dtype=dtype, per_part=_weights(part), per_block=_weights(block)))
+
+
+@click.command()
+@click.argument("recipe", type=FILE)
+@click.argument("models", nargs=-1, required=True, metavar="NAME=FILE...")
+@click.option("--output", "-o", type=FILE, required=True, help="Where to write.")
+@click.option(
+    "--dtype", type=click.Choice(["fp16", "bf16", "fp32"]), default=None, help="Dtype of the result. [default: the first model's]"
+)
+def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None) -> None:
+    """Merges checkpoints by a .mecha RECIPE of sd-mecha; NAME=FILE says what each model of the recipe stands for."""
+    from astolfo.merge.mecha import merge_mecha
+
+    click.echo(merge_mecha(recipe, named(models), output, dtype=dtype))
+
+
+def _weights(given: tuple[str, ...]) -> dict[str, float]:
+    """("unet=0.3", ...) as a mapping."""
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise click.BadParameter(f"expected NAME=ALPHA such as unet=0.3, found {text!r}.") from None
+    return found
