@@ -5,6 +5,7 @@ The graph follows from the ledger (config/). Rules stand in workflow/rules/, by 
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/stale.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/merge.smk"

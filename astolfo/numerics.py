@@ -1,40 +1,72 @@
 """The numerics class: everything besides the recipe that decides the last bit, set in one place and named.
 
-`pin()` must run before torch is imported; every verb of the engine calls it first. `numerics_class()` then says which
-class this process computes in. Recorded digests are promises within one class only.
+`pin()` must run before torch is imported; every verb of the engine calls it first. `make_deterministic()` turns torch's
+switches. `numerics_class()` then says which class this process computes in. Recorded digests are promises within one class
+only; which classes a measurement found equal is part of the record (`astolfo.provenance.digests`).
 """
 
+import contextlib
 import functools
+import importlib.util
 import os
 import platform
+import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from astolfo import quiet
 from astolfo.errors import NumericsError
 
 THREADS = 1
-_ENVIRONMENT = {
-    # One thread per process: a matrix product split over two threads sums in another order than over one.
-    "OMP_NUM_THREADS": str(THREADS),
-    "MKL_NUM_THREADS": str(THREADS),
-    # The same instruction set on every CPU that has AVX2, so that a newer one does not choose other kernels.
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "AVX2",
-    # cuBLAS picks the same algorithm every time only with a fixed workspace.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # Hashing of strings must not order anything differently from process to process.
-    "PYTHONHASHSEED": "0",
-    # Counting GPUs must not start the CUDA runtime, which a fork would not survive.
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    # Nothing is fetched from anywhere while a job runs.
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-}
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One setting, why it is set, and whether it belongs to the class on a CPU, on a GPU, on both or on none."""
+
+    name: str
+    value: str
+    reason: str
+    decides: tuple[str, ...] = ("cpu", "cuda")
+
+
+_BOTH, _CPU, _GPU, _NONE = ("cpu", "cuda"), ("cpu",), ("cuda",), ()
+ENVIRONMENT = (
+    Switch("OMP_NUM_THREADS", str(THREADS), "a matrix product split over two threads sums in another order", _CPU),
+    Switch("MKL_NUM_THREADS", str(THREADS), "the same, in MKL's own threads", _CPU),
+    Switch("ATEN_CPU_CAPABILITY", "avx2", "a CPU with a newer instruction set would choose other kernels", _CPU),
+    Switch("ONEDNN_MAX_CPU_ISA", "AVX2", "the same, in oneDNN", _CPU),
+    Switch("MKL_CBWR", "AVX2", "the same, in MKL; its results also depend on the alignment of memory without it", _CPU),
+    Switch("CUBLAS_WORKSPACE_CONFIG", ":4096:8", "cuBLAS picks the same algorithm every time only with a fixed workspace", _GPU),
+    Switch("PYTHONHASHSEED", "0", "hashes of strings must not order anything differently from process to process", _NONE),
+    Switch("PYTORCH_NVML_BASED_CUDA_CHECK", "1", "counting GPUs must not start CUDA, which a fork would not survive", _NONE),
+    Switch("HF_HUB_OFFLINE", "1", "nothing is fetched from anywhere while a job runs", _NONE),
+    Switch("TRANSFORMERS_OFFLINE", "1", "the same, in older releases", _NONE),
+)
+"""What numeric libraries read when they load."""
+
+SWITCHES = (
+    Switch("use_deterministic_algorithms", "True", "an operator without such an algorithm is an error, not a surprise"),
+    Switch("cudnn.benchmark", "False", "its timing picks a different convolution from run to run", _GPU),
+    Switch("cudnn.deterministic", "True", "convolutions whose sums have a fixed order", _GPU),
+    Switch("matmul.allow_tf32", "False", "10-bit mantissas would depend on the card's generation", _GPU),
+    Switch("cudnn.allow_tf32", "False", "the same, in convolutions", _GPU),
+    Switch("matmul.allow_fp16_reduced_precision_reduction", "False", "split sums would round in between, by the shape", _GPU),
+    Switch("matmul.allow_bf16_reduced_precision_reduction", "False", "the same, in bf16", _GPU),
+    Switch("fill_uninitialized_memory", "False", "we never read memory that nothing wrote; filling it costs time", _NONE),
+)
+"""What torch is told once it is there, by the names that it has for these."""
+
 _LIBRARIES = (
     "torch", "bitsandbytes", "deepspeed", "diffusers", "numpy", "pytorch-optimizer", "sd-mecha", "torchao", "transformers",
 )  # fmt: skip
+_EARLY = {"ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"}
+_REFUSED = re.compile(r"^(?P<operator>\S+) does not have a deterministic implementation")
+_CUBLAS = "this operation is not deterministic because it uses CuBLAS"
 
 
 def pin() -> None:
@@ -42,34 +74,107 @@ def pin() -> None:
 
     Raises NumericsError when torch is loaded already without these settings: they would come too late.
     """
-    late = [name for name, value in _ENVIRONMENT.items() if os.environ.get(name) != value]
-    if "torch" in sys.modules and {"ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"} & set(late):
+    late = {switch.name for switch in ENVIRONMENT if os.environ.get(switch.name) != switch.value}
+    if "torch" in sys.modules and late & _EARLY:
         raise NumericsError(
-            f"torch was imported before the numerics were pinned ({', '.join(late)} not set). "
+            f"torch was imported before the numerics were pinned ({', '.join(sorted(late))} not set). "
             "Call astolfo.numerics.pin() first, or start the program with these variables set."
         )
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update({switch.name: switch.value for switch in ENVIRONMENT})
     quiet.hide()
 
 
 def make_deterministic() -> None:
-    """Turns on torch's deterministic algorithms; an operator that has none raises an error that names it."""
+    """Turns torch's switches: deterministic algorithms only, one thread, no shortened mantissas."""
     import torch
 
     torch.set_num_threads(THREADS)
+    homes = {"cudnn": torch.backends.cudnn, "matmul": torch.backends.cuda.matmul}
+    for switch in SWITCHES:
+        home, _, name = switch.name.rpartition(".")
+        if home:
+            setattr(homes[home], name, switch.value == "True")
     torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # its timing picks a different convolution from run to run
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cuda.matmul.allow_tf32 = False  # 10-bit mantissas would depend on the card's generation
-    torch.backends.cudnn.allow_tf32 = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # we never read memory that nothing wrote
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+@contextlib.contextmanager
+def naming_operators(what: str) -> Iterator[None]:
+    """Turns torch's complaint about an operator that cannot be deterministic into an error with the operator and `what`.
+
+    Raises NumericsError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        refused = _REFUSED.match(str(error))
+        if not refused and _CUBLAS not in str(error):
+            raise
+        operator = refused["operator"] if refused else "a matrix product of cuBLAS"
+        raise NumericsError(
+            f"{what}: expected operators that give the same bits every time, found {operator}, which has no deterministic "
+            "implementation on this device. The run needs another operator, or a device or a release of torch that has one."
+        ) from error
 
 
 @functools.cache
-def numerics_class() -> dict[str, str]:
-    """The class this process computes in, as names and values that sort and compare."""
+def numerics_class(device: str = "cpu") -> dict[str, str]:
+    """The class that this machine computes in on a kind of device ("cpu", "cuda"), as names and values that compare.
+
+    Of a CPU it is vendor, model, instruction set and threads; of a GPU its name, compute capability and driver, with CUDA,
+    cuDNN and NCCL; of both the libraries, torch's build, and the switches that decide bits there. Asking about "cuda" imports
+    torch. Raises NumericsError when there is no such device.
+    """
+    machine = {"cpu": _cpu, "cuda": _gpu}[device]()
+    decisive = [switch for switch in (*ENVIRONMENT, *SWITCHES) if device in switch.decides]
+    switches = " ".join(f"{switch.name}={switch.value}" for switch in decisive)
     versions = {name: metadata.version(name) for name in _LIBRARIES}
-    return {"device": "cpu", "processor": _processor(), "isa": "avx2", "threads": str(THREADS), **versions}
+    return {"device": device, **machine, **versions, "torch build": _torch_build(), "switches": switches}
+
+
+def explain() -> list[str]:
+    """One line per switch: its name, its value, and the reason."""
+    return [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*ENVIRONMENT, *SWITCHES)]
+
+
+def _cpu() -> dict[str, str]:
+    return {"processor": _processor(), "isa": "avx2", "threads": str(THREADS)}
+
+
+def _gpu() -> dict[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NumericsError("There is no class of a GPU to name: expected a CUDA device and its driver, torch finds none.")
+    about = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": about.name,
+        "compute capability": f"{about.major}.{about.minor}",
+        "driver": _driver(),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+    }
+
+
+def _driver(told: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of NVIDIA's driver, as the kernel module or else `nvidia-smi` tells it."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", told.read_text()):
+            return found[1]
+    command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        raise NumericsError(f"Expected the driver's version in {told} or from nvidia-smi, found neither.") from None
+
+
+def _torch_build() -> str:
+    """torch's own version, with the CUDA it was built for and its commit, read without importing it."""
+    spec = importlib.util.find_spec("torch")
+    told = Path(str(spec and spec.origin)).with_name("version.py").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^(\w+)\s*=\s*'([^']+)'", told, re.MULTILINE))
+    return f"{said['__version__']} {said['git_version'][:12]}"
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parent.parent.parent  # of the program: its config/, envs/ and workflow/
+LOCK = ROOT / "envs" / "lock.txt"
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 WHERE = click.option("--directory", "-d", type=FOLDER, default=Path("."), help="The working directory that holds the outputs.")

@@ -4,6 +4,7 @@ Each reads a spec (or `@FILE` that holds one), writes its outputs whole or not a
 its own file besides the terminal. None knows which rule called it.
 """
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from astolfo.alive import hold_alive, watch_parent
+from astolfo.commands import LOCK
 from astolfo.errors import InputError, LedgerError, PlacementError
 
 
@@ -27,14 +29,33 @@ _PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to
 
 
 def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:
+    """The spec, with the code and the lock that make it where it leaves them out."""
     try:
-        return json.loads(Path(value[1:]).read_text() if value.startswith("@") else value)
+        spec = json.loads(Path(value[1:]).read_text() if value.startswith("@") else value)
     except (OSError, json.JSONDecodeError) as error:
         raise click.BadParameter(f"expected a spec as JSON, or @FILE: {error}") from None
+    from astolfo.files import sha256_of
+    from astolfo.provenance import code, stale
+
+    assert context.parent
+    if spec.get("verb") in code.MODULES and "code" not in spec:
+        spec |= stale.makers(spec["verb"], sha256_of(context.parent.params["lock"]))
+    return spec
 
 
-def _shared(command: Any) -> Any:
-    """The options that every job has."""
+def _shared(work: Any) -> Any:
+    """The options that every job has, and the record of who made what, which it leaves when it succeeds."""
+
+    @functools.wraps(work)
+    def command(spec: dict[str, Any], out: Path, **options: Any) -> None:
+        from astolfo.numerics import naming_operators
+        from astolfo.provenance import stale
+
+        with naming_operators(str(out)):
+            work(spec=spec, out=out, **options)
+        if "code" in spec:
+            stale.record(_artifact(out), spec, options.get("state"))
+
     for option in (
         click.option("--spec", required=True, callback=_spec, help="What to make, as JSON, or @FILE."),
         click.option("--log", type=_PATH, default=None, help="Write the log here too."),
@@ -43,9 +64,16 @@ def _shared(command: Any) -> Any:
     return command
 
 
+def _artifact(out: Path) -> Path:
+    """The file that stands for what a job made: `out`, or the one in the folder `out` that has a side-car or is its page."""
+    names = ("vocab.json", "store.json", "index.html")
+    return next((out / name for name in names if (out / name).exists()), out) if out.is_dir() else out
+
+
 @click.group("job")
 @click.option("--tied", is_flag=True, help="Stop when the process that started this one is gone.")
-def jobs(tied: bool) -> None:
+@click.option("--lock", type=_PATH, default=LOCK, help="The environment's lock file, for specs that do not name its digest.")
+def jobs(tied: bool, lock: Path) -> None:
     """What the workflow's rules run."""
     hold_alive()
     if tied:
@@ -203,6 +231,7 @@ def train(
     from astolfo import numerics
 
     numerics.make_deterministic()
+    _continues(state, spec)
     if device == "cuda":
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
     from astolfo.train.loop import Inputs
@@ -222,6 +251,7 @@ def train(
 def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder: Path | None, out: Path) -> None:
     """Turns a state into a checkpoint."""
     _begin(log, base, encoder)
+    _continues(state, spec)
     from astolfo.train.export import export as write
 
     write(spec, state, base, encoder, out)
@@ -292,6 +322,14 @@ def evaluate(spec: dict, log: Path | None, base: Path | None, trained: Path, wor
     from astolfo.evaluate.evaluate import evaluate as run
 
     run(spec, out, base=base, trained=trained, vocabulary=words)
+
+
+def _continues(state: Path | None, spec: dict[str, Any]) -> None:
+    """Raises StateError when other code or another lock made `state` and nobody has accepted that."""
+    from astolfo.provenance import stale
+
+    if state is not None and "code" in spec:
+        stale.check(state, spec)
 
 
 def _on_gpus(processes: int, ranks: int) -> int:

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from astolfo.commands import ROOT, ledger_of
+from astolfo.commands import LOCK, ledger_of
 
 
 @click.group()
@@ -66,5 +66,4 @@ def ledger_spec(context: click.Context, target: str) -> None:
     from astolfo.ledger import parse
     from astolfo.ledger.specs import Specs
 
-    lock = sha256_of(ROOT / "envs" / "lock.txt")
-    click.echo(canonical_json(Specs(ledger_of(context), lock).model(parse(target))))
+    click.echo(canonical_json(Specs(ledger_of(context), sha256_of(LOCK)).model(parse(target))))

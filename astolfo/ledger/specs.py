@@ -2,7 +2,8 @@
 
 A spec names the recipe, the identities of the parents, the digest of the code involved and of the lock file. The digest
 of a spec is the artifact's identity before it is built. Where a segment boundary lies decides nothing, so the identity of
-a state leaves out where its segment began.
+a state leaves out where its segment began; and it leaves out code and lock, which say who makes the artifact, not what it
+is to be (`astolfo.provenance.stale` keeps that record).
 """
 
 from bisect import bisect_left
@@ -19,7 +20,7 @@ from astolfo.provenance.code import code_digest
 
 Spec = dict[str, Any]
 MECHA = "mecha"  # where, in the ledger's folder, the recipes of sd-mecha lie
-_IDENTITY_LEAVES_OUT = ("from", "file")
+_IDENTITY_LEAVES_OUT = ("from", "file", "code", "lock")
 
 
 def identity(spec: Spec) -> str:
@@ -28,9 +29,12 @@ def identity(spec: Spec) -> str:
 
 
 class Specs:
-    """The specs of a ledger's artifacts. `lock` is the sha256 of the environment's lock file."""
+    """The specs of a ledger's artifacts. `lock` is the sha256 of the environment's lock file.
 
-    def __init__(self, ledger: Ledger, lock: str):
+    Without a lock the specs name neither it nor the code, so that a change of either changes no spec: each job adds them.
+    """
+
+    def __init__(self, ledger: Ledger, lock: str | None):
         self.ledger, self.lock = ledger, lock
         self._trained: dict[tuple[Run, Reference | None], Spec] = {}  # what all segments of a stretch share
         for name in ("vocabulary", "autoencoder", "base", "dataset", "segment", "model", "evaluation"):
@@ -38,10 +42,8 @@ class Specs:
 
     def _spec(self, verb: str, parents: dict[str, Spec | None], **content: Any) -> Spec:
         named = {role: identity(spec) for role, spec in parents.items() if spec is not None}
-        return {
-            "verb": verb, "scale": self.ledger.scale_name, "parents": named, "code": code_digest(verb), "lock": self.lock,
-            **content,
-        }  # fmt: skip
+        maker = {} if self.lock is None else {"code": code_digest(verb), "lock": self.lock}
+        return {"verb": verb, "scale": self.ledger.scale_name, "parents": named, **maker, **content}
 
     def vocabulary(self) -> Spec:
         """The CLIP vocabulary: made from the procedural words, or a pinned folder."""

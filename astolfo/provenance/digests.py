@@ -1,7 +1,8 @@
 """Recorded digests: what every model of the ledger is, to the last byte, in one numerics class.
 
 config/digests/<scale>/*.json each hold one class (as `astolfo.numerics` names it) and the sha256 of each result and base by
-its reference. `compare` tells, model by model, whether a working directory holds the same files.
+its reference. Where another class was measured to give every one of these digests, it stands in the same record, below
+"equal": the two are one class from then on. `compare` tells, model by model, whether a working directory holds the same files.
 """
 
 import json
@@ -51,7 +52,17 @@ def records(ledger: Ledger) -> list[dict[str, Any]]:
 
 def recorded(ledger: Ledger, numerics: dict[str, str]) -> dict[str, str]:
     """Reference -> sha256 as recorded for this numerics class; empty when there is no record for it."""
-    return next((record["sha256"] for record in records(ledger) if record["numerics"] == numerics), {})
+    return next((record["sha256"] for record in records(ledger) if numerics in classes(record)), {})
+
+
+def classes(record: dict[str, Any]) -> list[dict[str, str]]:
+    """The numerics classes that a record holds for: the one that made it, and those measured to give all the same digests."""
+    return [record["numerics"], *record.get("equal", [])]
+
+
+def same_class(ledger: Ledger, one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether two classes are the same, or were measured to give the same digests for the whole record."""
+    return one == other or any(one in classes(record) and other in classes(record) for record in records(ledger))
 
 
 def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[Finding]:
@@ -75,24 +86,37 @@ def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[F
 def record(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> Path:
     """Writes what `directory` holds as the record of this numerics class, over what was recorded before; returns the file.
 
-    Raises InputError when a model of the ledger is missing or damaged: a record is whole.
+    When the directory holds exactly what another class's record says, the two classes are merged: that measurement is the
+    only way to merge them. Raises InputError when a model of the ledger is missing or damaged: a record is whole.
     """
     findings = compare(ledger, directory, numerics)
     if bad := [finding for finding in findings if finding.found is None]:
         names = ", ".join(finding.name for finding in bad[:5])
         raise InputError(f"{len(bad)} of {len(findings)} models are not built or damaged ({names} ...): run `make ledger` first.")
-    path = ledger.folder / FOLDER / ledger.scale_name / f"{json_digest(numerics)[:12]}.json"
+    sha256 = {finding.name: finding.found for finding in findings}
+    for other in records(ledger):
+        if other["sha256"] == sha256:
+            return _write(ledger, other | {"equal": [one for one in other.get("equal", []) if one != numerics]}, numerics)
+        if numerics in other.get("equal", []):  # merged once, and no more
+            _write(ledger, other | {"equal": [one for one in other["equal"] if one != numerics]})
+    return _write(ledger, {"numerics": numerics, "sha256": sha256, "stopped": _stopped(ledger, directory)})
+
+
+def _write(ledger: Ledger, one: dict[str, Any], joining: dict[str, str] | None = None) -> Path:
+    """Writes a record, with a class that joins it unless it is the one that made it."""
+    equal = [*one.get("equal", []), *([joining] if joining and joining != one["numerics"] else [])]
+    path = ledger.folder / FOLDER / ledger.scale_name / f"{json_digest(one['numerics'])[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {key: value for key, value in one.items() if key != "equal"} | ({"equal": equal} if equal else {}))
+    return path
+
+
+def _stopped(ledger: Ledger, directory: Path) -> dict[str, str]:
+    """Reference -> why, for the results that say that their run ended early."""
     from astolfo.checkpoint.safefile import open_file
 
-    stopped = {}
-    for reference in models(ledger):
-        said = open_file(directory / reference.path).metadata.get(STOPPED)
-        if said is not None and not reference.alpha:
-            stopped[str(reference)] = said
-    sha256 = {finding.name: finding.found for finding in findings}
-    write_json(path, {"numerics": numerics, "sha256": sha256, "stopped": stopped})
-    return path
+    said = {str(one): open_file(directory / one.path).metadata.get(STOPPED) for one in models(ledger) if not one.alpha}
+    return {name: why for name, why in said.items() if why is not None}
 
 
 def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:

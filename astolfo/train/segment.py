@@ -5,6 +5,7 @@ the next attempt at the same spec goes on from there. The output appears when th
 infinity ends the run, a report `<step>.failure.json` stands beside it.
 """
 
+import glob
 import logging
 import signal
 import time
@@ -21,6 +22,7 @@ from astolfo.errors import AstolfoError, StateError
 from astolfo.files import exclusive, json_digest, sidecar, write_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
+from astolfo.numerics import naming_operators
 from astolfo.train import ranks, state
 from astolfo.train.guards import WrongNumber
 from astolfo.train.loop import Inputs, Trainer
@@ -50,7 +52,8 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
         job.inputs = replace(inputs, dataset=stack.enter_context(near(inputs.dataset, placement.ramdisk)))
         processes = ranks.start(job.placement.processes, placement.device)
         try:
-            job.run(processes)
+            with naming_operators(f"run {out.parent.name}"):
+                job.run(processes)
         except BaseException as error:
             if processes.index and not isinstance(error, Interrupted | WrongNumber):
                 log.error("process %d: %s", processes.index, error)
@@ -106,8 +109,9 @@ class _Job:
                 self._steps(trainer, end)
         self._save(trainer, end, self.out, identity(self.spec), stopped)
         if processes.index == 0:
-            for path in (self.kept, sidecar(self.kept), *(() if stopped else (self.report,))):
+            for path in (*self._attempts(), *(() if stopped else (self.report,))):
                 path.unlink(missing_ok=True)
+                sidecar(path).unlink(missing_ok=True)
 
     def _trainer(self, processes: ranks.Processes) -> Trainer:
         """A trainer with the newest good state."""
@@ -151,11 +155,17 @@ class _Job:
                 return found.position
             except AstolfoError as error:
                 log.warning("not resumed from the interrupted attempt: %s", error)
+        for other in set(self._attempts()) - {self.kept} if trainer.processes.index == 0 else ():
+            log.warning("%s is an attempt by other code, another lock or another recipe: the segment begins anew", other)
         if self.before is None:
             return int(self.spec["from"])
         found = self._before()
         trainer.restore(found)
         return found.position
+
+    def _attempts(self) -> list[Path]:
+        """What interrupted attempts at this segment have left, by whatever spec."""
+        return sorted(self.out.parent.glob(f".{glob.escape(self.out.stem)}-*.safetensors"))
 
     def _before(self) -> state.State:
         assert self.before

@@ -63,6 +63,20 @@ def test_two_classes_keep_their_records(ledger, built):
     assert verdicts(ledger, built, ELSEWHERE)["25112201"] == digests.IDENTICAL
 
 
+def test_two_classes_that_agree_in_everything_are_one(ledger, built):
+    """Where another class builds the whole record to the same bytes it joins the record, until it builds something else."""
+    first = digests.record(ledger, built, HERE)
+    assert digests.record(ledger, built, ELSEWHERE) == first
+    assert set(verdicts(ledger, built, ELSEWHERE).values()) == {digests.IDENTICAL}
+    assert digests.same_class(ledger, HERE, ELSEWHERE)
+    assert [digests.record(ledger, built, HERE), digests.record(ledger, built, ELSEWHERE)] == [first, first]
+    assert digests.classes(digests.records(ledger)[0]) == [HERE, ELSEWHERE]
+    write_file(built / "results/25112201.safetensors", {"x": np.ones(1, np.float32)}, {})
+    assert digests.record(ledger, built, ELSEWHERE) != first
+    assert not digests.same_class(ledger, HERE, ELSEWHERE)
+    assert verdicts(ledger, built)["25112201"] == digests.DIFFERS
+
+
 def test_a_difference_a_damage_and_a_gap_are_told_apart(ledger, built):
     """Other bytes with their own side-car differ; bytes that are not the side-car's are damaged; no file is not built."""
     digests.record(ledger, built, HERE)

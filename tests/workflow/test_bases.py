@@ -7,6 +7,7 @@ import pytest
 from astolfo import numerics
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger import load
+from astolfo.provenance import digests
 from tests.conftest import CONFIG
 from tests.workflow.conftest import snakemake
 
@@ -19,7 +20,7 @@ PINNED = {name: base.miniature for name, base in load(CONFIG).bases.items() if b
 def test_a_shipped_base_is_rebuilt(name, tmp_path):
     """The rule that makes a shipped base gives exactly its digest, in the numerics classes where that was measured."""
     here = numerics.numerics_class()
-    if here not in CLASSES[name]:
+    if not any(digests.same_class(load(CONFIG), here, one) for one in CLASSES[name]):
         pytest.skip(f"{name} was made on {[one['processor'] for one in CLASSES[name]]}; this machine's class is {here}")
     target = f"results/{PINNED[name].made_by}.safetensors" if PINNED[name].made_by else f"rebuilt/{name}.safetensors"
     snakemake(tmp_path, target)

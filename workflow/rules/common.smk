@@ -14,8 +14,9 @@ try:
     from astolfo.ledger.ledger import INPUTS, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
-    from astolfo.provenance.digests import models
     from astolfo.ledger.steps import from_scale, restart_before
+    from astolfo.provenance import stale
+    from astolfo.provenance.digests import models
 except ImportError as error:
     raise WorkflowError(
         f"The package astolfo cannot be imported ({error}). Make the environment with `make env` and use its snakemake "
@@ -28,9 +29,10 @@ sys.setrecursionlimit(100_000)
 ROOT = Path(workflow.basedir)
 CONFIG = Path(config.get("ledger", ROOT / "config"))
 SCALE = config.get("scale", "miniature")
-LOCK = hashlib.sha256((ROOT / "envs" / "lock.txt").read_bytes()).hexdigest()
-if set(config) - {"scale", "ledger"}:
-    raise WorkflowError(f"unknown config {', '.join(sorted(set(config) - {'scale', 'ledger'}))}: expected scale or ledger.")
+LOCKED = ROOT / "envs" / "lock.txt"
+LOCK = hashlib.sha256(LOCKED.read_bytes()).hexdigest()
+if unknown := sorted(set(config) - {"scale", "ledger", "rebuild"}):
+    raise WorkflowError(f"unknown config {', '.join(unknown)}: expected scale, ledger or rebuild.")
 
 SCALE_RECORD = Path(".astolfo/scale")
 PINNED = CONFIG / "pinned" / SCALE if SCALE == "miniature" else Path(INPUTS)
@@ -56,20 +58,23 @@ if SCALE_RECORD.exists() and SCALE_RECORD.read_text().strip() != SCALE:
         "One directory holds one scale: use another one (`snakemake --directory OTHER`, `make DIR=OTHER`)."
     )
 
-SPECS = Specs(LEDGER, LOCK)
+# At full scale a changed code or lock restarts nothing: it is in no spec, and what it made before is reported as stale.
+KEEPS_STALE = LEDGER.scale.protect_results
+SPECS = Specs(LEDGER, None if KEEPS_STALE else LOCK)
 hold_alive()
 
 # What the rules call. `exec` makes a job Snakemake's own child, so that it notices when Snakemake is gone.
 PREFIX = """
     set -euo pipefail
     PINNED={pinned} RECIPES={recipes} DEVICE={device}
-    job() {{{{ exec {python} -P -m astolfo job --tied "$@"; }}}}
+    job() {{{{ exec {python} -P -m astolfo job --tied --lock {lock} "$@"; }}}}
     """
 shell.prefix(
     PREFIX.format(
         pinned=shlex.quote(str(PINNED)),
         recipes=shlex.quote(str(CONFIG / MECHA)),
         device=LEDGER.scale.device,
+        lock=shlex.quote(str(LOCKED)),
         python=shlex.quote(sys.executable),
     )
 )
@@ -97,10 +102,17 @@ def kept(path):
     return protected(path) if LEDGER.scale.protect_results else path
 
 
-def model_inputs(name, model):
-    """Named inputs for a model: the file itself, whose time does not count, and its side-car, whose content does."""
-    path = model.path
+def file_inputs(name, path):
+    """Named inputs for an artifact: the file itself, whose time does not count, and its side-car, whose content does.
+
+    Snakemake compares content up to 1 MB only; of larger files, such as CLIP's vocabulary, it would look at the time.
+    """
     return {name: ancient(path), f"{name}_digest": f"{path}.sha256"}
+
+
+def model_inputs(name, model):
+    """Named inputs for a model."""
+    return file_inputs(name, model.path)
 
 
 def record_targets():
@@ -129,6 +141,7 @@ def asked(function):
     return inputs
 
 
+VOCABULARY = "vocabulary/vocab.json"
 PICTURES = LEDGER.scale.pictures is not None
 PINNED_BASES = [name for name in LEDGER.bases if LEDGER.origin(name).file]
 
@@ -169,14 +182,10 @@ def start_of(run, end):
 
 def segment_inputs(wildcards):
     run, spec = LEDGER.run(wildcards.run), segment_of(wildcards)
-    found = start_of(run, spec["to"]) | {
-        "dataset": f"datasets/{run.fields.dataset}/store.json",
-        "vocabulary": "vocabulary/vocab.json",
-        "state": [],
-    }
+    found = start_of(run, spec["to"]) | {"state": []}
+    found |= file_inputs("dataset", f"datasets/{run.fields.dataset}/store.json") | file_inputs("vocabulary", VOCABULARY)
     if spec["from"] > spec["recipe"]["first_step"]:
-        before = state_path(run.id, spec["from"])
-        found |= {"state": ancient(before), "state_digest": f"{before}.sha256"}
+        found |= file_inputs("state", state_path(run.id, spec["from"]))
     return found
 
 
@@ -200,8 +209,7 @@ def checkpoint_inputs(wildcards):
     wanted = reference(wildcards.checkpoint)
     run = LEDGER.run(wanted.run)
     step = step_of(LEDGER, wanted)
-    state = state_path(run.id, step)
-    found = start_of(run, step) | {"state": ancient(state), "state_digest": f"{state}.sha256"}
+    found = start_of(run, step) | file_inputs("state", state_path(run.id, step))
     found["autoencoder"] = []
     if not run.fields.base:
         found |= model_inputs("autoencoder", Reference(base=LEDGER.datasets[run.fields.dataset].autoencoder))
@@ -232,5 +240,5 @@ def merge_inputs(wildcards):
 
 def evaluation_inputs(wildcards):
     run = LEDGER.run(wildcards.run)
-    found = model_inputs("trained", Reference(run=run.id)) | {"vocabulary": "vocabulary/vocab.json"}
+    found = model_inputs("trained", Reference(run=run.id)) | file_inputs("vocabulary", VOCABULARY)
     return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})

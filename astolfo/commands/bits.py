@@ -1,0 +1,51 @@
+"""Verbs about what decides the bits besides the recipe: `astolfo numerics`, `astolfo stale`, `astolfo accept`."""
+
+from pathlib import Path
+
+import click
+
+from astolfo.commands import LOCK, WHERE
+
+
+@click.command()
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def numerics(device: str) -> None:
+    """Prints this machine's numerics class, and every switch that is pinned with the reason for it."""
+    from astolfo.numerics import explain, numerics_class
+
+    for name, value in numerics_class(device).items():
+        click.echo(f"{name:18} {value}")
+    click.echo()
+    for line in explain():
+        click.echo(line)
+
+
+@click.command()
+@WHERE
+@click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), default=LOCK, help="The environment's lock file.")
+@click.pass_context
+def stale(context: click.Context, directory: Path, lock: Path) -> None:
+    """Lists what was made by code or a lock that has changed since. Exit status 1 when there is any."""
+    from astolfo.files import sha256_of
+    from astolfo.provenance import stale as stales
+
+    found = stales.find(directory, sha256_of(lock))
+    for line in stales.lines(found):
+        click.echo(line)
+    if found:
+        context.exit(1)
+    click.echo("Nothing is stale.")
+
+
+@click.command()
+@click.argument("id")
+@WHERE
+@click.option("--reason", required=True, help="Why the change decides no bit, or why its bits are wanted. It is attested.")
+@click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), default=LOCK, help="The environment's lock file.")
+def accept(id: str, directory: Path, reason: str, lock: Path) -> None:
+    """Keeps what is stale of a run, base or dataset: a record with the reason beside each artifact."""
+    from astolfo.files import sha256_of
+    from astolfo.provenance import stale as stales
+
+    for line in stales.lines(stales.accept(directory, id, sha256_of(lock), reason)):
+        click.echo(f"accepted: {line}")

@@ -1,0 +1,184 @@
+"""Which code and which lock made an artifact, and whether they still are the ones in use.
+
+Beside an artifact X its job leaves `X.made.json`: the spec's identity, the digests of the code and of the lock file, and, for
+what continues an older state, what was accepted on the way. An artifact whose code or lock has changed since is stale. At
+the miniature scale Snakemake makes it again; at full scale, where it may have taken 45 days, nothing is restarted:
+
+    astolfo stale                              what is stale, and why
+    astolfo accept 25112201 --reason "..."     keep it, on record: X.accepted.json, which attestations repeat
+    snakemake ... --config rebuild=25112201    make it again
+
+A training goes on from a stale state only when that was accepted. Imports nothing heavy.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astolfo.errors import InputError, StateError
+from astolfo.files import write_json
+from astolfo.ledger.specs import identity
+from astolfo.provenance.code import MODULES, code_digest
+
+MADE, ACCEPTED = ".made.json", ".accepted.json"
+_PLACES = ("vocabulary/*", "rebuilt/*", "datasets/*/*", "bases/*", "states/*/*", "results/*", "evaluations/*/*")
+_KINDS = {
+    "bases": "base", "datasets": "dataset", "evaluations": "evaluation", "rebuilt": "autoencoder", "states": "state",
+    "vocabulary": "vocabulary",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stale:
+    """An artifact that other code or another lock made than those in use, which is not accepted."""
+
+    path: Path  # relative to the working directory
+    made: dict[str, Any]
+    now: dict[str, str]
+
+    @property
+    def owner(self) -> str:
+        """The run, base or dataset that the artifact belongs to."""
+        return _owner(self.path)
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What has changed since: code, lock, or both."""
+        return _changed(self.made, self.now)
+
+
+def makers(verb: str, lock: str) -> dict[str, str]:
+    """The digests of the code of `verb` and of the lock file: who makes what is made now."""
+    return {"code": code_digest(verb), "lock": lock}
+
+
+def record(artifact: Path, spec: dict[str, Any], before: Path | None = None) -> None:
+    """Writes who made `artifact`; `before` is the state that it continues. What was accepted of a former one is void."""
+    made = {"verb": spec["verb"], "identity": identity(spec), "code": spec["code"], "lock": spec["lock"]}
+    continued = _read(before, MADE).get("continues", []) if before else []
+    if before and _since(before, spec)[1]:
+        continued = [*continued, _read(before, ACCEPTED) | {"artifact": before.name}]
+    write_json(_beside(artifact, MADE), made | ({"continues": continued} if continued else {}))
+    _beside(artifact, ACCEPTED).unlink(missing_ok=True)
+
+
+def check(before: Path, spec: dict[str, Any]) -> None:
+    """Raises StateError when the state `before` is stale and not accepted for the code and the lock of `spec`.
+
+    A state without a record of who made it is taken as it is: only its bytes and its recipe are checked, elsewhere.
+    """
+    (made, now), changed = _since(before, spec)
+    if changed and not _accepted(before, made, now):
+        owner = _owner(before)
+        raise StateError(
+            f"{before} was made by {_others(changed)}: expected {_pair(now)}, found {_pair(made)}. Going on from it would mix "
+            f"the two in one run. Keep it, on record, with `astolfo accept {owner} --reason ...`, or make it again with "
+            f"`--config rebuild={owner}`."
+        )
+
+
+def find(directory: Path, lock: str) -> list[Stale]:
+    """Every stale artifact of a working directory, in the order of their paths. `lock` is the sha256 of the lock file in use."""
+    return list(_stale(directory, lock))
+
+
+def accept(directory: Path, owner: str, lock: str, reason: str) -> list[Stale]:
+    """Keeps what is stale of a run, base or dataset, with the reason, beside each artifact; returns what was accepted.
+
+    Raises InputError without a reason, or when nothing of that ID is stale.
+    """
+    if not reason.strip():
+        raise InputError("Say why the changed code or lock may be accepted: --reason 'only the log changed'.")
+    found = [stale for stale in find(directory, lock) if stale.owner == owner]
+    if not found:
+        others = sorted({stale.owner for stale in find(directory, lock)})
+        raise InputError(f"Nothing of {owner} is stale in {directory}; what is: {', '.join(others) or 'nothing'}.")
+    for stale in found:
+        made = {key: stale.made[key] for key in ("identity", "code", "lock")}
+        accepted = {"identity": stale.made["identity"], **stale.now}
+        write_json(_beside(directory / stale.path, ACCEPTED), {"made": made, "accepted": accepted, "reason": reason.strip()})
+    return found
+
+
+def lines(found: list[Stale]) -> list[str]:
+    """One line per owner: how many artifacts of which kind, and what changed since they were made."""
+    owners: dict[str, list[Stale]] = {}
+    for stale in found:
+        owners.setdefault(stale.owner, []).append(stale)
+    said = []
+    for owner, members in owners.items():
+        kinds = [_kind(stale.path) for stale in members]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}{'s' * (kinds.count(kind) > 1)}" for kind in dict.fromkeys(kinds))
+        changed = [what for what in ("code", "lock") if any(what in stale.changed for stale in members)]
+        said.append(f"{owner}: {counts} made by {_others(changed)}")
+    return said
+
+
+def _since(before: Path, spec: dict[str, Any]) -> tuple[tuple[dict[str, Any], dict[str, str]], tuple[str, ...]]:
+    """Who made the state `before`, who would make it now, and what has changed between the two."""
+    made = _read(before, MADE)
+    now = makers(made["verb"], spec["lock"]) if made else {}
+    return (made, now), _changed(made, now)
+
+
+def _stale(directory: Path, lock: str) -> Iterator[Stale]:
+    for place in _PLACES:
+        for path in sorted(directory.glob(place + MADE)):
+            artifact = path.with_name(path.name.removesuffix(MADE))
+            made = _read(artifact, MADE)
+            if made.get("verb") not in MODULES or not artifact.exists():
+                continue
+            now = makers(made["verb"], lock)
+            if _changed(made, now) and not _accepted(artifact, made, now):
+                yield Stale(path=artifact.relative_to(directory), made=made, now=now)
+
+
+def _accepted(artifact: Path, made: dict[str, Any], now: dict[str, str]) -> bool:
+    """Whether `X.accepted.json` is about this very artifact and about the code and lock in use."""
+    said = _read(artifact, ACCEPTED)
+    return bool(said) and not _changed(said["made"], made) and not _changed(said["accepted"], now)
+
+
+def _changed(made: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(key for key in ("code", "lock") if made and made[key] != now[key])
+
+
+def _owner(path: Path) -> str:
+    """states/ID/..., results/ID-0.50..., datasets/NAME/..., evaluations/ID/..., bases/NAME..."""
+    folder = path.parent.name
+    if folder == "results":
+        return path.name.partition("-")[0].partition(".")[0]
+    return path.name.removesuffix(".safetensors") if folder in ("bases", "rebuilt") else folder
+
+
+def _kind(path: Path) -> str:
+    if path.parts[0] == "results":
+        return "result" if path.stem.isdigit() else "checkpoint or merge"
+    return _KINDS[path.parts[0]]
+
+
+def _others(changed: tuple[str, ...] | list[str]) -> str:
+    return " and ".join({"code": "other code", "lock": "another lock"}[what] for what in changed)
+
+
+def _pair(values: dict[str, Any]) -> str:
+    return f"code {values['code'][:12]} and lock {values['lock'][:12]}"
+
+
+def _beside(artifact: Path, ending: str) -> Path:
+    return artifact.with_name(artifact.name + ending)
+
+
+def _read(artifact: Path, ending: str) -> dict[str, Any]:
+    """A record beside an artifact; empty when there is none. Raises InputError when it cannot be read."""
+    path = _beside(artifact, ending)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged: expected JSON ({error}). Delete it: who made the artifact is then unknown."
+        ) from None

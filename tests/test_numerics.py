@@ -1,0 +1,81 @@
+"""The numerics class is set in one place, named in full, and what cannot be deterministic is an error that says so."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from astolfo import numerics
+from astolfo.cli import cli
+from astolfo.errors import NumericsError
+
+
+def test_the_class_of_a_cpu_is_named_without_torch():
+    """Vendor, model, instruction set, threads, every library and torch's build; asking for it does not import torch."""
+    code = (
+        "import sys; from astolfo.numerics import numerics_class as n; found = n(); assert 'torch' not in sys.modules\n"
+        "print(found['processor'].count(' '), found['isa'], found['threads'], found['torch build'], sep='|')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"4|avx2|1|{torch.__version__} {torch.version.git_version[:12]}"
+
+
+def test_the_switches_are_what_torch_says():
+    """After `make_deterministic` torch answers as the table of switches says, and computes with one thread."""
+    numerics.make_deterministic()
+    homes = {"cudnn": torch.backends.cudnn, "matmul": torch.backends.cuda.matmul}
+    said = {
+        "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "fill_uninitialized_memory": torch.utils.deterministic.fill_uninitialized_memory,
+    }
+    for switch in numerics.SWITCHES:
+        home, _, name = switch.name.rpartition(".")
+        assert str(getattr(homes[home], name) if home else said[name]) == switch.value, switch.name
+    assert torch.get_num_threads() == numerics.THREADS
+    assert torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def test_every_switch_has_a_reason():
+    """`astolfo numerics` prints the class and each switch with the reason for it, no two alike."""
+    shown = CliRunner().invoke(cli, ["numerics"]).output
+    reasons = [switch.reason for switch in (*numerics.ENVIRONMENT, *numerics.SWITCHES)]
+    assert all(reasons)
+    assert [line for line in numerics.explain() if line not in shown] == []
+    assert f"processor          {numerics.numerics_class()['processor']}" in shown
+
+
+def test_an_operator_that_cannot_is_named():
+    """An operator without a deterministic algorithm ends the job with its name; other errors pass as they are."""
+    numerics.make_deterministic()
+    said = "run 25112201: expected operators that give the same bits every time, found put_,"
+    with pytest.raises(NumericsError, match=said), numerics.naming_operators("run 25112201"):
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    with pytest.raises(NumericsError, match="a matrix product of cuBLAS"), numerics.naming_operators("run 25112201"):
+        raise RuntimeError(
+            "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or "
+            "`at::Context::setDeterministicAlgorithms(true)`, but this operation is not deterministic because it uses CuBLAS"
+        )
+    with pytest.raises(RuntimeError, match="shape"), numerics.naming_operators("run 25112201"):
+        torch.zeros(3).view(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\n", "550.54.14"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build\n", "575.57.08"),
+    ],
+)
+def test_the_driver_is_read_from_the_kernel_module(tmp_path, told, version):
+    """Both of NVIDIA's kernel modules tell the driver's version."""
+    (tmp_path / "version").write_text(told)
+    assert numerics._driver(tmp_path / "version") == version
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_gpu_has_no_class():
+    """Without a CUDA device there is no class of one to name."""
+    with pytest.raises(NumericsError, match="expected a CUDA device and its driver"):
+        numerics.numerics_class("cuda")
