@@ -106,7 +106,7 @@ def read_sidecar(path: Path | str) -> str:
     """The recorded digest of `path`. Raises InputError when there is none or it is not in sha256sum's format."""
     record = sidecar(path)
     try:
-        digest = record.read_text().split()[0]
+        digest = record.read_text(errors="replace").split()[0]
     except (FileNotFoundError, IndexError):
         raise InputError(f"{path} has no digest beside it: expected {record}, as the sha256sum program writes.") from None
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):

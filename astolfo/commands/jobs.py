@@ -25,11 +25,12 @@ class _Path(click.Path):
 
 
 _PATH = _Path()
+_NAMED = "astolfo.named"  # in a job's context: the code and lock that its spec named
 _PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
 
 
 def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:
-    """The spec, with the code and the lock that make it where it leaves them out."""
+    """The spec, with the code and the lock that are in use; those that it named are kept aside, for the record."""
     try:
         spec = json.loads(Path(value[1:]).read_text() if value.startswith("@") else value)
     except (OSError, json.JSONDecodeError) as error:
@@ -37,9 +38,11 @@ def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dic
     from astolfo.files import sha256_of
     from astolfo.provenance import code, stale
 
-    assert context.parent
-    if spec.get("verb") in code.MODULES and "code" not in spec:
-        spec |= stale.makers(spec["verb"], sha256_of(context.parent.params["lock"]))
+    if spec.get("verb") in code.MODULES:
+        assert context.parent
+        now = stale.makers(spec["verb"], sha256_of(context.parent.params["lock"]))
+        context.meta[_NAMED] = {key: spec.get(key, value) for key, value in now.items()}
+        spec |= now
     return spec
 
 
@@ -53,8 +56,8 @@ def _shared(work: Any) -> Any:
 
         with naming_operators(str(out)):
             work(spec=spec, out=out, **options)
-        if "code" in spec:
-            stale.record(_artifact(out), spec, options.get("state"))
+        if named := click.get_current_context().meta.get(_NAMED):
+            stale.record(_artifact(out), spec, named, options.get("state"))
 
     for option in (
         click.option("--spec", required=True, callback=_spec, help="What to make, as JSON, or @FILE."),
@@ -72,7 +75,7 @@ def _artifact(out: Path) -> Path:
 
 @click.group("job")
 @click.option("--tied", is_flag=True, help="Stop when the process that started this one is gone.")
-@click.option("--lock", type=_PATH, default=LOCK, help="The environment's lock file, for specs that do not name its digest.")
+@click.option("--lock", type=_PATH, default=LOCK, help="The environment's lock file.")
 def jobs(tied: bool, lock: Path) -> None:
     """What the workflow's rules run."""
     hold_alive()

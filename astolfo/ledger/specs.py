@@ -29,12 +29,9 @@ def identity(spec: Spec) -> str:
 
 
 class Specs:
-    """The specs of a ledger's artifacts. `lock` is the sha256 of the environment's lock file.
+    """The specs of a ledger's artifacts. `lock` is the sha256 of the environment's lock file."""
 
-    Without a lock the specs name neither it nor the code, so that a change of either changes no spec: each job adds them.
-    """
-
-    def __init__(self, ledger: Ledger, lock: str | None):
+    def __init__(self, ledger: Ledger, lock: str):
         self.ledger, self.lock = ledger, lock
         self._trained: dict[tuple[Run, Reference | None], Spec] = {}  # what all segments of a stretch share
         for name in ("vocabulary", "autoencoder", "base", "dataset", "segment", "model", "evaluation"):
@@ -42,8 +39,10 @@ class Specs:
 
     def _spec(self, verb: str, parents: dict[str, Spec | None], **content: Any) -> Spec:
         named = {role: identity(spec) for role, spec in parents.items() if spec is not None}
-        maker = {} if self.lock is None else {"code": code_digest(verb), "lock": self.lock}
-        return {"verb": verb, "scale": self.ledger.scale_name, "parents": named, **maker, **content}
+        return {
+            "verb": verb, "scale": self.ledger.scale_name, "parents": named, "code": code_digest(verb), "lock": self.lock,
+            **content,
+        }  # fmt: skip
 
     def vocabulary(self) -> Spec:
         """The CLIP vocabulary: made from the procedural words, or a pinned folder."""

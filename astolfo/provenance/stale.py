@@ -1,8 +1,9 @@
 """Which code and which lock made an artifact, and whether they still are the ones in use.
 
-Beside an artifact X its job leaves `X.made.json`: the spec's identity, the digests of the code and of the lock file, and, for
-what continues an older state, what was accepted on the way. An artifact whose code or lock has changed since is stale. At
-the miniature scale Snakemake makes it again; at full scale, where it may have taken 45 days, nothing is restarted:
+Beside an artifact X its job leaves `X.made.json`: the spec's identity, the digests of the code and of the lock file in use,
+and those that the plan had named; and, for what continues an older state, what was accepted on the way. An artifact whose
+code or lock has changed since is stale. At the miniature scale Snakemake makes it again; at full scale, where it may have
+taken 45 days, nothing is restarted:
 
     astolfo stale                              what is stale, and why
     astolfo accept 25112201 --reason "..."     keep it, on record: X.accepted.json, which attestations repeat
@@ -41,7 +42,7 @@ class Stale:
     @property
     def owner(self) -> str:
         """The run, base or dataset that the artifact belongs to."""
-        return _owner(self.path)
+        return owner_of(self.path)
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -54,9 +55,12 @@ def makers(verb: str, lock: str) -> dict[str, str]:
     return {"code": code_digest(verb), "lock": lock}
 
 
-def record(artifact: Path, spec: dict[str, Any], before: Path | None = None) -> None:
-    """Writes who made `artifact`; `before` is the state that it continues. What was accepted of a former one is void."""
-    made = {"verb": spec["verb"], "identity": identity(spec), "code": spec["code"], "lock": spec["lock"]}
+def record(artifact: Path, spec: dict[str, Any], named: dict[str, str], before: Path | None = None) -> None:
+    """Writes who made `artifact`: the code and lock of `spec`, which are those in use, and those that the plan had `named`.
+
+    `before` is the state that it continues. What was accepted of a former artifact of this name is void.
+    """
+    made = {"verb": spec["verb"], "identity": identity(spec), "code": spec["code"], "lock": spec["lock"], "named": named}
     continued = _read(before, MADE).get("continues", []) if before else []
     if before and _since(before, spec)[1]:
         continued = [*continued, _read(before, ACCEPTED) | {"artifact": before.name}]
@@ -71,12 +75,17 @@ def check(before: Path, spec: dict[str, Any]) -> None:
     """
     (made, now), changed = _since(before, spec)
     if changed and not _accepted(before, made, now):
-        owner = _owner(before)
+        owner = owner_of(before)
         raise StateError(
             f"{before} was made by {_others(changed)}: expected {_pair(now)}, found {_pair(made)}. Going on from it would mix "
             f"the two in one run. Keep it, on record, with `astolfo accept {owner} --reason ...`, or make it again with "
             f"`--config rebuild={owner}`."
         )
+
+
+def named(artifact: Path) -> dict[str, str]:
+    """The code and lock that the plan had named when `artifact` was made; empty when that is not known."""
+    return _read(artifact, MADE).get("named", {})
 
 
 def find(directory: Path, lock: str) -> list[Stale]:
@@ -145,8 +154,8 @@ def _changed(made: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
     return tuple(key for key in ("code", "lock") if made and made[key] != now[key])
 
 
-def _owner(path: Path) -> str:
-    """states/ID/..., results/ID-0.50..., datasets/NAME/..., evaluations/ID/..., bases/NAME..."""
+def owner_of(path: Path) -> str:
+    """The run, base or dataset of an artifact: of states/ID/..., results/ID-0.50..., datasets/NAME/..., bases/NAME..."""
     folder = path.parent.name
     if folder == "results":
         return path.name.partition("-")[0].partition(".")[0]

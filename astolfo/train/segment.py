@@ -1,11 +1,10 @@
 """Runs one segment as a job: takes up what an interrupted attempt left, trains, saves, reports progress.
 
-While it trains, the state is written every now and then into a hidden file beside the output, named by the spec's digest;
-the next attempt at the same spec goes on from there. The output appears when the segment is complete. Where a NaN or an
+While it trains, the state is written every now and then into a hidden file beside the output (`kept.py`); the next attempt at
+the same spec goes on from there. The output appears when the segment is complete. Where a NaN or an
 infinity ends the run, a report `<step>.failure.json` stands beside it.
 """
 
-import glob
 import logging
 import signal
 import time
@@ -19,12 +18,13 @@ import torch
 
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import AstolfoError, StateError
-from astolfo.files import exclusive, json_digest, sidecar, write_json
+from astolfo.files import exclusive, write_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
 from astolfo.numerics import naming_operators
 from astolfo.train import ranks, state
 from astolfo.train.guards import WrongNumber
+from astolfo.train.kept import Kept
 from astolfo.train.loop import Inputs, Trainer
 from astolfo.train.optimizer import check_machine
 from astolfo.train.placement import Placement, bind, near
@@ -76,7 +76,7 @@ class _Job:
             from astolfo.train import deepspeed
 
             self.engine, self.placement = deepspeed.DeepSpeedTrainer, deepspeed.check(self.recipe, placement)
-        self.kept = out.with_name(f".{out.stem}-{json_digest(spec)[:16]}.safetensors")
+        self.kept = Kept(out, spec)
         self.report = out.with_suffix(".failure.json")
 
     def pass_on(self) -> bool:
@@ -98,7 +98,7 @@ class _Job:
         except WrongNumber as error:
             stopped, end = error.with_traceback(None), error.step
             if error.what != "weight":  # the weights are still those of the last good step
-                self._save(trainer, end, self.kept, json_digest(self.spec))
+                self._keep(trainer, end)
         if stopped:
             self._tell(stopped, processes)
             if self.recipe.on_failure != "keep":
@@ -107,11 +107,13 @@ class _Job:
                 del trainer
                 trainer = self._trainer(processes)
                 self._steps(trainer, end)
-        self._save(trainer, end, self.out, identity(self.spec), stopped)
-        if processes.index == 0:
-            for path in (*self._attempts(), *(() if stopped else (self.report,))):
-                path.unlink(missing_ok=True)
-                sidecar(path).unlink(missing_ok=True)
+        found = trainer.state(end)
+        if found is not None:
+            found.stopped = stopped.label() if stopped else None
+            state.save(self.out, found, identity(self.spec))
+            self.kept.clear()
+            if not stopped:
+                self.report.unlink(missing_ok=True)
 
     def _trainer(self, processes: ranks.Processes) -> Trainer:
         """A trainer with the newest good state."""
@@ -132,7 +134,7 @@ class _Job:
                 due = step + 1 < end and time.monotonic() - saved >= self.placement.keep_every
                 stop, due = trainer.processes.any(bool(asked), due)
                 if stop or due:
-                    self._save(trainer, step + 1, self.kept, json_digest(self.spec))
+                    self._keep(trainer, step + 1)
                     saved = time.monotonic()
                 if stop:
                     raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
@@ -146,26 +148,14 @@ class _Job:
 
     def _resume(self, trainer: Trainer) -> int:
         """Restores the newest good state and returns its position."""
-        if self.kept.exists():
-            try:
-                found = state.load(self.kept, json_digest(self.spec))
-                trainer.restore(found)
-                if trainer.processes.index == 0:
-                    log.info("resumed at step %d from %s, which an interrupted attempt left", found.position, self.kept)
-                return found.position
-            except AstolfoError as error:
-                log.warning("not resumed from the interrupted attempt: %s", error)
-        for other in set(self._attempts()) - {self.kept} if trainer.processes.index == 0 else ():
-            log.warning("%s is an attempt by other code, another lock or another recipe: the segment begins anew", other)
+        if found := self.kept.load(quiet=trainer.processes.index > 0):
+            trainer.restore(found)
+            return found.position
         if self.before is None:
             return int(self.spec["from"])
         found = self._before()
         trainer.restore(found)
         return found.position
-
-    def _attempts(self) -> list[Path]:
-        """What interrupted attempts at this segment have left, by whatever spec."""
-        return sorted(self.out.parent.glob(f".{glob.escape(self.out.stem)}-*.safetensors"))
 
     def _before(self) -> state.State:
         assert self.before
@@ -176,11 +166,10 @@ class _Job:
             )
         return found
 
-    def _save(self, trainer: Trainer, position: int, path: Path, name: str, stopped: WrongNumber | None = None) -> None:
-        found = trainer.state(position)
-        if found is not None:
-            found.stopped = stopped.label() if stopped else None
-            state.save(path, found, name)
+    def _keep(self, trainer: Trainer, position: int) -> None:
+        """Keeps the state after `position` steps for the next attempt. Every process must call it."""
+        if (found := trainer.state(position)) is not None:
+            self.kept.save(found)
 
 
 @contextmanager

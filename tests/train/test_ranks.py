@@ -53,3 +53,36 @@ def test_every_parameter_has_one_owner():
     assert owned(0) + owned(1) == [0, 1, 2, 3, 4]
     assert owned(0)
     assert owned(1)
+
+
+def test_blocks_of_8_bits_belong_to_parameters(ledger):
+    """Whoever owns a parameter, its moments in 8 bits have blocks of 256 that begin with it, and the same bits."""
+    from astolfo.ledger import recipe_of
+    from astolfo.ledger.schema import Optimizer
+    from astolfo.train import optimizer
+
+    recipe = recipe_of(ledger, ledger.run("25112201")).model_copy(update={"optimizer": Optimizer(kind="AdamW8bit")})
+    sizes = (5000, 4097, 300, 9999, 4096, 8191, 7000, 5001)
+
+    def states(count):
+        found = {}
+        for index in range(count):
+            parameters = [torch.nn.Parameter(torch.arange(n).remainder(97).float()) for n in sizes]
+            flat = Flat(parameters, Processes(count=count, index=index))
+            update = optimizer.build(recipe, [("unet", str(n), p) for n, p in zip(sizes, parameters, strict=True)
+                                              if any(p is q for q in flat.owned())])  # fmt: skip
+            for size, parameter in zip(sizes, parameters, strict=True):
+                parameter.grad = torch.arange(size).remainder(89).sub(40).float()
+            update.step()
+            found |= {n: s for n, p in zip(sizes, parameters, strict=True) if (s := optimizer.state_of(update, p))}
+        return found
+
+    whole = states(1)
+    for size in sizes:
+        if size >= 4096:
+            assert (whole[size]["state1"].dtype, whole[size]["absmax1"].numel()) == (torch.uint8, -(-size // 256))
+    for count in (2, 4):
+        shared = states(count)
+        assert shared.keys() == whole.keys()
+        for size in sizes:
+            assert all(torch.equal(shared[size][name], value) for name, value in whole[size].items()), (count, size)

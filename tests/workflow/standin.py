@@ -10,7 +10,7 @@ from pathlib import Path
 
 from astolfo.files import read_sidecar, sha256_of, sidecar, write_sidecar
 from astolfo.ledger.specs import identity
-from astolfo.provenance import code, stale
+from astolfo.provenance import stale
 
 arguments = sys.argv[1:]
 spec = json.loads(arguments[arguments.index("--spec") + 1])
@@ -21,9 +21,10 @@ before = state if state.name else None
 
 files = [name for name in arguments if name.endswith((".safetensors", ".json"))]
 read = [read_sidecar(name) for name in files if sidecar(name).exists()]
-if spec["verb"] in code.MODULES and "code" not in spec:
+known = {key: spec[key] for key in ("code", "lock") if key in spec}
+if known:
     spec |= stale.makers(spec["verb"], lock)
-if before and "code" in spec:
+if before and known:
     stale.check(before, spec)
 name = {"vocabulary": "vocab.json", "dataset": "store.json"}.get(spec["verb"])
 artifact = out / name if name else out
@@ -32,5 +33,5 @@ artifact.write_bytes(hashlib.sha256("".join([identity(spec), *read]).encode()).d
 if name == "vocab.json":
     (out / "merges.txt").touch()
 write_sidecar(artifact)
-if "code" in spec:
-    stale.record(artifact, spec, before)
+if known:
+    stale.record(artifact, spec, known, before)

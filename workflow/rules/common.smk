@@ -58,9 +58,7 @@ if SCALE_RECORD.exists() and SCALE_RECORD.read_text().strip() != SCALE:
         "One directory holds one scale: use another one (`snakemake --directory OTHER`, `make DIR=OTHER`)."
     )
 
-# At full scale a changed code or lock restarts nothing: it is in no spec, and what it made before is reported as stale.
-KEEPS_STALE = LEDGER.scale.protect_results
-SPECS = Specs(LEDGER, None if KEEPS_STALE else LOCK)
+SPECS = Specs(LEDGER, LOCK)
 hold_alive()
 
 # What the rules call. `exec` makes a job Snakemake's own child, so that it notices when Snakemake is gone.
@@ -85,12 +83,16 @@ onstart:
     SCALE_RECORD.write_text(f"{SCALE}\n")
 
 
-def spec_of(make):
-    """A params function: the canonical JSON of the spec that `make(wildcards)` gives. The only param of every rule."""
+def spec_of(make, artifact):
+    """A params function: the canonical JSON of the spec that `make(wildcards)` gives. The only param of every rule.
+
+    `artifact` is the path of what the rule makes. The function must ask for nothing but wildcards: Snakemake does not compare
+    params that were derived from outputs or resources.
+    """
 
     def params(wildcards):
         try:
-            return canonical_json(make(wildcards))
+            return canonical_json(as_made(make(wildcards), Path(artifact.format(**dict(wildcards.items())))))
         except ValueError as error:
             raise WorkflowError(str(error))
 

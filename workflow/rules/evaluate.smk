@@ -23,7 +23,7 @@ rule evaluation:
     benchmark:
         "logs/evaluate/{run}.benchmark.jsonl"
     params:
-        spec=spec_of(lambda w: SPECS.evaluation(w.run)),
+        spec=spec_of(lambda w: SPECS.evaluation(w.run), "evaluations/{run}/index.html"),
     shell:
         "job evaluate --spec {params.spec:q} --log {log}"
         " --base '{input.base}' --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"

@@ -9,7 +9,7 @@ rule vocabulary:
     log:
         "logs/vocabulary.log",
     params:
-        spec=spec_of(lambda wildcards: SPECS.vocabulary()),
+        spec=spec_of(lambda wildcards: SPECS.vocabulary(), "vocabulary/vocab.json"),
     shell:
         'job vocabulary --spec {params.spec:q} --log {log} --folder "$PINNED" --out vocabulary'
 
@@ -23,7 +23,7 @@ rule autoencoder:
     wildcard_constraints:
         base=one_of(name for name, base in LEDGER.bases.items() if base.kind == "autoencoder"),
     params:
-        spec=spec_of(lambda wildcards: SPECS.autoencoder(wildcards.base)),
+        spec=spec_of(lambda wildcards: SPECS.autoencoder(wildcards.base), "rebuilt/{base}.safetensors"),
     shell:
         "job autoencoder --spec {params.spec:q} --log {log} --out {output.model}"
 
@@ -38,7 +38,7 @@ rule base_pinned:
         base=one_of(PINNED_BASES),
     priority: 100
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
         'job base --spec {params.spec:q} --log {log} --folder "$PINNED" --out {output.model}'
 
@@ -54,7 +54,7 @@ rule base_made:
     wildcard_constraints:
         base=one_of(bases_by("made_by")),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
         "job base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}"
 
@@ -70,7 +70,7 @@ rule base_merged:
     wildcard_constraints:
         base=one_of(bases_by("merge")),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
         "job merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}"
 
@@ -88,7 +88,7 @@ rule base_mecha:
     resources:
         models=mecha_models,
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base)),
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
         'job mecha --spec {params.spec:q} --log {log} --recipes "$RECIPES" {resources.models} --out {output.model}'
 
@@ -106,7 +106,7 @@ if PICTURES:
         wildcard_constraints:
             dataset=one_of(LEDGER.datasets),
         params:
-            spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset)),
+            spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
         shell:
             "job dataset --spec {params.spec:q} --log {log}"
             " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}"
@@ -123,7 +123,7 @@ else:
             dataset=one_of(LEDGER.datasets),
         priority: 100
         params:
-            spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset)),
+            spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
         shell:
             "job given-dataset --spec {params.spec:q} --log {log}"
             " --folder inputs/{wildcards.dataset} --out datasets/{wildcards.dataset}"

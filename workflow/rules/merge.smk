@@ -12,6 +12,6 @@ rule merge:
     benchmark:
         "logs/merge/{checkpoint}-{alpha}.benchmark.jsonl"
     params:
-        spec=spec_of(lambda w: SPECS.model(reference(f"{w.checkpoint}-{w.alpha}"))),
+        spec=spec_of(lambda w: SPECS.model(reference(f"{w.checkpoint}-{w.alpha}")), "results/{checkpoint}-{alpha}.safetensors"),
     shell:
         "job merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}"

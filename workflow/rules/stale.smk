@@ -1,48 +1,49 @@
-"""What other code or another lock made: reported and kept at full scale, made again where `--config rebuild=ID` asks for it."""
+"""What other code or another lock made: reported and kept at full scale, made again where `--config rebuild=ID` asks for it.
 
+Snakemake runs a job again when its spec changes, and the spec names code and lock. At full scale the spec of what is there
+goes on naming those that made it, as the record beside it says.
+"""
+
+KEEPS_STALE = LEDGER.scale.protect_results
 REBUILD = [name for name in str(config.get("rebuild", "")).split(",") if name]
-RESTARTING = ("MTIME", "PARAMS")
+STALE = []
 
 
-def planned(artifact):
-    """Whether the ledger, as it is now, still has a stale artifact in its plan."""
-    try:
-        match artifact.path.parts:
-            case ("states", run, name):
-                return int(name.partition(".")[0]) in plan_of(LEDGER, LEDGER.run(run)).boundaries[1:]
-            case ("results", name):
-                return bool(SPECS.model(reference(name.removesuffix(".safetensors"))))
-    except ValueError:
-        return False
-    return True
+def as_made(spec, artifact):
+    """The spec with the code and lock that made the artifact, where a change of them is to restart nothing."""
+    if KEEPS_STALE:
+        check_reasons()
+        if stale.owner_of(artifact) not in REBUILD:
+            return spec | (stale.named(artifact) if "code" in spec else {})
+    return spec
 
 
-def make_again(found):
-    """Has Snakemake make these artifacts, and lifts their write protection. What is made again is stale no more, so the same
-    command goes on where it was interrupted."""
-    for artifact in found:
-        artifact.path.chmod(artifact.path.stat().st_mode | 0o200)
-    workflow.dag_settings.forcerun = set(workflow.dag_settings.forcerun) | {str(artifact.path) for artifact in found}
+def check_reasons():
+    """Refuses those of Snakemake's reasons for which a rule whose text or list of inputs was written anew would be run."""
+    reasons = {reason.name.lower() for reason in workflow.dag_settings.rerun_triggers} if workflow.dag_settings else set()
+    if reasons & {"code", "input"}:
+        raise WorkflowError(
+            f"Snakemake would run finished trainings again because a rule was written anew: expected the rerun triggers mtime and "
+            f"params, found {', '.join(sorted(reasons))}. Use this program's profile (profiles/default), or say "
+            "`--rerun-triggers mtime params`."
+        )
 
 
 if unknown := [name for name in REBUILD if not (name in LEDGER.runs or name in LEDGER.bases or name in LEDGER.datasets)]:
     raise WorkflowError(f"rebuild={','.join(REBUILD)}: {', '.join(unknown)} is no run, base or dataset of the ledger.")
 
-if workflow.dag_settings and KEEPS_STALE:
-    # Of Snakemake's reasons to run a job again these remain: another spec, or other content of an input. That a rule's shell
-    # line or its list of inputs was written anew is no reason to train for 45 days.
-    kept_reasons = {reason for reason in workflow.dag_settings.rerun_triggers if reason.name in RESTARTING}
-    workflow.dag_settings.rerun_triggers = kept_reasons
-
-if workflow.dag_settings and workflow.is_main_process and (KEEPS_STALE or REBUILD):
+if KEEPS_STALE and workflow.is_main_process:
     try:
         STALE = stale.find(Path("."), LOCK)
     except ValueError as error:
         raise WorkflowError(str(error))
-    make_again([artifact for artifact in STALE if artifact.owner in REBUILD and planned(artifact)])
-    for line in stale.lines([artifact for artifact in STALE if artifact.owner not in REBUILD]) if KEEPS_STALE else ():
-        owner = line.partition(":")[0]
-        logger.warning(
-            f"Stale: {line} than those in use. It is kept as it is: `astolfo accept {owner} --reason ...` puts that on record, "
-            f"`--config rebuild={owner}` makes it again."
-        )
+
+for artifact in [found for found in STALE if found.owner in REBUILD]:
+    artifact.path.chmod(artifact.path.stat().st_mode | 0o200)  # Snakemake refuses to replace what is write-protected
+
+for line in stale.lines([found for found in STALE if found.owner not in REBUILD]):
+    owner = line.partition(":")[0]
+    logger.warning(
+        f"Stale: {line} than those in use. It is kept as it is: `astolfo accept {owner} --reason ...` puts that on record, "
+        f"`--config rebuild={owner}` makes it again."
+    )

@@ -14,7 +14,7 @@ rule segment:
         gpu=1 if LEDGER.scale.device == "cuda" else 0,
         placement=placement,
     params:
-        spec=spec_of(segment_of),
+        spec=spec_of(segment_of, "states/{run}/{step}.safetensors"),
     shell:
         "job train --spec {params.spec:q} --log {log}"
         " --base '{input.base}' --state '{input.state}'"
@@ -33,7 +33,7 @@ rule checkpoint:
     log:
         "logs/checkpoint/{checkpoint}.log",
     params:
-        spec=spec_of(lambda w: SPECS.model(reference(w.checkpoint))),
+        spec=spec_of(lambda w: SPECS.model(reference(w.checkpoint)), "results/{checkpoint}.safetensors"),
     shell:
         "job export --spec {params.spec:q} --log {log} --state {input.state}"
         " --base '{input.base}' --autoencoder '{input.autoencoder}' --out {output.model}"

@@ -1,0 +1,64 @@
+"""Kept states: what an attempt at a segment leaves for the next one, in hidden files beside the segment's output.
+
+They are named by the spec's digest, so that another recipe, other code or another lock never goes on from them. There are two
+places, and a save goes to the one that does not hold the last good state: whenever the process is killed, or the power
+fails, a whole state with its side-car is there. Usually there is one file, and two while a save is under way.
+"""
+
+import glob
+import logging
+from pathlib import Path
+from typing import Any
+
+from astolfo.errors import AstolfoError
+from astolfo.files import json_digest, sidecar
+from astolfo.train import state
+
+log = logging.getLogger(__name__)
+
+
+class Kept:
+    """The kept states of one segment, for one spec. `save` is for one process alone; `load` for all."""
+
+    def __init__(self, out: Path, spec: dict[str, Any]):
+        self._out, self._identity = out, json_digest(spec)
+        self._places = [out.with_name(f".{out.stem}-{self._identity[:16]}-{letter}.safetensors") for letter in "ab"]
+        self._good: Path | None = None
+
+    def load(self, quiet: bool = False) -> state.State | None:
+        """The newest state that is whole and of this spec; None when there is none. What is not used is said to the log."""
+        tell = log.debug if quiet else log.warning
+        for other in set(self._all()) - {*self._places}:
+            tell("%s is of an attempt by other code, another lock or another recipe: the segment does not go on from it", other)
+        there = sorted((path for path in self._places if path.exists()), key=lambda path: -path.stat().st_mtime_ns)
+        for path in there:
+            try:
+                found = state.load(path, self._identity)
+            except AstolfoError as error:
+                tell("not resumed from an interrupted attempt: %s", error)
+                continue
+            self._good = path
+            (log.debug if quiet else log.info)("resumed at step %d, where an interrupted attempt was", found.position)
+            return found
+        return None
+
+    def save(self, found: state.State) -> None:
+        """Keeps a state; the one before it goes when this one is whole."""
+        place = next(path for path in self._places if path != self._good)
+        state.save(place, found, self._identity)
+        before, self._good = self._good, place
+        if before:
+            _remove(before)
+
+    def clear(self) -> None:
+        """Removes every kept state of the segment, of whatever spec."""
+        for path in self._all():
+            _remove(path)
+
+    def _all(self) -> list[Path]:
+        return sorted(self._out.parent.glob(f".{glob.escape(self._out.stem)}-*.safetensors"))
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    sidecar(path).unlink(missing_ok=True)
