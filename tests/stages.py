@@ -67,9 +67,15 @@ STAGES = (
     ),
     Stage(
         "optimizers",
-        "every optimizer gives the same bits for one and two processes, and wherever compiled kernels are kept",
-        5,
+        "every optimizer gives the same bits for one, two and four processes, and wherever compiled kernels are kept",
+        8,
         pytest("tests/train/test_optimizer.py", "tests/train/test_optimizer_segment.py"),
+    ),
+    Stage(
+        "kills",
+        "a training killed at 20 random moments, and a build that a scheduler stops, end with the same files",
+        6,
+        pytest("tests/train/test_kills.py", "tests/workflow/test_interrupted.py"),
     ),
     Stage(
         "deepspeed",

@@ -1,5 +1,6 @@
 """What is killed in the middle goes on from the last good state, and gives the same bytes."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,7 +9,8 @@ import time
 
 import pytest
 
-from astolfo.files import read_sidecar
+from astolfo.files import read_sidecar, sha256_of
+from astolfo.provenance import stale
 from tests.conftest import ROOT
 from tests.workflow.conftest import SNAKEMAKE, snakemake
 
@@ -55,6 +57,17 @@ def test_a_killed_snakemake(small, whole, tmp_path):
     assert read_sidecar(tmp_path / TARGET) == whole
 
 
+def test_jobs_leave_a_record_of_who_made_what(whole_folder):
+    """Beside every artifact stands the code and the lock that made it, as the plan had named them, and nothing is stale."""
+    lock = sha256_of(ROOT / "envs" / "lock.txt")
+    for name, verb in (("vocabulary/vocab.json", "vocabulary"), ("datasets/12.4M/store.json", "dataset"),
+                       ("states/25112201/00000001.safetensors", "train"), (TARGET, "export")):  # fmt: skip
+        made = json.loads((whole_folder / f"{name}.made.json").read_text())
+        assert (made["verb"], made["named"]) == (verb, stale.makers(verb, lock)), name
+    assert not list(whole_folder.glob("bases/*.made.json"))  # pinned files were made by nobody here
+    assert stale.find(whole_folder, lock) == []
+
+
 @pytest.mark.parametrize("damaged", ["bases/AK-NIL-1.2.safetensors", "results/25112201.safetensors"])
 def test_a_damaged_input_stops_the_build(small, whole_folder, tmp_path, damaged):
     """One flipped bit in a base or a result stops what would be made of it, and never gets into the record."""
@@ -70,10 +83,11 @@ def test_a_damaged_input_stops_the_build(small, whole_folder, tmp_path, damaged)
     assert read_sidecar(folder / damaged) == recorded
 
 
-def test_interrupted_by_the_user(small, whole, tmp_path):
-    """Ctrl-C: Snakemake and its job end, the finished segment stays, and the build goes on to the same file."""
+@pytest.mark.parametrize("asked", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_asked_to_stop(small, whole, tmp_path, asked):
+    """Ctrl-C, or a scheduler's SIGTERM: Snakemake and its job end, the finished segment stays, and the build goes on."""
     process = started(tmp_path, small)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, asked)
     assert process.wait(timeout=60) != 0
     assert (tmp_path / "states/25112201/00000001.safetensors").exists()
     snakemake(tmp_path, TARGET, config=[f"ledger={small}"])

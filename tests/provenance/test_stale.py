@@ -1,0 +1,98 @@
+"""Who made what is on record beside it, and a run goes on only from what is in use or accepted."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from astolfo.cli import cli
+from astolfo.errors import InputError, StateError
+from astolfo.files import canonical_json, sha256_of
+from astolfo.provenance import stale
+
+STATE = "states/25112201/00000026.safetensors"
+SPEC = {"verb": "train", "scale": "miniature", "parents": {}, "recipe": {"ranks": 4}, "from": 0, "to": 26}
+
+
+@pytest.fixture
+def lock(tmp_path):
+    path = tmp_path / "lock.txt"
+    path.write_text("numpy==2.4.6\n")
+    return path
+
+
+@pytest.fixture
+def made(tmp_path, lock):
+    """A state that the code and the lock in use have made."""
+    path = tmp_path / STATE
+    path.parent.mkdir(parents=True)
+    path.touch()
+    now = stale.makers("train", sha256_of(lock))
+    stale.record(path, SPEC | now, now)
+    return path
+
+
+def aged(path):
+    """Makes an artifact's record say that other code made it."""
+    record = path.with_name(path.name + stale.MADE)
+    record.write_text(record.read_text().replace(json.loads(record.read_text())["code"], "0" * 64))
+
+
+def test_what_is_in_use_is_not_stale(tmp_path, made, lock):
+    """A state by the code and lock in use is continued without a word; so is one without a record."""
+    spec = SPEC | stale.makers("train", sha256_of(lock))
+    stale.check(made, spec)
+    stale.check(tmp_path / "unknown.safetensors", spec)
+    assert stale.find(tmp_path, sha256_of(lock)) == []
+
+
+def test_stale_is_refused_until_accepted(tmp_path, made, lock):
+    """The refusal names both ways on; what is accepted goes on, and only for the code and lock that it was accepted for."""
+    aged(made)
+    spec = SPEC | stale.makers("train", sha256_of(lock))
+    with pytest.raises(StateError, match="other code: expected code .*accept 25112201 --reason.*rebuild=25112201"):
+        stale.check(made, spec)
+    assert stale.lines(stale.accept(tmp_path, "25112201", sha256_of(lock), "a log line")) == [
+        "25112201: 1 state made by other code"
+    ]
+    stale.check(made, spec)
+    lock.write_text("numpy==2.4.7\n")
+    with pytest.raises(StateError, match="other code and another lock"):
+        stale.check(made, spec | {"lock": sha256_of(lock)})
+
+
+def test_accepting_needs_a_reason_and_something_stale(tmp_path, made, lock):
+    """An empty reason, or an ID of which nothing is stale, is an error that says what is."""
+    with pytest.raises(InputError, match="Nothing of 25112201 is stale in .*; what is: nothing"):
+        stale.accept(tmp_path, "25112201", sha256_of(lock), "why not")
+    aged(made)
+    with pytest.raises(InputError, match="Say why"):
+        stale.accept(tmp_path, "25112201", sha256_of(lock), "  ")
+    with pytest.raises(InputError, match="what is: 25112201"):
+        stale.accept(tmp_path, "25112101", sha256_of(lock), "why not")
+
+
+def test_a_damaged_record_is_named(tmp_path, made, lock):
+    """A record that is no JSON stops the question, with the file and what to do."""
+    made.with_name(made.name + stale.MADE).write_text("{")
+    with pytest.raises(InputError, match="made.json is damaged: expected JSON"):
+        stale.find(tmp_path, sha256_of(lock))
+
+
+def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
+    """`astolfo job train` refuses a stale state, trains from an accepted one, and its record names what it continued."""
+    from astolfo.train import segment
+
+    monkeypatch.setattr(segment, "train_segment", lambda spec, inputs, before, out, placement: out.touch())
+    out = made.with_name("00000052.safetensors")
+    arguments = ["job", "--lock", str(lock), "train", "--spec", canonical_json(SPEC | {"from": 26, "to": 52}), "--base", "",
+                 "--state", str(made), "--dataset", "d", "--vocabulary", "v", "--out", str(out)]  # fmt: skip
+    aged(made)
+    refused = CliRunner().invoke(cli, arguments)
+    assert isinstance(refused.exception, StateError)
+    assert not out.exists()
+    stale.accept(tmp_path, "25112201", sha256_of(lock), "a log line")
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    record = json.loads(out.with_name(out.name + stale.MADE).read_text())
+    assert [(one["artifact"], one["reason"]) for one in record["continues"]] == [("00000026.safetensors", "a log line")]
+    assert record["code"] == stale.makers("train", sha256_of(lock))["code"]
