@@ -5,8 +5,9 @@
 Both do the same forward and backward passes of the same model, four logical ranks shared out over the processes, and the same
 AdamW. Ours sums the ranks' gradients in the fixed tree (`astolfo.train.ranks`): an all-to-all of the blocks, the update of the
 parameters that each process owns, a broadcast of them. DDP sums with gloo's ring while the backward pass runs, and every
-process updates everything. Steps alternate; the ratio of the medians is printed. `unet` is the miniature's (bound by computing),
-`wide` eight dense layers of 2,048 (33.6 million weights in fp32 for eight rows: close to bound by moving them).
+process updates everything. Steps alternate; the ratios of the medians are printed, of the time and of the processors' time,
+which says more on a machine that does other things. `unet` is the miniature's (bound by computing), `wide` eight dense layers
+of 2,048 (33.6 million weights in fp32 for eight rows: close to bound by moving them).
 """
 
 import argparse
@@ -80,7 +81,7 @@ class Ours:
 
     def step(self, number):
         """Forward and backward of this process's ranks, the tree, the update, the exchange."""
-        tree = PairwiseSum()
+        tree = PairwiseSum(self.flat.release)
         for rank in self.processes.block(RANKS):
             gradients = self.flat.fresh_gradients()
             self.model(number * RANKS + rank).backward()
@@ -109,17 +110,19 @@ class Plain:
 
 
 def measure(name, rounds, processes):
-    """Seconds per step of both, by name; the slowest process counts."""
+    """(seconds, seconds of all processes' CPUs) per step of both, by name; the slowest process counts."""
     subjects = {"ours": Ours(MODELS[name](), processes), "DDP": Plain(MODELS[name](), processes)}
     times = {kind: [] for kind in subjects}
     for number in range(rounds + 2):
         for kind, subject in subjects.items():
             torch.distributed.barrier()
-            begun = time.perf_counter()
+            begun, busy = time.perf_counter(), time.process_time()
             subject.step(number)
+            busy = time.process_time() - busy
             torch.distributed.barrier()
+            taken, busy = time.perf_counter() - begun, sum(processes.gather_objects(busy))
             if number >= 2:  # the first steps make buffers and state
-                times[kind].append(time.perf_counter() - begun)
+                times[kind].append((taken, busy))
     return times
 
 
@@ -133,10 +136,16 @@ def main() -> None:
     for name in options.models or MODELS:
         times = measure(name, options.rounds, processes)
         if processes.index == 0:
-            ours, plain = (statistics.median(times[kind]) for kind in ("ours", "DDP"))
+            (ours, busy), (plain, plain_busy) = (
+                [statistics.median(column) for column in zip(*times[kind], strict=True)] for kind in times
+            )
             size = sum(p.numel() for p in MODELS[name]().parameters()) / 1e6
-            print(f"{name:6} {size:6.1f} M weights: {ours:.3f} s a step, DDP {plain:.3f} s, ratio {ours / plain:.3f} "
-                  f"(medians of {options.rounds}, {options.processes} processes)", flush=True)  # fmt: skip
+            print(
+                f"{name:6} {size:6.1f} M weights: {ours:.3f} s a step, DDP {plain:.3f} s, ratio {ours / plain:.3f}; "
+                f"CPU {busy:.3f} s and {plain_busy:.3f} s, ratio {busy / plain_busy:.3f} "
+                f"(medians of {options.rounds}, {options.processes} processes)",
+                flush=True,
+            )
     ranks.finish(processes)
 
 

@@ -74,7 +74,7 @@ class Trainer:
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.order.step(step)
-        tree, losses, bad = PairwiseSum(), [], []
+        tree, losses, bad = PairwiseSum(self.flat.release), [], []
         for rank in self.processes.block(self.recipe.ranks):
             gradients = self.flat.fresh_gradients()
             total = 0.0

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -28,17 +28,23 @@ ALIGN = 64  # elements; every parameter starts on a cache line, whatever its nei
 
 
 class PairwiseSum:
-    """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums."""
+    """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums.
 
-    def __init__(self) -> None:
+    `release` gets each tensor that was added to another and is not needed any more.
+    """
+
+    def __init__(self, release: Callable[[Tensor], None] | None = None) -> None:
         self._partial: list[tuple[int, Tensor]] = []
+        self._release = release or (lambda value: None)
 
     def add(self, value: Tensor) -> None:
         """Takes the next leaf. The tensor belongs to the sum from here on."""
         size = 1
         while self._partial and self._partial[-1][0] == size:
             _, left = self._partial.pop()
-            value, size = left.add_(value), 2 * size
+            left.add_(value)
+            self._release(value)
+            value, size = left, 2 * size
         self._partial.append((size, value))
 
     def total(self) -> Tensor:
@@ -106,7 +112,8 @@ class Flat:
     """All trained parameters in one buffer, and one process's gradients of one logical rank in another.
 
     Each parameter's data and gradient are views of the buffers. Whole parameters are owned by processes in contiguous
-    stretches of about equal size, so an optimizer's blocks never straddle two owners.
+    stretches of about equal size, so an optimizer's blocks never straddle two owners. Buffers are used again from step to
+    step: memory that the system has just given out costs more than the sums in it.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], processes: Processes):
@@ -122,6 +129,9 @@ class Flat:
             self.weights[place].copy_(parameter.data.reshape(-1))
             parameter.data = self.weights[place].view(parameter.shape)
         self._cuts, self._owners = self._share_out(starts, end)
+        self._spare: list[Tensor] = []
+        self._reduced: Tensor | None = None  # what `.grad` shows since the last `reduce`
+        self._received: Tensor | None = None
 
     def owned(self) -> list[nn.Parameter]:
         """The parameters whose optimizer state this process holds."""
@@ -136,11 +146,18 @@ class Flat:
         return self.weights[slice(*self._cuts[self.processes.index : self.processes.index + 2])]
 
     def fresh_gradients(self) -> Tensor:
-        """A zeroed buffer into which the next backward passes accumulate."""
-        buffer = torch.zeros_like(self.weights)
+        """A zeroed buffer into which the next backward passes accumulate. What `reduce` gave is void from here on."""
+        if self._reduced is not None:
+            self.release(self._reduced)
+            self._reduced = None
+        buffer = self._spare.pop().zero_() if self._spare else torch.zeros_like(self.weights)
         for parameter, place in zip(self.parameters, self._places, strict=True):
             parameter.grad = buffer[place].view(parameter.shape)
         return buffer
+
+    def release(self, buffer: Tensor) -> None:
+        """Takes back a buffer that `fresh_gradients` gave."""
+        self._spare.append(buffer)
 
     def reduce(self, block: Tensor) -> Tensor:
         """Sums every process's block of gradients; returns the stretch that this process owns, and sets `.grad` to it."""
@@ -148,14 +165,17 @@ class Flat:
         total = block
         if self.processes.count > 1:
             sizes = [b - a for a, b in pairwise(self._cuts)]
-            received = block.new_empty((high - low) * self.processes.count)
+            if self._received is None:
+                self._received = block.new_empty((high - low) * self.processes.count)
+            received = self._received
             torch.distributed.all_to_all_single(received, block, [high - low] * self.processes.count, sizes)
+            self.release(block)
             tree = PairwiseSum()
             for part in received.split(high - low) if high > low else ():
                 tree.add(part)
             total = tree.total() if high > low else received
         else:
-            low, high = 0, len(block)
+            low, high, self._reduced = 0, len(block), block
         for parameter, place, owner in zip(self.parameters, self._places, self._owners, strict=True):
             mine = owner == self.processes.index
             parameter.grad = total[place.start - low : place.stop - low].view(parameter.shape) if mine else None

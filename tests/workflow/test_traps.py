@@ -246,8 +246,15 @@ def test_a_rebuild_is_asked_for(large):
     large.call(RESULT, config=[f"rebuild={RUN}"])
     assert large.astolfo("stale").returncode == 0
     assert large.plan(config=[f"rebuild={RUN}"]) == {}
-    assert "25112299 is no run, base or dataset" in large.call("-n", config=["rebuild=25112299"], check=False).stderr
-    assert "expected the rerun triggers mtime and params" in large.call("-n", "--rerun-triggers", "code", check=False).stderr
+    refused = large.call("-n", config=["rebuild=25112299"], check=False)
+    assert "25112299 is no run, base or dataset" in refused.stdout + refused.stderr
+
+
+def test_other_reasons_to_restart_are_refused(large):
+    """Without this program's profile Snakemake would also look at rules' text: at full scale it is told what to say instead."""
+    refused = large.call(RESULT, "-n", "--rerun-triggers", "code", check=False)
+    assert refused.returncode == 1
+    assert "expected the rerun triggers mtime and params" in refused.stdout + refused.stderr
 
 
 def test_a_run_goes_on_only_from_what_is_accepted(large):
