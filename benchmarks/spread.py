@@ -32,19 +32,21 @@ def main() -> None:
         verb.add_argument("folder", type=Path)
         verb.add_argument("-d", "--directory", type=Path, required=True)
         verb.add_argument("--variant", action="append")
+        verb.add_argument("--accumulation", type=int, help="micro-batches per rank and step, for less time")
     verbs.add_parser("report").add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.verb == "report":
         report(options.folder)
     elif options.verb == "one":
-        one(options.run, options.folder, options.directory, options.variant[0])
+        one(options.run, options.folder, options.directory, options.variant[0], options.accumulation)
     else:
         for variant in options.variant or ("reference", *ROUNDINGS, *OTHERS):
             command = [sys.executable, __file__, "one", options.run, str(options.folder), "-d", str(options.directory)]
+            command += ["--accumulation", str(options.accumulation)] if options.accumulation else []
             subprocess.run([*command, "--variant", variant], check=True)
 
 
-def one(run_id: str, folder: Path, directory: Path, variant: str) -> None:
+def one(run_id: str, folder: Path, directory: Path, variant: str, accumulation: int | None) -> None:
     """Trains one variant and writes `FOLDER/RUN/VARIANT/{state,result}.safetensors`."""
     numerics.pin()
     os.environ.update(CLASSES.get(variant, {}))
@@ -64,6 +66,8 @@ def one(run_id: str, folder: Path, directory: Path, variant: str) -> None:
     ledger = load(ROOT / "config")
     run, spec = ledger.run(run_id), Specs(ledger, sha256_of(ROOT / "envs/lock.txt")).model(Reference(run=run_id))
     recipe = changed(Recipe.model_validate(spec["recipe"]), variant)
+    if accumulation:
+        recipe = recipe.model_copy(update={"accumulation": accumulation, "steps_per_epoch": None})
     base = directory / ledger.parent(run).path
     inputs = Inputs(base=base, dataset=directory / "datasets" / run.fields.dataset, vocabulary=directory / "vocabulary")
     trainer, plan = Trainer(recipe, inputs, ranks.start(1)), plan_of(ledger, run)
@@ -91,7 +95,22 @@ def changed(recipe, variant: str):
 
 
 def report(folder: Path) -> None:
-    raise NotImplementedError
+    """Prints each variant's distances from the reference: whole model, worst tensor, loss curve."""
+    from astolfo.checkpoint.safefile import open_file
+    from astolfo.provenance.compare import distances, loss_distance
+
+    for reference in sorted(folder.glob("*/reference/result.safetensors")):
+        for other in sorted(reference.parent.parent.glob("*/result.safetensors")):
+            if other == reference:
+                continue
+            with open_file(reference) as a, open_file(other) as b, open_file(other.with_name("base.safetensors")) as base:
+                found = list(distances(a, b, base))
+            whole = (sum(tensor.apart for tensor in found) / sum(tensor.moved for tensor in found)) ** 0.5
+            worst = max(found, key=lambda tensor: tensor.distance)
+            losses = [open_file(path.with_name("state.safetensors")).array("loss") for path in (reference, other)]
+            loss = loss_distance(*losses)
+            name = f"{reference.parent.parent.name} {other.parent.name}"
+            print(f"{name:24} weights {whole:.4f}  tensor {worst.distance:.4f} ({worst.key})  loss {loss:.2e}")
 
 
 if __name__ == "__main__":
