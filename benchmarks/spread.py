@@ -5,7 +5,7 @@
 
 WORK is a working directory of the miniature in which the run's base, dataset and vocabulary are built. Variants of a rounding:
 `ulp-N` changes the last bit of one weight before the first step; `threads-2`, `avx512` and `scalar` compute in other numerics
-classes. Variants of substance: `seed` and `rate-FACTOR` are truly different runs. Each runs in a process of its own.
+classes. Variants of substance: `seed` and `rate-FACTOR` are truly different runs.
 """
 
 import argparse
@@ -38,12 +38,15 @@ def main() -> None:
     if options.verb == "report":
         report(options.folder)
     elif options.verb == "one":
-        one(options.run, options.folder, options.directory, options.variant[0], options.accumulation)
+        for variant in options.variant:
+            one(options.run, options.folder, options.directory, variant, options.accumulation)
     else:
-        for variant in options.variant or ("reference", *ROUNDINGS, *OTHERS):
+        wanted = options.variant or ["reference", *ROUNDINGS, *OTHERS]
+        apart = [[variant] for variant in wanted if variant in CLASSES]
+        for variants in ([variant for variant in wanted if variant not in CLASSES], *apart):
             command = [sys.executable, __file__, "one", options.run, str(options.folder), "-d", str(options.directory)]
             command += ["--accumulation", str(options.accumulation)] if options.accumulation else []
-            subprocess.run([*command, "--variant", variant], check=True)
+            subprocess.run([*command, *(f"--variant={variant}" for variant in variants)], check=True)
 
 
 def one(run_id: str, folder: Path, directory: Path, variant: str, accumulation: int | None) -> None:
