@@ -142,7 +142,7 @@ def distances(a: SafeFile, b: SafeFile, base: SafeFile) -> Iterator[Tensor]:
 
 
 def losses_of(path: Path) -> tuple[int, np.ndarray] | None:
-    """Step before the first, and the loss of each step (float32), of the run that a checkpoint was cut from; None without its state."""
+    """The step before the first, and each step's loss (float32), of a checkpoint's run; None without its state."""
     state = _parent(path, "state")
     if state is None:
         return None

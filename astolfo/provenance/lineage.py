@@ -11,7 +11,7 @@ _SHOWN = 12  # characters of a digest
 
 
 def tree(path: Path) -> str:
-    """The tree of the artifact `path`. A run's chain of states is one line. Raises InputError when its attestation is not sound."""
+    """The tree of the artifact `path`; of a run's states the last one alone. Raises InputError for an unsound attestation."""
     root, lines = attestation.root_of(path), []
     top = attestation.read(path)
     name, digest = next(iter(top.subjects.items()))

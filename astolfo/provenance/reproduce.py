@@ -41,7 +41,7 @@ class Reproduction:
 
 
 def reproduce(ledger: Ledger, reference: Reference, directory: Path, folder: Path, bounds: Bounds) -> Reproduction:
-    """Builds `reference` in the empty `folder` by the program's own Snakefile and compares it with `directory`'s, or the record's.
+    """Builds `reference` in the empty `folder` by the program's Snakefile; compares it with `directory`'s, or the record's.
 
     Raises InputError before anything is built when there is nothing to compare with or `folder` is not empty, AstolfoError when
     the build fails.
