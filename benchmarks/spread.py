@@ -1,6 +1,7 @@
 """How far apart one changed rounding drives two trainings: where the bounds of `astolfo compare` come from.
 
     python benchmarks/spread.py train RUN FOLDER -d WORK [--variant NAME ...]   trains variants of RUN, from its base
+    python benchmarks/spread.py draw FOLDER -d WORK                             what each variant draws, as it was trained
     python benchmarks/spread.py report FOLDER                                   distances of each from the reference
 
 WORK is a working directory of the miniature in which the run's base, dataset and vocabulary are built. Variants of a rounding:
@@ -9,6 +10,7 @@ classes. Variants of substance: `seed` and `rate-FACTOR` are truly different run
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 from astolfo import numerics
 
 ROOT = Path(__file__).parent.parent
+SIDE = 48  # pixels of the miniature's pictures
 ROUNDINGS = ("ulp-1", "ulp-2", "ulp-3", "ulp-4", "threads-2", "avx512", "scalar")
 OTHERS = ("seed", "rate-1.1", "rate-1.5", "rate-2")
 CLASSES = {"avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "ALL", "MKL_CBWR": "AUTO"},
@@ -34,9 +37,14 @@ def main() -> None:
         verb.add_argument("--variant", action="append")
         verb.add_argument("--accumulation", type=int, help="micro-batches per rank and step, for less time")
     verbs.add_parser("report").add_argument("folder", type=Path)
+    verb = verbs.add_parser("draw")
+    verb.add_argument("folder", type=Path)
+    verb.add_argument("-d", "--directory", type=Path, required=True)
     options = parser.parse_args()
     if options.verb == "report":
         report(options.folder)
+    elif options.verb == "draw":
+        draw(options.folder, options.directory)
     elif options.verb == "one":
         for variant in options.variant:
             one(options.run, options.folder, options.directory, variant, options.accumulation)
@@ -80,11 +88,25 @@ def one(run_id: str, folder: Path, directory: Path, variant: str, accumulation: 
     for step in range(plan.start, plan.end):
         trainer.step(step)
     out = folder / run_id / variant
-    state.save(out / "state.safetensors", trainer.state(plan.end), spec["parents"]["state"])
-    export(spec | {"recipe": recipe.canonical()}, out / "state.safetensors", base, None, out / "result.safetensors")
-    (out / "base.safetensors").unlink(missing_ok=True)
-    (out / "base.safetensors").symlink_to(base.resolve())
-    print(f"{run_id} {variant}: {sha256_of(out / 'result.safetensors')[:16]}", flush=True)
+    saved, result = out / "state.safetensors", out / "result.safetensors"
+    state.save(saved, trainer.state(plan.end), spec["parents"]["state"])
+    spec |= {"recipe": recipe.canonical()}
+    export(spec, saved, base, None, result)
+    attest(spec, saved, result, base)
+    print(f"{run_id} {variant}: {sha256_of(result)[:16]}", flush=True)
+
+
+def attest(spec: dict, saved: Path, result: Path, base: Path) -> None:
+    """Puts the base beside a variant and writes the attestations by which `astolfo compare` finds it and the losses."""
+    from astolfo.files import read_sidecar, write_sidecar
+    from astolfo.provenance import attestation
+
+    link = result.with_name("base.safetensors")
+    link.unlink(missing_ok=True)
+    link.symlink_to(base.resolve())
+    write_sidecar(link, read_sidecar(base))
+    attestation.write(attestation.TRAIN, saved, spec, {"base": link})
+    attestation.write(attestation.EXPORT, result, spec, {"state": saved, "base": link})
 
 
 def changed(recipe, variant: str):
@@ -97,23 +119,46 @@ def changed(recipe, variant: str):
     return recipe
 
 
-def report(folder: Path) -> None:
-    """Prints each variant's distances from the reference: whole model, worst tensor, loss curve."""
-    from astolfo.checkpoint.safefile import open_file
-    from astolfo.provenance.compare import distances, loss_distance
+def draw(folder: Path, directory: Path) -> None:
+    """Samples the evaluation's pictures from every result below `folder`, under its run's own objective."""
+    numerics.pin()
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.evaluate.candidate import Candidate
+    from astolfo.evaluate.grid import save_png
+    from astolfo.evaluate.prompts import procedural_prompts
+    from astolfo.evaluate.sample import Settings, sample
+    from astolfo.files import read_sidecar, write_json
+    from astolfo.ledger import load
 
+    ledger = load(ROOT / "config")
+    wanted, architecture = ledger.evaluations["default"], Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    prompts = [prompt.text for prompt in procedural_prompts(wanted.seed, wanted.prompts, width=SIDE, height=SIDE)]
+    shared = {"steps": wanted.sampler_steps, "cfg": wanted.cfg, "height": SIDE, "width": SIDE}
+    for result in sorted(folder.glob("*/*/result.safetensors")):
+        objective = ledger.run(result.parent.parent.name).objective
+        settings = Settings(runtime=objective.kind, zero_terminal_snr=objective.zero_terminal_snr, **shared)
+        candidate = Candidate(architecture, None, result, directory / "vocabulary")
+        pictures, _ = sample(candidate.at(1.0), candidate.text, prompts, settings, seed=wanted.seed)
+        out = result.parent / "evaluations" / "result"
+        for number, picture in enumerate(pictures):
+            save_png(out / "pictures" / f"{number}.png", picture, {})
+        write_json(out / "metrics.json", {"models": {"trained": {"sha256": read_sidecar(result)}}})
+        print(result, flush=True)
+
+
+def report(folder: Path) -> None:
+    """Prints each variant's distances from the reference: whole model, worst tensor, loss curve, pictures."""
+    from astolfo.provenance.compare import Bounds, compare
+
+    no_bounds = Bounds(measured="", weights=math.inf, tensor=math.inf, loss=math.inf, pictures=math.inf)
     for reference in sorted(folder.glob("*/reference/result.safetensors")):
         for other in sorted(reference.parent.parent.glob("*/result.safetensors")):
-            if other == reference:
-                continue
-            with open_file(reference) as a, open_file(other) as b, open_file(other.with_name("base.safetensors")) as base:
-                found = list(distances(a, b, base))
-            whole = (sum(tensor.apart for tensor in found) / sum(tensor.moved for tensor in found)) ** 0.5
-            worst = max(found, key=lambda tensor: tensor.distance)
-            losses = [open_file(path.with_name("state.safetensors")).array("loss") for path in (reference, other)]
-            loss = loss_distance(*losses)
-            name = f"{reference.parent.parent.name} {other.parent.name}"
-            print(f"{name:24} weights {whole:.4f}  tensor {worst.distance:.4f} ({worst.key})  loss {loss:.2e}")
+            if other != reference:
+                found = compare(reference, other, no_bounds)
+                told = {name: getattr(found, name) for name in ("weights", "tensor", "loss", "pictures", "first_step")}
+                shown = "  ".join(f"{name} {value:.3g}" for name, value in told.items() if value is not None)
+                print(f"{reference.parent.parent.name} {other.parent.name:10} {found.verdict:10} {shown}")
 
 
 if __name__ == "__main__":
