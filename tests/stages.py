@@ -72,6 +72,12 @@ STAGES = (
         pytest("tests/train/test_optimizer.py", "tests/train/test_optimizer_segment.py"),
     ),
     Stage(
+        "equivalence",
+        "one changed rounding is equivalent to the reference, another seed or rate is different",
+        5,
+        pytest("tests/provenance/test_spread.py"),
+    ),
+    Stage(
         "deepspeed",
         "DeepSpeed's states cut nowhere: the same bits after a resume, compiled or not",
         8,

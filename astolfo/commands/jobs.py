@@ -232,13 +232,16 @@ def train(
     numerics.make_deterministic()
     if device == "cuda":
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
+    from astolfo.files import read_sidecar
     from astolfo.train.loop import Inputs
     from astolfo.train.placement import Placement
     from astolfo.train.segment import train_segment
 
+    parents = {"state": state, "base": base, "dataset": store / "store.json", "vocabulary": words / "vocab.json"}
+    for parent in filter(None, parents.values()):
+        read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
     train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
-    parents = {"state": state, "base": base, "dataset": store / "store.json", "vocabulary": words / "vocab.json"}
     done("train", out, spec, parents)
 
 

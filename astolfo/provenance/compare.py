@@ -105,7 +105,7 @@ def bounds_of(ledger: Ledger) -> Bounds:
 def compare(a: Path, b: Path, bounds: Bounds, *, base: Path | None = None) -> Comparison:
     """Compares two checkpoints, and what lies beside them: the states with their loss curves, and what they draw.
 
-    `base` is what both were trained from; where it is not given, the attestations name it. Raises CheckpointError for a file
+    `base` is what both were trained from; where it is not given, it is the nearest that the attestations of both name. Raises CheckpointError for a file
     that is no safetensors file, InputError when they differ and no base is found: distances would have no measure.
     """
     if sha256_of(a) == sha256_of(b):
@@ -114,7 +114,7 @@ def compare(a: Path, b: Path, bounds: Bounds, *, base: Path | None = None) -> Co
     with open_file(a) as first, open_file(b) as second:
         if odd := _mismatch(first, second):
             return Comparison(verdict=DIFFERENT, reasons=[f"{odd} has not the same dtype and shape in both"], first_tensor=odd)
-        base = base or _parent(a, "base") or _parent(b, "base")
+        base = base or _common_base(a, b)
         if base is None:
             raise InputError(
                 f"{a} and {b} differ, and the model that they were trained from is not found, so nothing tells how far is far: "
@@ -223,6 +223,31 @@ def _evaluation(path: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return folder if models["trained"]["sha256"] == sha256_of(path) else None
+
+
+def _common_base(a: Path, b: Path) -> Path | None:
+    """The nearest model, of those that are there, from which both started; where one side tells nothing, the other's nearest.
+
+    A run that goes on from another has a base that differs between two machines itself: then it is that one's base.
+    """
+    lines = [[(digest, path) for digest, path in _line(one) if path.exists()] for one in (a, b)]
+    if not all(lines):
+        return next((path for _, path in lines[0] + lines[1]), None)
+    return next((path for digest, path in lines[0] if digest in dict(lines[1])), None)
+
+
+def _line(path: Path) -> Iterator[tuple[str, Path]]:
+    """The models that a model started from, one after the other: sha256 and path."""
+    while True:
+        try:
+            parents = {parent.role: parent for parent in attestation.read(path).parents}
+        except InputError:
+            return
+        parent = parents.get("base") or parents.get("model")
+        if parent is None:
+            return
+        path = attestation.root_of(path) / parent.name
+        yield parent.sha256, path
 
 
 def _parent(path: Path, role: str) -> Path | None:

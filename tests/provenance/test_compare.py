@@ -109,6 +109,21 @@ def test_without_a_base_nothing_tells_how_far_is_far(reference, tmp_path):
     assert compare(tmp_path / "x.safetensors", tmp_path / "y.safetensors", BOUNDS, base=base).verdict == "different"
 
 
+def test_a_continued_run_is_measured_from_the_common_base(tmp_path):
+    """Where the bases themselves differ, movement counts from the model that both lines share."""
+    results = []
+    for name, off in (("a", 0.0), ("b", 0.02)):
+        first = run(tmp_path / name, off=off)
+        second = first.with_name("2.safetensors")
+        moved = {key: (BASE[key] + (1.01 + off) * MOVE[key]).astype(np.float16) for key in MOVE}
+        write_file(second, BASE | moved)
+        attestation.write("export", second, spec("export"), {"base": first})
+        results.append(second)
+    found = compare(*results, BOUNDS)
+    assert found.verdict == "equivalent"
+    assert found.weights == pytest.approx(0.02, rel=0.1)
+
+
 def test_without_states_the_attestations_tell_the_segment(reference, tmp_path):
     """When the states are gone, the digests of the losses still say up to which step they agreed."""
     other = run(tmp_path / "b", off=0.01, loss=LOSS + np.float32(1e-6))
