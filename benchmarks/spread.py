@@ -136,11 +136,13 @@ def draw(folder: Path, directory: Path) -> None:
     prompts = [prompt.text for prompt in procedural_prompts(wanted.seed, wanted.prompts, width=SIDE, height=SIDE)]
     shared = {"steps": wanted.sampler_steps, "cfg": wanted.cfg, "height": SIDE, "width": SIDE}
     for result in sorted(folder.glob("*/*/result.safetensors")):
+        out = result.parent / "evaluations" / "result"
+        if (out / "metrics.json").exists():
+            continue
         objective = ledger.run(result.parent.parent.name).objective
         settings = Settings(runtime=objective.kind, zero_terminal_snr=objective.zero_terminal_snr, **shared)
         candidate = Candidate(architecture, None, result, directory / "vocabulary")
         pictures, _ = sample(candidate.at(1.0), candidate.text, prompts, settings, seed=wanted.seed)
-        out = result.parent / "evaluations" / "result"
         for number, picture in enumerate(pictures):
             save_png(out / "pictures" / f"{number}.png", picture, {})
         write_json(out / "metrics.json", {"models": {"trained": {"sha256": read_sidecar(result)}}})

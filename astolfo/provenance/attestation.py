@@ -227,7 +227,7 @@ def _losses(job: str, out: Path, parents: Mapping[str, Path]) -> list[dict[str, 
         return [_loss(out)]
     if job != EXPORT:
         return []
-    rows, state = [], parents["state"]
+    rows, state = [], parents.get("state")
     while state is not None and attestation(state).exists():
         found = read(state)
         rows = list(found.statement["predicate"]["runDetails"]["byproducts"]) + rows

@@ -105,8 +105,9 @@ def bounds_of(ledger: Ledger) -> Bounds:
 def compare(a: Path, b: Path, bounds: Bounds, *, base: Path | None = None) -> Comparison:
     """Compares two checkpoints, and what lies beside them: the states with their loss curves, and what they draw.
 
-    `base` is what both were trained from; where it is not given, it is the nearest that the attestations of both name. Raises CheckpointError for a file
-    that is no safetensors file, InputError when they differ and no base is found: distances would have no measure.
+    `base` is what both were trained from; where it is not given, it is the nearest that the attestations of both name.
+    Raises CheckpointError for a file that is no safetensors file, InputError when they differ and no base is found: distances
+    would have no measure.
     """
     if sha256_of(a) == sha256_of(b):
         return Comparison(verdict=IDENTICAL)

@@ -11,14 +11,20 @@ _SHOWN = 12  # characters of a digest
 
 
 def tree(path: Path) -> str:
-    """The tree of the artifact `path`; of a run's states the last one alone. Raises InputError for an unsound attestation."""
-    root, lines = attestation.root_of(path), []
+    """The tree of the artifact `path`: of a run's states the last alone, of what is used twice its parents once.
+
+    Raises InputError when the artifact's own attestation is not sound.
+    """
+    root, lines, drawn = attestation.root_of(path), [], set[str]()
     top = attestation.read(path)
     name, digest = next(iter(top.subjects.items()))
 
     def visit(parent: Parent, found: Attestation | None, prefix: str, branch: str, indent: str) -> None:
-        lines.append(prefix + branch + _line(root, parent, found))
         parents = [] if found is None else _parents(root, found)
+        again = bool(parents) and parent.name in drawn
+        drawn.add(parent.name)
+        lines.append(prefix + branch + _line(root, parent, found) + ("  as above" if again else ""))
+        parents = [] if again else parents
         for index, one in enumerate(parents):
             last = index == len(parents) - 1
             visit(one, _read(root, one), prefix + indent, "└── " if last else "├── ", "    " if last else "│   ")
