@@ -29,6 +29,7 @@ from astolfo.provenance import attestation
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
 BOUNDS = "equivalence.yaml"  # in the ledger's folder
 _BLOCK = 1 << 20  # elements that are looked at together
+_CANCELLED = "self_attn.k_proj.bias"  # softmax cancels it: its gradient is rounding alone, and Adam makes a walk of that
 _FLOATS = {"F16": (10, -14), "BF16": (7, -126), "F32": (23, -126)}  # bits of the mantissa, smallest exponent
 
 
@@ -54,7 +55,12 @@ class Tensor:
 
     @property
     def distance(self) -> float:
-        """|A - B| beyond the file's resolution, relative to how far training moved it; infinite where it should not move."""
+        """|A - B| beyond the file's resolution, relative to how far training moved it; infinite where it should not move.
+
+        0 for a bias that attention cancels: wherever it goes, nothing is drawn differently.
+        """
+        if self.key.endswith(_CANCELLED) and self.moved:
+            return 0.0
         return _ratio(max(0.0, self.apart - self.resolution), self.moved)
 
 

@@ -99,6 +99,17 @@ def test_the_file_s_own_rounding_is_free(reference, tmp_path):
     assert found.tensor == 0.0
 
 
+def test_a_bias_that_attention_cancels_does_not_count(tmp_path):
+    """A key's bias has no gradient but rounding, so two equivalent runs may take it anywhere; another bias may not."""
+    for name, verdict in (("layers.0.self_attn.k_proj.bias", "equivalent"), ("layers.0.self_attn.v_proj.bias", "different")):
+        paths = [tmp_path / name / side for side in "abc"]
+        for path, value in zip(paths, (0, 1e-3, -1e-3), strict=True):
+            write_file(
+                path, BASE | {name: np.full(4, value, np.float16), "a": (BASE["a"] + MOVE["a"] * bool(value)).astype("f2")}
+            )
+        assert compare(paths[1], paths[2], BOUNDS, base=paths[0]).verdict == verdict
+
+
 def test_without_a_base_nothing_tells_how_far_is_far(reference, tmp_path):
     """Two different files without attestations need --base."""
     for name in ("x", "y"):
