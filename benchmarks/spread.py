@@ -160,7 +160,7 @@ def report(folder: Path) -> None:
                 found = compare(reference, other, no_bounds)
                 told = {name: getattr(found, name) for name in ("weights", "tensor", "loss", "pictures", "first_step")}
                 shown = "  ".join(f"{name} {value:.3g}" for name, value in told.items() if value is not None)
-                print(f"{reference.parent.parent.name} {other.parent.name:10} {found.verdict:10} {shown}")
+                print(f"{reference.parent.parent.name} {other.parent.name:10} {shown}")
 
 
 if __name__ == "__main__":
