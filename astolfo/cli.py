@@ -3,6 +3,10 @@
     astolfo ledger list                        what the record holds
     astolfo lineage 25112201                   what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
+    astolfo verify FILE                        its bytes, and everything that it comes from
+    astolfo reproduce 25112201                 rebuild it in a fresh folder, and compare
+    astolfo compare A B                        identical, equivalent or different
+    astolfo adopt 25112201 FILE                take a file that you have instead of building the run
     astolfo merge BASE TRAINED --alpha 0.5 -o OUT
     astolfo mecha RECIPE a=FILE b=FILE -o OUT
 
@@ -35,8 +39,9 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 
 
 VERBS = (
-    ledger.ledger, evidence.lineage, evidence.verify, bits.numerics, bits.stale, bits.accept, models.inspect,
-    models.pin, models.merge, models.mecha, jobs,
+    ledger.ledger, bits.numerics, bits.stale, bits.accept,
+    evidence.lineage, evidence.verify, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
+    models.inspect, models.pin, models.merge, models.mecha, jobs,
 )  # fmt: skip
 for verb in VERBS:
     cli.add_command(verb)

@@ -19,7 +19,6 @@ from typing import Any
 
 from astolfo.errors import InputError, PlacementError, StateError
 
-_BLOCK = 1 << 22
 _PATIENCE = 5.0  # seconds
 
 
@@ -82,11 +81,8 @@ def write_json(path: Path | str, value: Any) -> None:
 
 def sha256_of(path: Path | str) -> str:
     """sha256 (hex) of a file's bytes."""
-    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sidecar(path: Path | str) -> Path:

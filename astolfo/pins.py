@@ -1,7 +1,7 @@
 """Pinned inputs: files from outside that are used only when their sha256 is the recorded one.
 
 `inputs/` of a working directory holds what the user brings; `pins.yaml` beside it records digests for bases that the
-ledger marks `unknown`. A pin is never changed silently.
+ledger marks `unknown`, and for models of runs that are adopted instead of built. A pin is never changed silently.
 """
 
 import logging
@@ -18,6 +18,8 @@ from astolfo.errors import CheckpointError, InputError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
 from astolfo.ledger.ledger import INPUTS, PINS, read_pins
+from astolfo.ledger.references import parse
+from astolfo.ledger.steps import step_of
 
 log = logging.getLogger(__name__)
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
@@ -35,24 +37,54 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         digest = vocabulary_digest(file)
     else:
         base = ledger.base(name)
-        _check_kind(file, base.family, base.kind)
-        if base.kind == "model":
-            from astolfo.checkpoint.architecture import Architecture
-            from astolfo.checkpoint.model import check
-
-            check(file, Architecture.from_mapping(ledger.scale.architectures[base.family], base.family))
-        digest = sha256_of(file)
-    pins = read_pins(directory)
-    recorded = origin.sha256 if origin.sha256 != "unknown" else pins.get(name, digest)
+        digest = _checked(ledger, file, base.family, base.kind)
+    recorded = origin.sha256 if origin.sha256 != "unknown" else read_pins(directory).get(name, digest)
     if recorded != digest:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
-    target = directory / INPUTS / origin.file
+    target = _linked(name, file, digest, directory, origin.file)
+    return f"{name} is pinned: sha256 {digest}, linked at {target}."
+
+
+def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
+    """Records `file` as the model `name` of a run (a result, a checkpoint, a merge), which is then not built; says so.
+
+    Raises InputError for a base or when another file was adopted before, LedgerError for a model that the ledger does not
+    know, CheckpointError when the file is no model of the run's architecture.
+    """
+    reference = parse(name)
+    if not reference.run:
+        raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `astolfo pin {name} {file}`.")
+    step_of(ledger, reference)
+    digest = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
+    before = read_pins(directory).get(name, digest)
+    if before != digest:
+        raise InputError(
+            f"{directory / PINS} has another file for {name}: sha256 {before}, and {file} has {digest}. Remove its line first."
+        )
+    target = _linked(name, file, digest, directory, f"{name}.safetensors")
+    return f"{name} is adopted, not rebuilt: sha256 {digest}, linked at {target}. To build it after all, remove it from {PINS}."
+
+
+def _checked(ledger: Ledger, file: Path, family: str, kind: str) -> str:
+    """The sha256 of a model file that is to be used. Raises CheckpointError when it is not of the scale's architecture."""
+    _check_kind(file, family, kind)
+    if kind == "model":
+        from astolfo.checkpoint.architecture import Architecture
+        from astolfo.checkpoint.model import check
+
+        check(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
+    return sha256_of(file)
+
+
+def _linked(name: str, file: Path, digest: str, directory: Path, place: str) -> Path:
+    """Links `file` to its place below `inputs/` and records its digest; returns the link."""
+    target = directory / INPUTS / place
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.resolve() != file.resolve():
         target.unlink(missing_ok=True)
         target.symlink_to(file.resolve())
-    write_text(directory / PINS, yaml.safe_dump({**pins, name: digest}, sort_keys=True))
-    return f"{name} is pinned: sha256 {digest}, linked at {target}."
+    write_text(directory / PINS, yaml.safe_dump({**read_pins(directory), name: digest}, sort_keys=True))
+    return target
 
 
 def vocabulary_digest(folder: Path) -> str:
@@ -87,7 +119,9 @@ def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
     `spec` holds its sha256, family and kind. Raises InputError when it is missing, unpinned or not the pinned file,
     CheckpointError when it is damaged or of another architecture.
     """
-    expected = spec["sha256"]
+    expected, adopted = spec["sha256"], spec.get("verb") == "adopted"
+    if not source.exists() and adopted:
+        raise InputError(f"{source} is missing: it was adopted as {out.stem}. Put it back, or remove {out.stem} from {PINS}.")
     if not source.exists():
         raise InputError(
             f"{source} is missing: the base {out.stem} is a file that you bring. Pin it with "
@@ -103,11 +137,12 @@ def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
     _check_kind(source, spec["family"], spec["kind"])
     found = sha256_of(source)
     if found != expected:
-        raise InputError(f"{source} is not the pinned {out.stem}: expected sha256 {expected}, found {found}. Get the right file.")
+        what = "adopted" if adopted else "pinned"
+        raise InputError(f"{source} is not the {what} {out.stem}: expected sha256 {expected}, found {found}. Get the right file.")
     with written(out) as beside:  # a copy: what happens to it must not happen to the user's file
         shutil.copyfile(source, beside)
     write_sidecar(out, found)
-    log.info("%s is the pinned file (sha256 %s)", out, found)
+    log.info("%s is the %s file (sha256 %s)", out, "adopted" if adopted else "pinned", found)
 
 
 def link(source: Path, out: Path, digest: str) -> None:

@@ -78,6 +78,12 @@ STAGES = (
         pytest("tests/train/test_kills.py", "tests/workflow/test_interrupted.py"),
     ),
     Stage(
+        "equivalence",
+        "one changed rounding is equivalent to the reference, another seed or rate is different",
+        5,
+        pytest("tests/provenance/test_spread.py"),
+    ),
+    Stage(
         "deepspeed",
         "DeepSpeed's states cut nowhere: the same bits after a resume, compiled or not",
         8,

@@ -1,10 +1,14 @@
-"""Verbs about what was built and how far it can be trusted: `astolfo lineage`, `astolfo verify`."""
+"""Verbs about what was built and how far it can be trusted: `lineage`, `verify`, `compare`, `reproduce`, `adopt`, `sign`."""
 
+import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
-from astolfo.commands import WHERE, ledger_of
+from astolfo.commands import FILE, FOLDER, WHERE, ledger_of
+from astolfo.errors import InputError
 
 
 @click.command()
@@ -12,22 +16,57 @@ from astolfo.commands import WHERE, ledger_of
 @WHERE
 @click.pass_context
 def lineage(context: click.Context, target: str, directory: Path) -> None:
-    """Draws what a model is made from, up to its base, and marks what is built."""
+    """Draws what a model is made from, up to its base: as its attestations tell when it is built, else as it is planned."""
     from astolfo.ledger import parse
     from astolfo.ledger.show import tree
+    from astolfo.provenance import lineage as built
+    from astolfo.provenance.attestation import attestation
 
-    click.echo(tree(ledger_of(context), parse(target), directory))
+    ledger, reference = _pinned_ledger(context, directory), parse(target)
+    path = directory / reference.path
+    found = path.exists() and attestation(path).exists()
+    click.echo(built.tree(path) if found else tree(ledger, reference, directory))
 
 
 @click.command()
+@click.argument("file", type=FILE, required=False)
 @WHERE
 @click.option("--record", is_flag=True, help="Write what the directory holds as the record of this numerics class.")
+@click.option("--json", "as_json", is_flag=True, help="With FILE: print everything as JSON.")
+@click.option("--attestations-only", is_flag=True, help="With FILE: follow its ancestors without reading their bytes.")
+@click.option("--allowed-signers", type=FILE, help="With FILE: it must be signed by one of these (OpenSSH's format).")
 @click.pass_context
-def verify(context: click.Context, directory: Path, record: bool) -> None:
-    """Compares every model of the record with its recorded digest: identical, or differs.
+def verify(
+    context: click.Context, file: Path | None, directory: Path, record: bool, as_json: bool, attestations_only: bool,
+    allowed_signers: Path | None,
+) -> None:  # fmt: skip
+    """Verifies FILE and everything that it comes from; without FILE, compares every model of the record with its digest.
 
-    Exit status 1 when one differs or is damaged; what is not built is listed, no more.
+    With FILE: its bytes and side-car, the attestations up to its bases, every ancestor that is still there, and the recorded
+    digests. One line says the verdict; exit status 1 when a bit is wrong. Without: exit status 1 when a model differs or is
+    damaged; what is not built is listed, no more.
     """
+    if file is None:
+        if as_json or attestations_only or allowed_signers:
+            raise click.UsageError("--json, --attestations-only and --allowed-signers go with a FILE.")
+        _verify_record(context, directory, record)
+        return
+    if record:
+        raise click.UsageError("--record goes without a FILE: a record is whole.")
+    from astolfo.provenance import sign as signatures
+    from astolfo.provenance.verify import verify as look
+
+    found = look(file, ledger_of(context), parents=not attestations_only)
+    if allowed_signers is not None:
+        try:
+            found.signed_by = signatures.check(file, allowed_signers)
+        except InputError as error:
+            found.problems.append(str(error))
+    click.echo(json.dumps(found.as_data(), indent=2) if as_json else found.verdict)
+    context.exit(0 if found.good else 1)
+
+
+def _verify_record(context: click.Context, directory: Path, record: bool) -> None:
     from astolfo.numerics import numerics_class
     from astolfo.provenance import digests
 
@@ -39,3 +78,80 @@ def verify(context: click.Context, directory: Path, record: bool) -> None:
     click.echo(digests.report(findings, numerics))
     if any(finding.verdict in (digests.DIFFERS, digests.DAMAGED) for finding in findings):
         context.exit(1)
+
+
+@click.command()
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
+@click.option("--base", type=FILE, help="What both were trained from. [default: as their attestations tell]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_context
+def compare(context: click.Context, a: Path, b: Path, base: Path | None, as_json: bool) -> None:
+    """Says whether two checkpoints are identical, equivalent or different, and where they part.
+
+    Exit status 0 for identical and equivalent, 1 for different. docs/reproduce.md derives the bounds.
+    """
+    from astolfo.provenance.compare import DIFFERENT, bounds_of
+    from astolfo.provenance.compare import compare as look
+
+    found = look(a, b, bounds_of(ledger_of(context)), base=base)
+    click.echo(json.dumps(vars(found), indent=2) if as_json else str(found))
+    context.exit(1 if found.verdict == DIFFERENT else 0)
+
+
+@click.command()
+@click.argument("target")
+@click.option("--output", "-o", type=FOLDER, help="The fresh folder. [default: a temporary one, kept when bits differ]")
+@WHERE
+@click.pass_context
+def reproduce(context: click.Context, target: str, output: Path | None, directory: Path) -> None:
+    """Rebuilds a model from its base in a fresh folder and compares it with the one in DIRECTORY, or with the record.
+
+    Exit status 0 for identical and equivalent, 1 for different.
+    """
+    import shutil
+
+    from astolfo.ledger import parse
+    from astolfo.provenance.compare import DIFFERENT, IDENTICAL, bounds_of
+    from astolfo.provenance.reproduce import reproduce as rebuild
+
+    ledger = ledger_of(context)
+    folder = output or Path(tempfile.mkdtemp(prefix="astolfo-reproduce-"))
+    found = rebuild(ledger, parse(target), directory, folder, bounds_of(ledger))
+    click.echo(str(found))
+    if output is None and found.comparison.verdict == IDENTICAL:
+        shutil.rmtree(folder)
+    context.exit(1 if found.comparison.verdict == DIFFERENT else 0)
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@click.argument("file", type=FILE)
+@WHERE
+@click.pass_context
+def adopt(context: click.Context, name: str, file: Path, directory: Path) -> None:
+    """Takes FILE as the model ID of a run (26011101, 26011101-epoch000008, 25112201-0.50), which is then not built.
+
+    Its attestation, and the lineage of all that is made from it, say so: adopted, not rebuilt.
+    """
+    from astolfo.pins import adopt as take
+
+    click.echo(take(_pinned_ledger(context, directory), name, file, directory))
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--key", type=FILE, required=True, help="An SSH key: a private one, or a public one that your agent holds.")
+def sign(file: Path, key: Path) -> None:
+    """Signs the attestation of FILE, and so FILE and everything that it comes from, with a key of yours. Never required."""
+    from astolfo.provenance.sign import sign as write
+
+    click.echo(f"signed: {write(file, key)}")
+
+
+def _pinned_ledger(context: click.Context, directory: Path) -> Any:
+    """The ledger with the pins and adoptions of a working directory."""
+    from astolfo.ledger import load
+    from astolfo.ledger.ledger import read_pins
+
+    return load(context.obj["config"], context.obj["scale"], pins=read_pins(directory))

@@ -83,10 +83,16 @@ def jobs(tied: bool, lock: Path) -> None:
         watch_parent(patience=_PATIENCE)
 
 
-def _begin(log: Path | None, *inputs: Path | None) -> None:
-    """Starts a job: its log, its numerics, and a look at whether its inputs are what their side-cars say."""
+def _begin(log: Path | None, *inputs: Path | None) -> "_Evidence":
+    """Starts a job: its log, its numerics, and a look at whether its inputs are what their side-cars say.
+
+    What it returns is called at the job's end.
+    """
     from astolfo import numerics
     from astolfo.files import verified
+    from astolfo.provenance.meter import Meter
+
+    meter = Meter()
 
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +103,20 @@ def _begin(log: Path | None, *inputs: Path | None) -> None:
     for path in inputs:
         if path is not None:
             verified(path)
+    return _Evidence(meter)
+
+
+class _Evidence:
+    """Called when a job's artifact and its side-car are written: writes its attestation, and what it cost."""
+
+    def __init__(self, meter: Any):
+        self.meter = meter
+
+    def __call__(self, job: str, out: Path, spec: dict, parents: dict[str, Path | None], **more: Any) -> None:
+        from astolfo.provenance import attestation
+
+        attestation.write(job, out, spec, parents, **more)
+        self.meter.write(out)
 
 
 @jobs.command()
@@ -105,7 +125,7 @@ def _begin(log: Path | None, *inputs: Path | None) -> None:
 @click.option("--out", type=_PATH, required=True, help="Folder of the vocabulary.")
 def vocabulary(spec: dict, log: Path | None, folder: Path | None, out: Path) -> None:
     """Makes the miniature's CLIP vocabulary, or puts a pinned one in its place."""
-    _begin(log)
+    done = _begin(log)
     from astolfo.files import write_sidecar
 
     if spec["verb"] == "pinned":
@@ -117,23 +137,27 @@ def vocabulary(spec: dict, log: Path | None, folder: Path | None, out: Path) -> 
 
         write(out)
     write_sidecar(out / "vocab.json")
+    done("adopt" if spec["verb"] == "pinned" else "vocabulary", out / "vocab.json", spec, {}, also=[out / "merges.txt"])
 
 
 @jobs.command()
 @_shared
 @click.option("--folder", type=_PATH, default=None, help="Where pinned files lie; the spec names the file.")
 @click.option("--file", "source", type=_PATH, default=None, help="A model that the graph made.")
+@click.option("--remade-by", default="", help="What in the graph would make the pinned file.")
 @click.option("--out", type=_PATH, required=True)
-def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None, out: Path) -> None:
+def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None, remade_by: str, out: Path) -> None:
     """Checks a pinned file, or one that the graph made, and puts it in its place."""
-    _begin(log)
+    done = _begin(log)
     from astolfo.files import read_sidecar
     from astolfo.pins import link, place
 
     if source is not None:
         link(source, out, read_sidecar(source))
+        done("link", out, spec, {"model": source})
     elif folder is not None:
         place(folder / spec["file"], spec, out)
+        done("adopt", out, spec, {}, remade_by=remade_by)
     else:
         raise click.UsageError("give --file or --folder.")
 
@@ -143,7 +167,7 @@ def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None,
 @click.option("--out", type=_PATH, required=True)
 def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
     """Trains the miniature's autoencoder from nothing."""
-    _begin(log)
+    done = _begin(log)
     from astolfo import numerics
 
     numerics.make_deterministic()
@@ -157,6 +181,7 @@ def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
     training = dict(spec["training"])
     images = [procedural.draw(scene) for scene in scenes(spec["pictures"], training["seed"], training.pop("images"))]
     save_autoencoder(out, train_autoencoder(architecture.config("vae"), images, **training), architecture)
+    done("autoencoder", out, spec, {})
 
 
 @jobs.command()
@@ -165,7 +190,7 @@ def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
 @click.option("--out", type=_PATH, required=True, help="Folder of the store.")
 def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     """Makes a procedural dataset: draws, encodes, stores."""
-    _begin(log, encoder)
+    done = _begin(log, encoder)
     from astolfo import numerics
 
     numerics.make_deterministic()
@@ -177,6 +202,7 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
     found = load_autoencoder(encoder, architecture)
     make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about)
+    done("dataset", out / "store.json", spec, {"autoencoder": encoder})
 
 
 @jobs.command("given-dataset")
@@ -185,7 +211,7 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
 @click.option("--out", type=_PATH, required=True)
 def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
     """Checks a dataset store that the user brought, and links it to where the workflow looks."""
-    _begin(log)
+    done = _begin(log)
     from astolfo.data.store import Store
     from astolfo.files import write_sidecar, written
 
@@ -207,6 +233,7 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     with written(out / "store.json") as beside:
         beside.write_bytes((folder / "store.json").read_bytes())
     write_sidecar(out / "store.json")
+    done("adopt", out / "store.json", spec, {})
 
 
 @jobs.command()
@@ -230,19 +257,24 @@ def train(
     device: str, **where: Any,
 ) -> None:  # fmt: skip
     """Trains one segment."""
-    _begin(log, base)
+    done = _begin(log, base)
     from astolfo import numerics
 
     numerics.make_deterministic()
     _continues(state, spec)
     if device == "cuda":
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
+    from astolfo.files import read_sidecar
     from astolfo.train.loop import Inputs
     from astolfo.train.placement import Placement
     from astolfo.train.segment import train_segment
 
+    parents = {"state": state, "base": base, "dataset": store / "store.json", "vocabulary": words / "vocab.json"}
+    for parent in filter(None, parents.values()):
+        read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
     train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
+    done("train", out, spec, parents)
 
 
 @jobs.command()
@@ -253,11 +285,12 @@ def train(
 @click.option("--out", type=_PATH, required=True)
 def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder: Path | None, out: Path) -> None:
     """Turns a state into a checkpoint."""
-    _begin(log, base, encoder)
+    done = _begin(log, base, encoder)
     _continues(state, spec)
     from astolfo.train.export import export as write
 
     write(spec, state, base, encoder, out)
+    done("export", out, spec, {"state": state, "base": base, "autoencoder": encoder})
 
 
 @jobs.command()
@@ -267,12 +300,12 @@ def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder
 @click.option("--out", type=_PATH, required=True)
 def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) -> None:
     """Merges a checkpoint with its base."""
-    _begin(log, base, trained)
+    done = _begin(log, base, trained)
     from astolfo.merge.weighted_sum import merge as weighted_sum
 
     metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
-    done = weighted_sum(base, trained, {float(spec["alpha"]): out}, metadata=metadata)
-    logging.getLogger("astolfo").info("%s", done)
+    logging.getLogger("astolfo").info("%s", weighted_sum(base, trained, {float(spec["alpha"]): out}, metadata=metadata))
+    done("merge", out, spec, {"base": base, "trained": trained})
 
 
 @jobs.command()
@@ -283,7 +316,7 @@ def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) ->
 def mecha(spec: dict, log: Path | None, recipes: Path, models: tuple[str, ...], out: Path) -> None:
     """Merges checkpoints by a recipe of sd-mecha."""
     given = named(models)
-    _begin(log, *given.values())
+    done = _begin(log, *given.values())
     from astolfo.files import sha256_of
     from astolfo.merge.mecha import merge_mecha
 
@@ -295,8 +328,9 @@ def mecha(spec: dict, log: Path | None, recipes: Path, models: tuple[str, ...], 
         )
     if set(given) != set(spec["models"]):
         raise LedgerError(f"{recipe}: expected models named {', '.join(spec['models'])}, found {', '.join(given)}.")
-    done = merge_mecha(recipe, given, out, metadata={"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]})
-    logging.getLogger("astolfo").info("%s", done)
+    metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
+    logging.getLogger("astolfo").info("%s", merge_mecha(recipe, given, out, metadata=metadata))
+    done("mecha", out, spec, dict(sorted(given.items())))
 
 
 def named(given: tuple[str, ...]) -> dict[str, Path]:

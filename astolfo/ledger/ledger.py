@@ -93,6 +93,11 @@ class Ledger:
         origin = self.scale.vocabulary
         return origin.model_copy(update={"sha256": self._pins.get("vocabulary", origin.sha256)})
 
+    @cached_property
+    def adopted(self) -> dict[str, str]:
+        """Models of runs for which the user adopted a file: reference -> sha256."""
+        return {name: digest for name, digest in self._pins.items() if parse(name).run}
+
     def parent(self, run: Run) -> Reference | None:
         """What a run's weights start from; None for a run that starts from nothing."""
         return parse(run.fields.base) if run.fields.base else None
@@ -240,7 +245,9 @@ class Ledger:
             self._check_cycle(parent, (*path, name))
 
     def parents(self, reference: Reference) -> list[Reference]:
-        """The models that a model is made from, nearest first: none for a pinned base."""
+        """The models that a model is made from, nearest first: none for a pinned base, or for a file that was adopted."""
+        if str(reference) in self.adopted:
+            return []
         if reference.base:
             origin = self.origin(reference.base)
             return [] if origin.file else [parse(name) for name in origin.parents]

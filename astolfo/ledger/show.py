@@ -110,6 +110,8 @@ def _remark(ledger: Ledger, node: Reference) -> str:
         parents = ledger.parents(node)
         return f" (base, made from {' and '.join(map(str, parents))})" if parents else " (pinned base)"
     run = ledger.run(str(node.run))
+    if str(node) in ledger.adopted:
+        return " (adopted, not rebuilt)"
     if node.alpha:
         return f" (merge of {parse(node.checkpoint)} with {ledger.merge_base(run)} at {node.alpha})"
     return f" (run, {run.objective.kind}, {run.fields.dataset})"

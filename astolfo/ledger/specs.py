@@ -114,6 +114,9 @@ class Specs:
         if reference.base:
             return self.base(reference.base)
         run = self.ledger.run(str(reference.run))
+        if digest := self.ledger.adopted.get(str(reference)):
+            file = {"sha256": digest, "file": f"{reference}.safetensors"}
+            return {"verb": "adopted", "family": self.ledger.family(run), "kind": "model", **file}
         if reference.alpha:
             trained, base = parse(reference.checkpoint), self.ledger.merge_base(run)
             parents = {"base": self.model(base), "trained": self.model(trained)}

@@ -42,9 +42,9 @@ def small(tmp_path_factory) -> Path:
 
 
 def artifacts(directory: Path) -> dict[str, bytes]:
-    """Every artifact of a working directory by its relative path: side-cars, pages, pictures and numbers."""
+    """Every artifact of a working directory by its relative path: side-cars, attestations, pages, pictures and numbers."""
     found = {}
-    for pattern in ("**/*.sha256", "evaluations/**/*.*"):
+    for pattern in ("**/*.sha256", "**/*.attestation.json", "evaluations/**/*.*"):
         for path in directory.glob(pattern):
             if path.is_file() and ".snakemake" not in path.parts and not path.name.startswith("."):
                 found[str(path.relative_to(directory))] = path.read_bytes()

@@ -148,6 +148,14 @@ PICTURES = LEDGER.scale.pictures is not None
 PINNED_BASES = [name for name in LEDGER.bases if LEDGER.origin(name).file]
 
 
+def remade_by(wildcards):
+    """The target that makes the file which is shipped or brought for a base; empty when nothing in the graph does."""
+    base, origin = LEDGER.base(wildcards.base), LEDGER.origin(wildcards.base)
+    if base.kind == "autoencoder":
+        return f"rebuilt/{wildcards.base}.safetensors" if LEDGER.scale.autoencoder_training else ""
+    return reference(origin.made_by).path if origin.made_by else ""
+
+
 def bases_by(maker):
     """The bases that the graph makes in one way: `made_by`, `merge` or `mecha`."""
     origins = {name: LEDGER.origin(name) for name in LEDGER.bases}

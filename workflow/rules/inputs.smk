@@ -6,6 +6,7 @@ rule vocabulary:
         "vocabulary/vocab.json",
         "vocabulary/merges.txt",
         digest="vocabulary/vocab.json.sha256",
+        attestation="vocabulary/vocab.json.attestation.json",
     log:
         "logs/vocabulary.log",
     params:
@@ -18,6 +19,7 @@ rule autoencoder:
     output:
         model="rebuilt/{base}.safetensors",
         digest="rebuilt/{base}.safetensors.sha256",
+        attestation="rebuilt/{base}.safetensors.attestation.json",
     log:
         "logs/autoencoder-{base}.log",
     wildcard_constraints:
@@ -32,15 +34,40 @@ rule base_pinned:
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
+        attestation="bases/{base}.safetensors.attestation.json",
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
         base=one_of(PINNED_BASES),
     priority: 100
+    resources:
+        remade_by=remade_by,
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
-        'job base --spec {params.spec:q} --log {log} --folder "$PINNED" --out {output.model}'
+        "job base --spec {params.spec:q} --log {log}"
+        ' --folder "$PINNED" --remade-by {resources.remade_by:q} --out {output.model}'
+
+
+rule adopted:
+    output:
+        model=kept("results/{model}.safetensors"),
+        digest="results/{model}.safetensors.sha256",
+        attestation="results/{model}.safetensors.attestation.json",
+    log:
+        "logs/adopted-{model}.log",
+    wildcard_constraints:
+        model=one_of(LEDGER.adopted),
+    priority: 100
+    params:
+        spec=spec_of(lambda wildcards: SPECS.model(reference(wildcards.model))),
+    shell:
+        "job base --spec {params.spec:q} --log {log} --folder {INPUTS} --remade-by {output.model} --out {output.model}"
+
+
+# What was adopted is not built, whatever could build it.
+ruleorder: adopted > checkpoint
+ruleorder: adopted > merge
 
 
 rule base_made:
@@ -49,6 +76,7 @@ rule base_made:
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
+        attestation="bases/{base}.safetensors.attestation.json",
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
@@ -65,6 +93,7 @@ rule base_merged:
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
+        attestation="bases/{base}.safetensors.attestation.json",
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
@@ -81,6 +110,7 @@ rule base_mecha:
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
+        attestation="bases/{base}.safetensors.attestation.json",
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
@@ -101,6 +131,7 @@ if PICTURES:
         output:
             "datasets/{dataset}/store.json",
             digest="datasets/{dataset}/store.json.sha256",
+            attestation="datasets/{dataset}/store.json.attestation.json",
         log:
             "logs/dataset-{dataset}.log",
         wildcard_constraints:
@@ -117,6 +148,7 @@ else:
         output:
             "datasets/{dataset}/store.json",
             digest="datasets/{dataset}/store.json.sha256",
+            attestation="datasets/{dataset}/store.json.attestation.json",
         log:
             "logs/dataset-{dataset}.log",
         wildcard_constraints:

@@ -7,6 +7,7 @@ rule merge:
     output:
         model=kept("results/{checkpoint}-{alpha}.safetensors"),
         digest="results/{checkpoint}-{alpha}.safetensors.sha256",
+        attestation="results/{checkpoint}-{alpha}.safetensors.attestation.json",
     log:
         "logs/merge/{checkpoint}-{alpha}.log",
     benchmark:

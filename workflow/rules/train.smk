@@ -7,6 +7,7 @@ rule segment:
     output:
         state=kept("states/{run}/{step}.safetensors"),
         digest="states/{run}/{step}.safetensors.sha256",
+        attestation="states/{run}/{step}.safetensors.attestation.json",
     log:
         "logs/train/{run}-{step}.log",
     threads: processes
@@ -30,6 +31,7 @@ rule checkpoint:
     output:
         model=kept("results/{checkpoint}.safetensors"),
         digest="results/{checkpoint}.safetensors.sha256",
+        attestation="results/{checkpoint}.safetensors.attestation.json",
     log:
         "logs/checkpoint/{checkpoint}.log",
     params:

@@ -1,0 +1,249 @@
+"""Attestations: beside each artifact `X` stands `X.attestation.json`, which says what it is made from and how.
+
+The form is an in-toto Statement (v1) with a SLSA provenance predicate (v1): https://slsa.dev/spec/v1.0/provenance. The parents
+are its `resolvedDependencies`, each with its digest and, as an annotation, the digest of its own attestation; so one file
+pins the whole chain up to the bases. Nothing in it changes between two equal builds: no date, no host, no folder, no
+placement. `astolfo_digest`, an extension field of the predicate, is the digest of all the rest, so that a flipped bit shows.
+
+A job's time and energy are `X.run.json`'s (`astolfo.provenance.meter`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import astolfo
+from astolfo.errors import InputError
+from astolfo.files import json_digest, read_sidecar, sha256_of, write_json
+from astolfo.ledger import schema
+from astolfo.ledger.references import parse
+from astolfo.ledger.specs import identity
+from astolfo.provenance.code import MODULES, code_digest
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILDER = "urn:astolfo:program:v1"
+ADOPT, LINK, EXPORT, TRAIN = "adopt", "link", "export", "train"
+_FOLDERS = ("states", "results", "bases", "datasets", "vocabulary", "rebuilt")
+_SELF = "astolfo_digest"  # SLSA's extension fields are named <vendor>_<field>
+_LOCK = Path(__file__).parent.parent.parent / "envs" / "lock.txt"
+
+
+def attestation(path: Path | str) -> Path:
+    """Where the attestation of the artifact `path` lies."""
+    path = Path(path)
+    return path.with_name(path.name + ".attestation.json")
+
+
+def name_of(path: Path | str) -> str:
+    """An artifact's name, the same in every working directory: its path from `results/`, `states/` ... on, else its file name."""
+    parts = Path(path).parts
+    starts = [index for index, part in enumerate(parts[:-1]) if part in _FOLDERS]
+    return "/".join(parts[starts[-1] :]) if starts else parts[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A direct parent as an attestation names it. `attestation` is None when the parent had none."""
+
+    role: str
+    name: str
+    sha256: str
+    attestation: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attestation:
+    """A read attestation whose own digest is right."""
+
+    path: Path
+    statement: Mapping[str, Any]
+
+    @property
+    def definition(self) -> Mapping[str, Any]:
+        """SLSA's buildDefinition."""
+        return self.statement["predicate"]["buildDefinition"]
+
+    @property
+    def job(self) -> str:
+        """What made the artifact: train, export, merge, mecha, dataset, vocabulary, autoencoder, link or adopt."""
+        return self.definition["buildType"].split(":")[3]
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the artifact is a file that was brought, and not rebuilt here."""
+        return self.job == ADOPT
+
+    @property
+    def remade_by(self) -> str | None:
+        """For an adopted file: what in the graph would make it, if anything does."""
+        return self.definition["externalParameters"].get("remade_by")
+
+    @property
+    def subjects(self) -> dict[str, str]:
+        """Name -> sha256 of what it attests, the artifact first."""
+        return {subject["name"]: subject["digest"]["sha256"] for subject in self.statement["subject"]}
+
+    @cached_property
+    def parents(self) -> tuple[Parent, ...]:
+        """The direct parents."""
+        rows = self.definition.get("resolvedDependencies", [])
+        return tuple(
+            Parent(
+                role=row["annotations"]["role"],
+                name=row["name"],
+                sha256=row["digest"]["sha256"],
+                attestation=row["annotations"].get("attestation", {}).get("sha256"),
+            )
+            for row in rows
+        )
+
+    @property
+    def numerics(self) -> dict[str, str] | None:
+        """The numerics class in which it was computed; None where nothing was computed."""
+        return self.definition["internalParameters"].get("numerics")
+
+    @property
+    def losses(self) -> dict[int, str]:
+        """Step -> sha256 of the losses (float32, little endian) from the run's first step up to there, segment by segment."""
+        rows = self.statement["predicate"]["runDetails"].get("byproducts", [])
+        return {row["annotations"]["step"]: row["digest"]["sha256"] for row in rows if row["name"] == "loss"}
+
+
+def read(path: Path) -> Attestation:
+    """Reads the attestation of the artifact `path`.
+
+    Raises InputError when there is none, and when it is not, to the last byte, what was written.
+    """
+    file = attestation(path)
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} has no attestation beside it ({file.name}), so where it comes from is not known.") from None
+    try:
+        statement = json.loads(text)
+        found = _digest(statement)
+        expected = statement["predicate"][_SELF]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged: it is no attestation of astolfo ({type(error).__name__}: {error}).") from None
+    if found != expected or text != _text(statement).encode():
+        raise InputError(f"{file} is damaged: expected the digest {expected} that it names, found {found}.")
+    if (statement["_type"], statement["predicateType"]) != (STATEMENT, PREDICATE):
+        raise InputError(f"{file} is no {STATEMENT} with {PREDICATE}: it was written by another program.")
+    return Attestation(path=file, statement=statement)
+
+
+def write(
+    job: str, out: Path, spec: Mapping[str, Any], parents: Mapping[str, Path | None], *, also: Iterable[Path] = (),
+    **parameters: Any,
+) -> Path:  # fmt: skip
+    """Writes the attestation of the artifact `out`, which `job` made of `parents` (role -> path) by `spec`; returns its path.
+
+    `also` are further files that belong to the artifact; `parameters` join the external ones where they are not None. Raises
+    InputError when an artifact or a parent has no side-car.
+    """
+    given = {role: path for role, path in parents.items() if path is not None}
+    digests = {name_of(out): read_sidecar(out)} | {name_of(path): sha256_of(path) for path in also}
+    statement = {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": f"urn:astolfo:job:{job}:v1",
+                "externalParameters": _external(out, spec) | {key: value for key, value in parameters.items() if value},
+                "internalParameters": _internal(spec, job not in (ADOPT, LINK)),
+                "resolvedDependencies": [_dependency(role, path) for role, path in given.items()],
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": {"astolfo": astolfo.__version__}},
+                "byproducts": _losses(job, out, given),
+            },
+        },
+    }
+    statement["predicate"][_SELF] = _digest(statement)
+    write_json(attestation(out), statement)
+    return attestation(out)
+
+
+def _digest(statement: Mapping[str, Any]) -> str:
+    """The digest of a statement without the one that it names."""
+    predicate = {key: value for key, value in statement["predicate"].items() if key != _SELF}
+    return json_digest({**statement, "predicate": predicate})
+
+
+def _text(statement: Any) -> str:
+    """The one spelling of an attestation: `astolfo.files.write_json`'s."""
+    return json.dumps(statement, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _external(out: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for: the spec, and what a reader looks for first."""
+    found = {"spec": dict(spec), "scale": spec.get("scale"), "semantics": spec.get("semantics") or _semantics(spec)}
+    found["run"] = _run(name_of(out))
+    if "recipe" in spec and isinstance(spec["recipe"], dict):
+        found["recipe_sha256"] = json_digest(spec["recipe"])
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _run(name: str) -> str | None:
+    """The run that a state, a checkpoint or a merge belongs to; None for a base, a dataset or a vocabulary."""
+    folder, _, rest = name.partition("/")
+    if folder == "states":
+        return rest.partition("/")[0]
+    return parse(rest.removesuffix(".safetensors")).run if folder == "results" else None
+
+
+def _semantics(spec: Mapping[str, Any]) -> str | None:
+    """The semantics whose choices a segment's recipe has, if it has those of one."""
+    recipe = spec.get("recipe")
+    choices = recipe.get("choices") if isinstance(recipe, dict) else None
+    return next((name for name, known in schema.SEMANTICS.items() if known.model_dump() == choices), None)
+
+
+def _internal(spec: Mapping[str, Any], computed: bool) -> dict[str, Any]:
+    """What it was made with: this program's code and lock, and the numerics class, where anything was computed."""
+    found: dict[str, Any] = {"identity": identity(dict(spec))}
+    if computed and spec["verb"] in MODULES:
+        from astolfo.numerics import numerics_class
+
+        found |= {"code": code_digest(spec["verb"]), "lock": sha256_of(_LOCK), "numerics": dict(numerics_class())}
+    return found
+
+
+def _dependency(role: str, path: Path) -> dict[str, Any]:
+    file = attestation(path)
+    chain = {"attestation": {"sha256": sha256_of(file)}} if file.exists() else {}
+    return {"name": name_of(path), "digest": {"sha256": read_sidecar(path)}, "annotations": {"role": role, **chain}}
+
+
+def _losses(job: str, out: Path, parents: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Digests of the loss curve: a state's own, and for a checkpoint those of every state that led to it."""
+    if job == TRAIN:
+        return [_loss(out)]
+    if job != EXPORT:
+        return []
+    rows, state = [], parents.get("state")
+    while state is not None and attestation(state).exists():
+        found = read(state)
+        rows = list(found.statement["predicate"]["runDetails"]["byproducts"]) + rows
+        before = next((parent for parent in found.parents if parent.role == "state"), None)
+        state = None if before is None else root_of(state) / before.name
+    return rows
+
+
+def _loss(state: Path) -> dict[str, Any]:
+    from astolfo.checkpoint.safefile import open_file
+
+    with open_file(state) as file:
+        digest = hashlib.sha256(file.raw("loss")).hexdigest()
+        return {"name": "loss", "digest": {"sha256": digest}, "annotations": {"step": int(file.metadata["astolfo.position"])}}
+
+
+def root_of(path: Path) -> Path:
+    """The working directory that an artifact lies in, as its name tells; its own folder where it does not."""
+    return Path(*path.absolute().parts[: -len(name_of(path).split("/"))])

@@ -1,0 +1,89 @@
+"""Attestations: their form, what they name, and that two equal builds have the same."""
+
+import json
+
+import pytest
+
+from astolfo.errors import InputError
+from astolfo.files import read_sidecar, sha256_of
+from astolfo.provenance import attestation
+from astolfo.provenance.attestation import name_of, read
+from astolfo.provenance.meter import Meter, run_file
+from tests.provenance.conftest import chain
+
+
+def test_the_form_is_in_toto_with_slsa_provenance(built):
+    """The statement has the required fields of in-toto's Statement v1 and SLSA's provenance v1, and no times."""
+    said = json.loads(attestation.attestation(built["result"]).read_text())
+    assert said["_type"] == "https://in-toto.io/Statement/v1"
+    assert said["predicateType"] == "https://slsa.dev/provenance/v1"
+    name, digest = "results/25112201.safetensors", read_sidecar(built["result"])
+    assert said["subject"] == [{"name": name, "digest": {"sha256": digest}}]
+    definition, run = said["predicate"]["buildDefinition"], said["predicate"]["runDetails"]
+    assert definition["buildType"] == "urn:astolfo:job:export:v1"
+    assert {"spec", "scale", "semantics", "run"} <= set(definition["externalParameters"])
+    assert {"identity", "code", "lock", "numerics"} == set(definition["internalParameters"])
+    assert run["builder"]["id"]
+    assert "metadata" not in run
+
+
+def test_two_equal_builds_have_the_same_attestations(built, tmp_path):
+    """Built in another folder, every attestation is the same, byte for byte."""
+    again = chain(tmp_path / "elsewhere" / "deeper")
+    for name, path in built.items():
+        assert attestation.attestation(path).read_bytes() == attestation.attestation(again[name]).read_bytes()
+
+
+def test_parents_are_named_with_their_attestations(built):
+    """Each direct parent stands there with role, digest and the digest of its own attestation."""
+    found = {parent.role: parent for parent in read(built["merge"]).parents}
+    assert set(found) == {"base", "trained"}
+    assert found["trained"].sha256 == read_sidecar(built["result"])
+    assert found["trained"].attestation == sha256_of(attestation.attestation(built["result"]))
+
+
+def test_a_checkpoint_names_the_losses_of_every_segment(built):
+    """The digests of the loss curve up to each segment's end, the same as the states' own."""
+    found = read(built["result"]).losses
+    assert list(found) == [1, 2]
+    assert found[1] == read(built["state 1"]).losses[1]
+
+
+def test_a_pinned_file_is_adopted(built):
+    """What was brought says that it was not rebuilt, by which rule it could be, and claims no code, lock or numerics."""
+    found = read(built["base"])
+    assert found.adopted
+    assert found.remade_by == "results/foundation-eps.safetensors"
+    assert found.numerics is None
+
+
+@pytest.mark.parametrize("position", range(5, 3000, 150))
+def test_a_flipped_bit_in_an_attestation_is_found(built, position):
+    """Wherever one bit of an attestation flips, it is refused."""
+    file = attestation.attestation(built["result"])
+    data = bytearray(file.read_bytes())
+    data[position % len(data)] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"attestation\.json is damaged"):
+        read(built["result"])
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/results/1.safetensors", "results/1.safetensors"),
+        ("states/25112201/00000001.safetensors", "states/25112201/00000001.safetensors"),
+        ("/results/of/mine/bases/X.safetensors", "bases/X.safetensors"),
+        ("/somewhere/else/X.safetensors", "X.safetensors"),
+    ],
+)
+def test_names_are_those_of_the_working_directory(path, name):
+    """An artifact's name is the same wherever its working directory lies."""
+    assert name_of(path) == name
+
+
+def test_what_a_job_cost_is_no_part_of_it(tmp_path):
+    """Time and memory stand in a file of their own."""
+    Meter().write(tmp_path / "x.safetensors")
+    found = json.loads(run_file(tmp_path / "x.safetensors").read_text())
+    assert {"started", "seconds", "cpu_seconds", "peak_memory_mib"} <= set(found)

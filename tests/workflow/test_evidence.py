@@ -1,0 +1,106 @@
+"""Adoption, lineage and verification on what the workflow really builds."""
+
+import pytest
+from click.testing import CliRunner
+
+from astolfo.cli import cli
+from astolfo.files import read_sidecar
+from astolfo.ledger.ledger import read_pins
+from astolfo.provenance.attestation import read
+from tests.conftest import CONFIG
+from tests.workflow.conftest import jobs, snakemake
+
+FILE = CONFIG / "pinned" / "miniature" / "AC-NoobAI-1.0.safetensors"
+MERGE = "results/25112201-0.50.safetensors"
+
+
+def astolfo(*arguments):
+    done = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def test_an_adopted_run_is_not_planned(tmp_path):
+    """With run 25112201 adopted, none of its segments is planned for what follows from it."""
+    before = jobs(snakemake(tmp_path, "results/26011101.safetensors", "-n").stdout)
+    astolfo("adopt", "25112201", FILE, "-d", tmp_path)
+    after = jobs(snakemake(tmp_path, "results/26011101.safetensors", "-n").stdout)
+    assert (after["adopted"], after["merge"]) == (1, 1)
+    assert before["segment"] - after["segment"] == 3
+    assert "adopted, not rebuilt" in astolfo("lineage", "26011101", "-d", tmp_path).output
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """The merge of an adopted result with its base."""
+    folder = tmp_path_factory.mktemp("adopted")
+    astolfo("adopt", "25112201", FILE, "-d", folder)
+    snakemake(folder, MERGE)
+    return folder
+
+
+def test_an_adopted_result_is_attested_as_such(merged):
+    """Its attestation says that it was brought, and which target would build it; the record's digest is not asked of it."""
+    found = read(merged / "results/25112201.safetensors")
+    assert found.adopted
+    assert found.remade_by == "results/25112201.safetensors"
+    done = astolfo("verify", merged / MERGE)
+    assert "adopted, not rebuilt" in done.output
+
+
+def test_the_lineage_of_what_is_built(merged):
+    """`lineage` reads the attestations: digests, what was adopted, and what would remake it."""
+    shown = astolfo("lineage", "25112201-0.50", "-d", merged).output
+    assert f"{MERGE}  [sha256 {read_sidecar(merged / MERGE)[:12]}, merge]" in shown
+    assert (
+        "results/25112201.safetensors  [sha256 77c81a3770e5, adopted, not rebuilt; results/25112201.safetensors makes it]"
+        in shown
+    )
+    assert "adopted, not rebuilt; results/foundation-eps.safetensors makes it" in shown
+
+
+def test_an_adopted_file_that_changed_is_refused(merged, tmp_path):
+    """Another file in its place stops the build, with both digests."""
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(FILE.read_bytes())
+    astolfo("adopt", "25112201", copy, "-d", tmp_path)
+    data = bytearray(copy.read_bytes())
+    data[-1] ^= 1
+    copy.write_bytes(data)
+    done = snakemake(tmp_path, "results/25112201.safetensors", check=False)
+    assert done.returncode == 1
+    assert "is not the adopted 25112201: expected sha256 77c81a37" in done.stdout + done.stderr
+
+
+def test_what_cannot_be_adopted(tmp_path):
+    """A base, an unknown run, a checkpoint that the run has not, another file for an adopted run: each refused, nothing noted."""
+    for name, message in (
+        ("AK-NIL-1.2", "A base is pinned"), ("25112299", "unknown run"), ("26011101-epoch000009", "there is no 26011101-epoch"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            CliRunner().invoke(cli, ["adopt", name, str(FILE), "-d", str(tmp_path)], catch_exceptions=False)
+    assert read_pins(tmp_path) == {}
+    astolfo("adopt", "25112201", FILE, "-d", tmp_path)
+    with pytest.raises(ValueError, match=r"has another file for 25112201.*Remove its line first"):
+        other = str(FILE.with_name("AK-NIL-1.2.safetensors"))
+        CliRunner().invoke(cli, ["adopt", "25112201", other, "-d", str(tmp_path)], catch_exceptions=False)
+
+
+def test_reproduce_needs_something_to_compare_with(small, tmp_path):
+    """Nothing is built when there is neither a result nor a record, or when the folder is not fresh."""
+    for arguments, message in (
+        (["foundation-eps", "-o", str(tmp_path / "fresh")], "nothing to compare with"),
+        (["26011101", "-o", str(small)], "nothing to compare with|is not empty"),
+    ):
+        command = ["reproduce", *arguments, "-d", str(tmp_path)]
+        with pytest.raises(ValueError, match=message):
+            CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_reproduce_finds_the_same_bits(merged, tmp_path):
+    """The merge of an adopted result, rebuilt in a fresh folder: identical, and so is its whole chain."""
+    done = astolfo("reproduce", "25112201-0.50", "-o", tmp_path / "fresh", "-d", merged)
+    assert done.exit_code == 0
+    assert "reproduced, identical" in done.output
+    assert "and so is its attestation: every ancestor too" in done.output
