@@ -65,6 +65,9 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         raise run.error(f"scale {ledger.scale_name} has no architecture {family!r}. Add it to config/scales/.")
     assert fields.learning_rate
     assert fields.schedule
+    precision = scale.precision or fields.precision
+    if fields.engine and precision and precision.update:
+        raise run.error(f"the engine {fields.engine.kind} keeps a master of its own: leave precision's update out.")
     plan = plan_of(ledger, run)
     rates = {part: rate * scale.learning_rate_multiplier for part, rate in fields.learning_rate.model_dump().items()}
     if run.fields.base is None:
@@ -82,7 +85,7 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         batch_size=fields.batch_size,
         accumulation=fields.accumulation,
         max_grad_norm=fields.max_grad_norm,
-        precision=scale.precision or fields.precision,
+        precision=precision,
         choices=choices_of(run),
         seed=fields.seed,
         first_step=step_of(ledger, restart) if restart else plan.start,

@@ -129,11 +129,18 @@ class Schedule(Entry):
 
 
 class Precision(Entry):
-    """Dtypes: of the trained weights, of the arithmetic, and of the result file."""
+    """Dtypes: of the trained weights, of the arithmetic, and of the result file; and how updates reach bf16 weights."""
 
     weights: Literal["fp32", "bf16"] = "bf16"
     compute: Literal["fp32", "bf16"] = "bf16"
     save: Literal["fp32", "bf16", "fp16"] = "fp16"
+    update: Literal["stochastic", "master"] | None = None  # None: rounded to nearest, most small changes are lost
+
+    @model_validator(mode="after")
+    def _narrow(self) -> "Precision":
+        if self.update and self.weights != "bf16":
+            raise ValueError(f"update: {self.update} is for weights in bf16; fp32 weights lose no update. Leave it out.")
+        return self
 
 
 class SaveEvery(Entry):

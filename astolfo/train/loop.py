@@ -20,7 +20,7 @@ from astolfo.data.order import Batch, Order
 from astolfo.data.store import Sample, Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
-from astolfo.train import optimizer as optimizers
+from astolfo.train import update
 from astolfo.train.conditioning import Text, time_ids
 from astolfo.train.guards import WrongNumber, finite, sample_ids
 from astolfo.train.model import DTYPES, build_parts, latent_scale
@@ -67,9 +67,14 @@ class Trainer:
 
     def _prepare(self, chosen: list[tuple[str, str, nn.Parameter]]) -> None:
         """Makes what executes the steps over the chosen (part, name, parameter)."""
+        masters = {}
+        if self.recipe.precision.update == "master":
+            masters = {id(parameter): parameter.data for parameter in self.parameters}
+            for part in self.parts.values():
+                nn.Module.to(part, DTYPES[self.recipe.precision.weights])
         self.flat = Flat(self.parameters, self.processes)
         mine = set(map(id, self.flat.owned()))
-        self.optimizer = optimizers.build(self.recipe, [row for row in chosen if id(row[2]) in mine])
+        self.update = update.build(self.recipe, [row for row in chosen if id(row[2]) in mine], masters)
 
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
@@ -94,8 +99,7 @@ class Trainer:
         owned.div_(self.recipe.ranks)
         self._check("gradient", owned, step)
         self._clip(owned)
-        optimizers.set_rate(self.optimizer, optimizers.schedule_factor(self.recipe, step))
-        self.optimizer.step()
+        self.update.step(step)
         self._check("weight", self.flat.owned_weights(), step)
         self.flat.share_weights()
         return self._note(losses)
@@ -175,15 +179,18 @@ class Trainer:
 
     def state(self, position: int) -> State | None:
         """The state after `position` steps, on process 0; None elsewhere. Every process must call it."""
-        entries = {}
+        entries, masters = {}, {}
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             owner = self.flat.owner(index)
-            mine = optimizers.state_of(self.optimizer, parameter) if owner == self.processes.index else {}
-            if found := self.processes.collect(owner, mine):
+            mine = self.update.state_of(parameter) if owner == self.processes.index else {}
+            found = self.processes.collect(owner, mine)
+            if update.MASTER in found:
+                masters[name] = found.pop(update.MASTER)
+            if found:
                 entries[name] = found
         if self.processes.index:
             return None
-        return State(position=position, weights=self._weights(), optimizer=entries, loss=list(self.losses))
+        return State(position=position, weights=self._weights() | masters, optimizer=entries, loss=list(self.losses))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: p.detach().cpu() for name, p in zip(self.names, self.parameters, strict=True)}
@@ -196,7 +203,7 @@ class Trainer:
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             parameter.copy_(state.weights[name])
             if self.flat.owner(index) == self.processes.index:
-                optimizers.restore(self.optimizer, parameter, state.optimizer.get(name, {}))
+                self.update.restore(parameter, state.weights[name], state.optimizer.get(name, {}))
         self.losses = list(state.loss)
 
 

@@ -1,6 +1,6 @@
 """States: what the next segment needs, in one safetensors file.
 
-    weights/<part>.<name>              the trained weights, in their own dtype
+    weights/<part>.<name>              the trained weights, in their own dtype; where a master is kept, that
     optimizer/<part>.<name>/<entry>    the optimizer's state of that weight
     deepspeed/<rank>/<group>/<entry>   instead of it, for runs of that engine: what each of its ranks holds
     loss                               float32, the loss of every step since the run began

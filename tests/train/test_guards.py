@@ -133,9 +133,9 @@ def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
 
     def step(self, number):
         if number == 2 and self.flat.owner(index := self.names.index(parameter)) == self.processes.index:
-            update = self.optimizer.step
+            update = self.update.step
             weight = self.parameters[index]
-            self.optimizer.step = lambda: (update(), weight.data.fill_(float("inf")))
+            self.update.step = lambda number: (update(number), weight.data.fill_(float("inf")))
         return original(self, number)
 
     monkeypatch.setattr(Trainer, "step", step)
