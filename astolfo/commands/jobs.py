@@ -192,6 +192,7 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
 )
 @click.option("--tensorboard", type=_PATH, default=None, help="Folder for event files.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, a third more time. Decides no bit.")
+@click.option("--offload-gradients", is_flag=True, help="Partial sums wait in the host's memory. Decides no bit.")
 @click.option("--numa", type=click.IntRange(0), default=None, help="Use the CPUs of this NUMA node. Decides no bit.")
 @click.option("--ramdisk", is_flag=True, help="Read the dataset from a copy in memory. Decides no bit.")
 def train(

@@ -163,6 +163,7 @@ class Placement(Entry):
     numa: int | None = None
     loader_workers: int | None = None
     gradient_checkpointing: bool = False
+    offload_gradients: bool = False
 
 
 class Outcome(Entry):

@@ -31,16 +31,19 @@ class Text:
 
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
+        return self.encode([torch.from_numpy(chunks(own, captions, self.tokens)).to(device) for own in self.tokenizers])
+
+    def encode(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The same from each encoder's token numbers, (batch, chunks, 77)."""
         hidden, pooled = [], None
         sdxl = len(self.encoders) == 2
-        for encoder, own in zip(self.encoders, self.tokenizers, strict=True):
-            ids = torch.from_numpy(chunks(own, captions, self.tokens)).to(device)
+        for encoder, ids in zip(self.encoders, tokens, strict=True):
             flat = ids.reshape(-1, ids.shape[-1])
             output = encoder(flat, output_hidden_states=sdxl)
             states = output.hidden_states[-2] if sdxl else output.last_hidden_state
             hidden.append(join_chunks(states.reshape(*ids.shape, -1), self.context))
             if hasattr(output, "text_embeds"):
-                pooled = output.text_embeds.reshape(len(captions), ids.shape[1], -1)[:, 0]
+                pooled = output.text_embeds.reshape(len(ids), ids.shape[1], -1)[:, 0]
         return torch.cat(hidden, dim=-1), pooled
 
 

@@ -57,12 +57,13 @@ class Trainer:
         for part in self.parts.values():
             part.requires_grad_(False)
             if placement.gradient_checkpointing:
-                _checkpoint(part)
+                checkpoint(part)
         chosen = list(trained(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
+        self.offload = placement.offload_gradients
         self._prepare(chosen)
 
     def _prepare(self, chosen: list[tuple[str, str, nn.Parameter]]) -> None:
@@ -79,21 +80,10 @@ class Trainer:
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.order.step(step)
-        tree, losses, bad = PairwiseSum(), [], []
-        for rank in self.processes.block(self.recipe.ranks):
-            gradients = self.flat.fresh_gradients()
-            total = 0.0
-            for batch in (row[rank] for row in rounds):
-                if batch is None:
-                    continue
-                value = self._loss(batch) * self._share(batch, rounds)
-                if math.isfinite(number := value.item()):
-                    value.backward()
-                    total += number
-                else:
-                    bad.append((batch, number))
-            tree.add(gradients)
-            losses.append(total)
+        block, losses, bad = self.processes.block(self.recipe.ranks), [], []
+        tree = PairwiseSum(len(block) if self.offload else 0)
+        for rank in block:
+            tree.add(self._gradients(rank, rounds, losses, bad))
         self._check_losses(bad, step)
         owned = self.flat.reduce(tree.total())
         owned.div_(self.recipe.ranks)
@@ -103,6 +93,21 @@ class Trainer:
         self._check("weight", self.flat.owned_weights(), step)
         self.flat.share_weights()
         return self._note(losses)
+
+    def _gradients(self, rank: int, rounds: list, losses: list[float], bad: list[tuple[Batch, float]]) -> Tensor:
+        """One logical rank's gradients of a step. Adds its loss to `losses`, and batches whose loss is not finite to `bad`."""
+        gradients, total = self.flat.fresh_gradients(), 0.0
+        for batch in (row[rank] for row in rounds):
+            if batch is None:
+                continue
+            value = self._loss(batch) * self._share(batch, rounds)
+            if math.isfinite(number := value.item()):
+                value.backward()
+                total += number
+            else:
+                bad.append((batch, number))
+        losses.append(total)
+        return gradients
 
     def _note(self, losses: list[float]) -> float:
         """Keeps and returns the mean of the ranks' losses, of which `losses` are this process's."""
@@ -207,7 +212,7 @@ class Trainer:
         self.losses = list(state.loss)
 
 
-def _checkpoint(part: nn.Module) -> None:
+def checkpoint(part: nn.Module) -> None:
     """Has a part keep few activations and compute the others again in the backward pass, by the same operators."""
     if hasattr(part, "activation_checkpointing_enable"):  # transformers
         part.activation_checkpointing_enable({"use_reentrant": False})

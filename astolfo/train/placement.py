@@ -28,6 +28,7 @@ class Placement:
     keep_every: float = 600.0
     tensorboard: Path | None = None
     gradient_checkpointing: bool = False
+    offload_gradients: bool = False  # partial sums of gradients wait in the host's memory
     numa: int | None = None
     ramdisk: bool = False
 

@@ -24,27 +24,45 @@ from astolfo.alive import watch_parent
 from astolfo.errors import AstolfoError, PlacementError
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
+PIECE = 1 << 24  # elements that are moved and summed at once, so that nothing needs a whole model's size again
 ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
 
 
 class PairwiseSum:
-    """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums."""
+    """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums.
 
-    def __init__(self) -> None:
+    Those of fewer than `host_below` leaves wait in the host's memory and come back in pieces; the bits are the same.
+    """
+
+    def __init__(self, host_below: int = 0) -> None:
         self._partial: list[tuple[int, Tensor]] = []
+        self._host_below = host_below
 
     def add(self, value: Tensor) -> None:
         """Takes the next leaf. The tensor belongs to the sum from here on."""
         size = 1
         while self._partial and self._partial[-1][0] == size:
             _, left = self._partial.pop()
-            value, size = left.add_(value), 2 * size
-        self._partial.append((size, value))
+            value, size = self._sum(left, value), 2 * size
+        self._partial.append((size, _on_host(value) if size < self._host_below else value))
 
     def total(self) -> Tensor:
         """The sum of all leaves, whose number must be a power of two."""
         assert len(self._partial) == 1, "the number of leaves is not a power of two"
         return self._partial.pop()[1]
+
+    def _sum(self, left: Tensor, value: Tensor) -> Tensor:
+        if not self._host_below:
+            return left.add_(value)
+        for there, here in zip(left.split(PIECE), value.split(PIECE), strict=True):
+            here.add_(there.to(here.device))  # a + b is b + a, to the bit
+        return value
+
+
+def _on_host(value: Tensor) -> Tensor:
+    """A copy in the host's memory, pinned where that makes copies faster."""
+    host = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda)
+    return host.copy_(value)
 
 
 @dataclass
@@ -136,30 +154,42 @@ class Flat:
         return self.weights[slice(*self._cuts[self.processes.index : self.processes.index + 2])]
 
     def fresh_gradients(self) -> Tensor:
-        """A zeroed buffer into which the next backward passes accumulate."""
+        """A zeroed buffer into which the next backward passes accumulate. Lets go of the one before."""
+        for parameter in self.parameters:
+            parameter.grad = None
         buffer = torch.zeros_like(self.weights)
         for parameter, place in zip(self.parameters, self._places, strict=True):
             parameter.grad = buffer[place].view(parameter.shape)
         return buffer
 
     def reduce(self, block: Tensor) -> Tensor:
-        """Sums every process's block of gradients; returns the stretch that this process owns, and sets `.grad` to it."""
+        """Sums every process's block of gradients, in place; returns the stretch that this process owns, and sets `.grad` to it.
+
+        The processes exchange pieces of every owner's stretch, so that this takes little memory besides the block.
+        """
         low, high = self._cuts[self.processes.index], self._cuts[self.processes.index + 1]
-        total = block
         if self.processes.count > 1:
-            sizes = [b - a for a, b in pairwise(self._cuts)]
-            received = block.new_empty((high - low) * self.processes.count)
-            torch.distributed.all_to_all_single(received, block, [high - low] * self.processes.count, sizes)
-            tree = PairwiseSum()
-            for part in received.split(high - low) if high > low else ():
-                tree.add(part)
-            total = tree.total() if high > low else received
-        else:
-            low, high = 0, len(block)
+            longest = max(b - a for a, b in pairwise(self._cuts))
+            for start in range(0, longest, PIECE):
+                self._reduce_piece(block, start)
+        total = block[low:high]
         for parameter, place, owner in zip(self.parameters, self._places, self._owners, strict=True):
             mine = owner == self.processes.index
             parameter.grad = total[place.start - low : place.stop - low].view(parameter.shape) if mine else None
         return total
+
+    def _reduce_piece(self, block: Tensor, start: int) -> None:
+        """Sums the piece that begins at `start` of every owner's stretch, each at its owner."""
+        pieces = [block[min(a + start, b) : min(a + start + PIECE, b)] for a, b in pairwise(self._cuts)]
+        mine = pieces[self.processes.index]
+        received = block.new_empty(len(mine) * self.processes.count)
+        sizes = [len(mine)] * self.processes.count
+        torch.distributed.all_to_all_single(received, torch.cat(pieces), sizes, [len(piece) for piece in pieces])
+        if len(mine):
+            tree = PairwiseSum()
+            for part in received.split(len(mine)):
+                tree.add(part)
+            mine.copy_(tree.total())
 
     def share_weights(self) -> None:
         """Gives every process the weights that their owners have updated."""

@@ -20,7 +20,7 @@ from astolfo.train import optimizer as optimizers
 from astolfo.train.rounding import stochastic
 
 MASTER = "master"  # among a weight's entries: the weight itself in fp32
-_STRETCH = 1 << 25  # weights widened at once: 256 MiB with their gradients
+STRETCH = 1 << 25  # weights widened at once: 256 MiB with their gradients
 
 Row = tuple[str, str, nn.Parameter]  # part, name, parameter
 
@@ -136,13 +136,13 @@ def _nothing(parameter: nn.Parameter) -> Tensor:
 
 
 def _stretches(rows: list[Row]) -> list[list[Row]]:
-    """The rows cut into stretches of about _STRETCH weights, never within a parameter."""
+    """The rows cut into stretches of about STRETCH weights, never within a parameter."""
     found: list[list[Row]] = []
     room = 0
     for row in rows:
         if row[2].numel() > room or not found:
             found.append([])
-            room = _STRETCH
+            room = STRETCH
         found[-1].append(row)
         room -= row[2].numel()
     return found

@@ -76,7 +76,7 @@ def test_processes_and_segments_leave_no_trace(train, spec_of, kind):
 @pytest.fixture
 def widened(spec_of, monkeypatch):
     """A function that makes an update of a choice over two small bf16 weights, in stretches of one weight each."""
-    monkeypatch.setattr(update, "_STRETCH", 4096)
+    monkeypatch.setattr(update, "STRETCH", 4096)
 
     def make(choice, kind):
         recipe = Recipe.model_validate(spec_of()["recipe"] | {

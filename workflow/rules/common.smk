@@ -192,8 +192,12 @@ def placement(wildcards):
     if given is None:
         return ""
     numa = "" if given.numa is None else f"--numa {given.numa}"
-    flags = ("--ramdisk" if given.ramdisk else "", "--gradient-checkpointing" if given.gradient_checkpointing else "", numa)
-    return " ".join(filter(None, flags))
+    flags = [
+        f"--{name.replace('_', '-')}"
+        for name in ("ramdisk", "gradient_checkpointing", "offload_gradients")
+        if getattr(given, name)
+    ]
+    return " ".join(filter(None, [*flags, numa]))
 
 
 def checkpoint_inputs(wildcards):
