@@ -204,7 +204,9 @@ def train(
     from astolfo import numerics
 
     numerics.make_deterministic()
-    if device == "cuda":
+    from astolfo.train import ranks
+
+    if device == "cuda" and ranks.launched() is None:
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
     from astolfo.train.loop import Inputs
     from astolfo.train.placement import Placement

@@ -24,6 +24,7 @@ from astolfo.alive import watch_parent
 from astolfo.errors import AstolfoError, PlacementError
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
+_LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PIECE = 1 << 24  # elements that are moved and summed at once, so that nothing needs a whole model's size again
 ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
 
@@ -72,6 +73,7 @@ class Processes:
     count: int = 1
     index: int = 0
     children: tuple[int, ...] = ()
+    launched: bool = False  # by torchrun, and not by forking
     folder: Any = field(default=None, repr=False)
 
     def block(self, ranks: int) -> range:
@@ -206,12 +208,20 @@ class Flat:
         return [*cuts, end], owners
 
 
+def launched() -> int | None:
+    """This process's number among those that torchrun started on one or more machines; None when it runs by itself."""
+    return int(os.environ["RANK"]) if all(name in os.environ for name in _LAUNCHER) else None
+
+
 def start(count: int, device: str = "cpu") -> Processes:
     """Starts `count` processes of this program by forking (the caller is number 0) and joins them.
 
-    They talk over gloo, and about tensors on CUDA devices over NCCL, process n with device n. Call after the imports and
+    Where torchrun has started this one among others, on however many machines, it joins those instead. They
+    talk over gloo, and about tensors on CUDA devices over NCCL, process n with device n. Call after the imports and
     before any device is in use. Every process goes on from here; `finish` ends them.
     """
+    if launched() is not None:
+        return _join(device)
     if count == 1:
         return Processes()
     folder = tempfile.TemporaryDirectory(prefix="astolfo-")
@@ -225,11 +235,22 @@ def start(count: int, device: str = "cpu") -> Processes:
         children.append(child)
     meeting = Path(folder.name, "meeting")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works without a network, and where the host name means nothing
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     if device != "cpu":
         torch.cuda.set_device(index)
-    torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=index, world_size=count)
-    return Processes(count, index, tuple(children), folder)
+    torch.distributed.init_process_group(_backend(device), init_method=f"file://{meeting}", rank=index, world_size=count)
+    return Processes(count, index, tuple(children), folder=folder)
+
+
+def _join(device: str) -> Processes:
+    """The processes of torchrun's world, each with the device of its number on its own machine."""
+    if device != "cpu":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    torch.distributed.init_process_group(_backend(device), init_method="env://")
+    return Processes(torch.distributed.get_world_size(), torch.distributed.get_rank(), launched=True)
+
+
+def _backend(device: str) -> str:
+    return "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
 
 
 def finish(processes: Processes, failed: bool = False) -> bool:
@@ -238,6 +259,10 @@ def finish(processes: Processes, failed: bool = False) -> bool:
     When process 0 failed it ends the others, and returns whether one of them had failed before it. Raises AstolfoError
     when process 0 did not fail but another did.
     """
+    if processes.launched:  # torchrun waits for its processes, and ends the others when one has failed
+        if not failed:
+            torch.distributed.destroy_process_group()
+        return False
     if processes.count == 1:
         return False
     if processes.index:

@@ -27,6 +27,7 @@ from astolfo.train.loop import Inputs, Trainer
 from astolfo.train.optimizer import check_machine
 from astolfo.train.placement import Placement, bind, near
 from astolfo.train.progress import Progress
+from astolfo.train.saving import Saver
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,15 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
     Nothing is lost in any of these cases.
     """
     job = _Job(spec, inputs, before, out, placement)
-    with exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"), ExitStack() as stack:
-        if job.pass_on():
+    first = not ranks.launched()  # of several processes that were started together one holds the lock and writes
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"))
+        if job.pass_on(write=first):
             return
         bind(placement.numa)
         job.inputs = replace(inputs, dataset=stack.enter_context(near(inputs.dataset, placement.ramdisk)))
+        stack.callback(job.saver.close)
         processes = ranks.start(job.placement.processes, placement.device)
         try:
             job.run(processes)
@@ -75,11 +80,14 @@ class _Job:
             self.engine, self.placement = deepspeed.DeepSpeedTrainer, deepspeed.check(self.recipe, placement)
         self.kept = out.with_name(f".{out.stem}-{json_digest(spec)[:16]}.safetensors")
         self.report = out.with_suffix(".failure.json")
+        self.saver = Saver()
 
-    def pass_on(self) -> bool:
+    def pass_on(self, write: bool) -> bool:
         """When the run was stopped in an earlier segment: hands its state on, unchanged but for the name. No training."""
         if self.before is None or "astolfo.stopped" not in open_file(self.before).metadata:
             return False
+        if not write:
+            return True
         found = self._before()
         assert found.stopped
         log.warning("the run stopped at step %d (%s): its state is handed on", found.stopped["step"], found.stopped["why"])
@@ -128,7 +136,7 @@ class _Job:
                 due = step + 1 < end and time.monotonic() - saved >= self.placement.keep_every
                 stop, due = trainer.processes.any(bool(asked), due)
                 if stop or due:
-                    self._save(trainer, step + 1, self.kept, json_digest(self.spec))
+                    self._save(trainer, step + 1, self.kept, json_digest(self.spec), wait=stop)
                     saved = time.monotonic()
                 if stop:
                     raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
@@ -166,11 +174,19 @@ class _Job:
             )
         return found
 
-    def _save(self, trainer: Trainer, position: int, path: Path, name: str, stopped: WrongNumber | None = None) -> None:
+    def _save(
+        self, trainer: Trainer, position: int, path: Path, name: str, stopped: WrongNumber | None = None, wait: bool = True
+    ) -> None:  # fmt: skip
+        """Saves the trainer's state at `path`. Without `wait` the training goes on while it is written."""
+        self.saver.wait()
         found = trainer.state(position)
-        if found is not None:
-            found.stopped = stopped.label() if stopped else None
+        if found is None:
+            return
+        found.stopped = stopped.label() if stopped else None
+        if wait:
             state.save(path, found, name)
+        else:  # what is on a CPU is the training's own memory, and would change under the writer's hands
+            self.saver.start(path, found if trainer.device.type == "cuda" else found.staged(), name)
 
 
 @contextmanager

@@ -1,0 +1,87 @@
+"""States are written while the training goes on: what is written is what was, and a kill meanwhile loses nothing."""
+
+import os
+import signal
+import threading
+import weakref
+
+import pytest
+import torch
+
+from astolfo.errors import StateError
+from astolfo.train import saving, state
+from astolfo.train.saving import Saver
+from astolfo.train.segment import Placement, train_segment
+from astolfo.train.state import State
+from tests.train.conftest import STEPS, digest
+
+pytestmark = pytest.mark.alone
+
+
+def small(value=1.0):
+    return State(position=3, weights={"unet.a": torch.full((64, 64), value)}, optimizer={"unet.a": {"m": torch.ones(64)}})
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """An event that every write waits for."""
+    event, save = threading.Event(), state.save
+    monkeypatch.setattr(saving.state, "save", lambda *given, **options: (event.wait(), save(*given, **options)))
+    return event
+
+
+def test_what_changes_meanwhile_is_not_written(tmp_path, held):
+    """The file holds the state as it was when the write began, though the training changed its tensors meanwhile."""
+    found, saver = small(), Saver()
+    saver.start(tmp_path / "s.safetensors", found.staged(), "x")
+    found.weights["unet.a"].fill_(2.0)
+    assert not (tmp_path / "s.safetensors").exists()
+    held.set()
+    saver.wait()
+    assert state.load(tmp_path / "s.safetensors").weights["unet.a"].unique().tolist() == [1.0]
+
+
+def test_a_written_tensor_is_given_back(tmp_path):
+    """After the write nothing holds the staged tensors, though the state itself is still held."""
+    staged, saver = small().staged(), Saver()
+    alive = weakref.ref(staged.weights["unet.a"])
+    saver.start(tmp_path / "s.safetensors", staged, "x")
+    saver.wait()
+    assert alive() is None
+    assert digest(tmp_path / "s.safetensors") == state.save(tmp_path / "again.safetensors", small(), "x")
+
+
+def test_a_failed_write_is_told(tmp_path):
+    """What goes wrong in the background is raised where the training next waits for it, once."""
+    saver = Saver()
+    saver.start(tmp_path / "s.safetensors", small(float("nan")), "x")
+    with pytest.raises(StateError, match="NaN or infinity at step 3"):
+        saver.wait()
+    saver.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_during_a_write_loses_nothing(inputs, spec_of, train, tmp_path):
+    """Killed while its second state is half written, a training goes on from its first and ends with the same bytes."""
+    whole, spec = digest(train(spec_of(), "whole")), spec_of()
+    out = tmp_path / "killed" / f"{STEPS:08d}.safetensors"
+    child = os.fork()
+    if child == 0:
+        write_file, saves = state.write_file, []
+
+        def write(path, tensors, *rest, **options):
+            saves.append(path)
+            if len(saves) == 2:  # a file that is begun beside its place, and never finished
+                path.with_name(f".{path.name}.{os.getpid()}.part").write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return write_file(path, tensors, *rest, **options)
+
+        state.write_file = write
+        try:
+            train_segment(spec, inputs, None, out, Placement(keep_every=0.0))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert state.load(next(out.parent.glob(".*.safetensors"))).position == 1
+    assert digest(train(spec, "killed")) == whole
+    assert not list(out.parent.glob(".*.part"))
