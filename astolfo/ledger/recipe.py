@@ -35,6 +35,7 @@ class Recipe(schema.Entry):
     last_step: int | None = None  # where the schedule ends, for schedules that decay
     steps_per_epoch: int | None = None  # None: as many as the store's batches make
     engine: schema.Engine | None = None  # None: ours
+    loss_spike: float | None = None  # a loss over so many times the usual one is a wrong number; None: none is
     on_failure: str | None = None  # "keep": a wrong number ends the run with its last good state
 
     def canonical(self) -> dict:
@@ -92,5 +93,6 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         last_step=plan.end if fields.schedule.kind == "warmup-linear" else None,
         steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
         engine=fields.engine,
+        loss_spike=fields.loss_spike,
         on_failure=fields.on_failure,
     )

@@ -164,6 +164,8 @@ class Placement(Entry):
     loader_workers: int | None = None
     gradient_checkpointing: bool = False
     offload_gradients: bool = False
+    sample_every: PositiveInt | None = None
+    keep_states: PositiveInt | None = None
 
 
 class Outcome(Entry):
@@ -228,6 +230,7 @@ class RunFields(Entry):
     seed: Annotated[int, Field(ge=0)] | None = None
     merge_base: str | None = None
     engine: Annotated[Engine, BeforeValidator(_named)] | None = None
+    loss_spike: Annotated[float, Field(gt=1)] | None = None
     on_failure: Literal["keep"] | None = None
     placement: Placement | None = None
 

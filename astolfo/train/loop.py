@@ -22,7 +22,7 @@ from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
 from astolfo.train.conditioning import Text, time_ids
-from astolfo.train.guards import WrongNumber, finite, sample_ids
+from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.model import DTYPES, build_parts, latent_scale
 from astolfo.train.objective import Objective, loss
 from astolfo.train.partial import trained
@@ -85,6 +85,9 @@ class Trainer:
         for rank in block:
             tree.add(self._gradients(rank, rounds, losses, bad))
         self._check_losses(bad, step)
+        loss = self._mean(losses)
+        if value := spike(self.losses, loss, self.recipe.loss_spike):
+            self._wrong("spike", step, [], value)
         owned = self.flat.reduce(tree.total())
         owned.div_(self.recipe.ranks)
         self._check("gradient", owned, step)
@@ -92,7 +95,8 @@ class Trainer:
         self.update.step(step)
         self._check("weight", self.flat.owned_weights(), step)
         self.flat.share_weights()
-        return self._note(losses)
+        self.losses.append(loss)
+        return loss
 
     def _gradients(self, rank: int, rounds: list, losses: list[float], bad: list[tuple[Batch, float]]) -> Tensor:
         """One logical rank's gradients of a step. Adds its loss to `losses`, and batches whose loss is not finite to `bad`."""
@@ -109,10 +113,9 @@ class Trainer:
         losses.append(total)
         return gradients
 
-    def _note(self, losses: list[float]) -> float:
-        """Keeps and returns the mean of the ranks' losses, of which `losses` are this process's."""
-        self.losses.append(self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks)
-        return self.losses[-1]
+    def _mean(self, losses: list[float]) -> float:
+        """The mean of the ranks' losses, of which `losses` are this process's."""
+        return self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks
 
     def _loss(self, batch: Batch) -> Tensor:
         """The mean loss of one micro-batch, ready for backward."""
@@ -161,12 +164,12 @@ class Trainer:
                 names.append(name)
         self._wrong(what, step, names)
 
-    def _wrong(self, what: str, step: int, names: list[str]) -> None:
+    def _wrong(self, what: str, step: int, names: list[str], value: str = "") -> None:
         """Raises WrongNumber for the parameters that the processes found, in the order in which they are kept."""
         found = {name for part in self.processes.gather_objects(names) for name in part}
         batches = [batch for row in self.order.step(step) for batch in row if batch is not None]
         position = min(batch.position for batch in batches)
-        raise WrongNumber(what, step, position, sample_ids(self.store, batches), [n for n in self.names if n in found])
+        raise WrongNumber(what, step, position, sample_ids(self.store, batches), [n for n in self.names if n in found], value)
 
     def _clip(self, owned: Tensor) -> None:
         """Scales the gradient down to the recipe's joint norm; the norm is summed parameter by parameter, in their order."""

@@ -23,6 +23,7 @@ from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
 from astolfo.train import ranks, state
 from astolfo.train.guards import WrongNumber
+from astolfo.train.keeping import prune
 from astolfo.train.loop import Inputs, Trainer
 from astolfo.train.optimizer import check_machine
 from astolfo.train.placement import Placement, bind, near
@@ -116,6 +117,8 @@ class _Job:
         if processes.index == 0:
             for path in (self.kept, sidecar(self.kept), *(() if stopped else (self.report,))):
                 path.unlink(missing_ok=True)
+            if self.placement.keep_states:
+                prune(self.out.parent, self.placement.keep_states, self.placement.named, before=self.spec["to"])
 
     def _trainer(self, processes: ranks.Processes) -> Trainer:
         """A trainer with the newest good state."""
@@ -128,11 +131,14 @@ class _Job:
         quiet = trainer.processes.index > 0
         with ExitStack() as stack:
             asked = stack.enter_context(_listening())
-            name, first, tensorboard = self.out.parent.name, self.spec["from"], self.placement.tensorboard
-            progress = stack.enter_context(Progress(name, first, self.begin, end, self.recipe, tensorboard, quiet=quiet))
+            name, first, where = self.out.parent.name, self.spec["from"], self.placement
+            progress = stack.enter_context(
+                Progress(name, first, self.begin, end, self.recipe, where.tensorboard, quiet=quiet, heartbeat=where.heartbeat)
+            )
             saved = time.monotonic()
             for step in range(self.begin, end):
                 progress.advance(step, trainer.step(step))
+                self._sample(trainer, step + 1)
                 due = step + 1 < end and time.monotonic() - saved >= self.placement.keep_every
                 stop, due = trainer.processes.any(bool(asked), due)
                 if stop or due:
@@ -140,6 +146,15 @@ class _Job:
                     saved = time.monotonic()
                 if stop:
                     raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
+
+    def _sample(self, trainer: Trainer, done: int) -> None:
+        """Draws sample pictures after so many steps, where they are asked for."""
+        if not self.placement.sample_every or done % self.placement.sample_every or trainer.processes.index:
+            return
+        from astolfo.train.preview import draw
+
+        assert self.placement.samples
+        draw(trainer, self.inputs.base, self.placement.samples / f"{done:08d}.png")
 
     def _tell(self, error: WrongNumber, processes: ranks.Processes) -> None:
         """Writes the failure report beside the state, and the log."""
