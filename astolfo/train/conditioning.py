@@ -15,6 +15,8 @@ from astolfo.data.store import Sample
 from astolfo.data.tokens import chunks
 from astolfo.data.vocabulary import tokenizer, tokenizers
 
+ROOM = 4 << 30  # bytes of the host's memory for conditioning that is remembered
+
 
 class Text:
     """Both tokenizers and text encoders of a model, as one function from captions to conditioning."""
@@ -45,6 +47,30 @@ class Text:
             if hasattr(output, "text_embeds"):
                 pooled = output.text_embeds.reshape(len(ids), ids.shape[1], -1)[:, 0]
         return torch.cat(hidden, dim=-1), pooled
+
+
+class Remembered:
+    """A `Text` whose encoders do not train: what a caption was encoded to is kept in the host's memory and is the same bits.
+
+    Nothing is kept where the conditioning of `samples` captions, as many as the dataset has, would not fit into `room` bytes.
+    """
+
+    def __init__(self, text: Text, samples: int, room: int = ROOM):
+        self.text, self.samples, self.room = text, samples, room
+        self._known: dict[tuple[str, ...], list[Tensor | None]] = {}
+
+    def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+        """As `Text`'s."""
+        key = tuple(captions)  # as a batch: kernels may sum in another order when it has another size
+        if key not in self._known:
+            found = self.text(captions, device)
+            size = sum(value.nbytes for value in found if value is not None)
+            if size * self.samples > self.room * len(captions):
+                return found
+            self._known[key] = [value if value is None else value.cpu() for value in found]
+        context, pooled = (value if value is None else value.to(device) for value in self._known[key])
+        assert context is not None
+        return context, pooled
 
 
 def join_chunks(states: Tensor, context: str) -> Tensor:

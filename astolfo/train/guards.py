@@ -4,10 +4,12 @@ Every process raises the same `WrongNumber` at the same step. By default the run
 `on_failure: keep` in the ledger it ends there instead, with the state after its last good step, labelled as stopped.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from astolfo.data.order import Batch
@@ -60,7 +62,12 @@ class WrongNumber(NumericsError):
 
 def finite(values: Tensor) -> bool:
     """Whether no element is NaN or infinite, with little memory."""
-    return all(bool(chunk.isfinite().all()) for chunk in values.detach().reshape(-1).split(_CHUNK))
+    return all(_finite(chunk) for chunk in values.detach().reshape(-1).split(_CHUNK))
+
+
+def _finite(chunk: Tensor) -> bool:
+    """A finite sum has finite terms only; a sum that is not may have overflowed, so then every element is looked at."""
+    return math.isfinite(chunk.sum(dtype=torch.float32).item()) or bool(chunk.isfinite().all())
 
 
 def spike(losses: list[float], loss: float, factor: float | None) -> str | None:

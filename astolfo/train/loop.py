@@ -21,7 +21,7 @@ from astolfo.data.store import Sample, Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
-from astolfo.train.conditioning import Text, time_ids
+from astolfo.train.conditioning import Remembered, Text, time_ids
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.model import DTYPES, build_parts, latent_scale
 from astolfo.train.objective import Objective, loss
@@ -51,7 +51,7 @@ class Trainer:
         self.recipe, self.processes, self.device = recipe, processes, torch.device(placement.device)
         self.store = Store(inputs.dataset)
         self.order = _order(recipe, self.store)
-        self.parts = build_parts(recipe, inputs.base, self.device)
+        self.parts = self._parts(inputs.base)
         self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
         self.objective, self.draws = Objective(recipe), Draws(recipe)
         for part in self.parts.values():
@@ -63,8 +63,14 @@ class Trainer:
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
+        frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
+        self.encode = Remembered(self.text, len(self.store)) if frozen else self.text
         self.offload = placement.offload_gradients
         self._prepare(chosen)
+
+    def _parts(self, base: Path | None) -> dict[str, nn.Module]:
+        """The model's parts on the device."""
+        return build_parts(self.recipe, base, self.device)
 
     def _prepare(self, chosen: list[tuple[str, str, nn.Parameter]]) -> None:
         """Makes what executes the steps over the chosen (part, name, parameter)."""
@@ -128,7 +134,7 @@ class Trainer:
         task = self.objective.task(latents, torch.from_numpy(noise).to(self.device, dtype), draws)
         captions = [self.draws.caption(batch, index, sample) for index, sample in enumerate(samples)]
         with torch.autocast(self.device.type, self.compute, enabled=self.compute != dtype):
-            context, pooled = self.text(captions, self.device)
+            context, pooled = self.encode(captions, self.device)
             added = None
             if pooled is not None:
                 added = {"text_embeds": pooled, "time_ids": time_ids(samples).to(self.device)}

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
@@ -93,6 +94,19 @@ def activations(
         prediction = _forward(recipe, parts, size)
         prediction.float().square().mean().backward()
     return living.peak
+
+
+def flops(recipe: Recipe, size: tuple[int, int] | None = None) -> int:
+    """Floating-point operations of one micro-batch, forward and backward through what trains; nothing computed twice.
+
+    Matrix products, convolutions and attention, a multiplication and an addition as two, counted on the meta device.
+    """
+    parts = _parts(recipe)
+    for *_, parameter in trained(recipe, parts):
+        parameter.requires_grad_(True)
+    with FlopCounterMode(display=False) as counter:
+        _forward(recipe, parts, size).float().square().mean().backward()
+    return counter.get_total_flops()
 
 
 def _parts(recipe: Recipe) -> dict[str, nn.Module]:
