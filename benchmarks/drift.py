@@ -3,10 +3,13 @@
     python benchmarks/drift.py [--run 25112201] [--steps 50] [--optimizer AdamW]
 
 Weights are N(0, 0.02), as in a UNet; the gradient points the same way at every step, so the ideal is a straight drift. Printed
-for each learning rate: the share of the ideal drift that the weights made, and the share of weights that moved at all.
+for each learning rate: the share of the ideal drift that the weights made, and the share of weights that moved at all. Last the
+processor time of a step, in milliseconds for a million weights.
 """
 
 import argparse
+import statistics
+import time
 from pathlib import Path
 
 from astolfo import numerics
@@ -41,6 +44,22 @@ def main() -> None:
     print(f"{'rate':>8}", *(f"{name or 'nearest':>22}" for name in UPDATES))
     for rate in RATES:
         print(f"{rate:8.1e}", *(f"{'{:.1%} ({:.1%})'.format(*kept(recipe, rate, name, options.steps)):>22}" for name in UPDATES))
+
+    print(f"{'ms':>8}", *(f"{cost(recipe, name):>22.1f}" for name in UPDATES))
+
+
+def cost(recipe: Recipe, kind: str | None, side: int = 1024) -> float:
+    """Milliseconds of processor time that one step of a matrix of side x side weights takes, the median of five."""
+    parameter = nn.Parameter(torch.from_numpy(randomness.normal(1, "weights", 0, (side, side))).mul(0.02).bfloat16())
+    changed = recipe.model_copy(update={"precision": Precision(weights="bf16", update=kind), "first_step": 0})
+    subject = update.build(changed, [("unet", "weight", parameter)], {id(parameter): parameter.detach().float()})
+    parameter.grad = torch.full_like(parameter, 1e-3)
+    times = []
+    for step in range(6):
+        begun = time.process_time()
+        subject.step(step)
+        times.append(time.process_time() - begun)
+    return 1e9 * statistics.median(times[1:]) / side**2
 
 
 def kept(recipe: Recipe, rate: float, kind: str | None, steps: int) -> tuple[float, float]:

@@ -79,9 +79,9 @@ def report(recipe, options, placement, inputs) -> None:
     images, per_image = recipe.ranks * recipe.batch_size * recipe.accumulation, flops(recipe) / recipe.batch_size
     device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU, one thread"
     print(f"{device}: {recipe.unet} % of the UNet, {images} images a step in micro-batches of {recipe.batch_size}, "
-          f"{recipe.optimizer.kind}, {per_image / 1e12:.3f} TFLOP an image forward and backward")  # fmt: skip
+          f"{recipe.optimizer.kind}, {per_image / 1e12:.4g} TFLOP an image forward and backward")  # fmt: skip
     peak = matrix_peak(options.device, DTYPES[recipe.precision.compute])
-    print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.2f} TFLOP/s")
+    print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.3g} TFLOP/s")
     trainer = Subject(recipe, inputs, Processes(), placement)
     own = tell("trainer", timed(trainer, options), images, per_image, peak)
     if options.device == "cuda":
@@ -101,7 +101,7 @@ def report(recipe, options, placement, inputs) -> None:
 
 def tell(name: str, seconds: float, images: int, per_image: float, peak: float) -> float:
     rate = images / seconds
-    print(f"{name}: {rate:.3f} images/s, {rate * per_image / 1e12:.3f} TFLOP/s, {rate * per_image / peak:.1%} of the matrix peak")
+    print(f"{name}: {rate:.3f} images/s, {rate * per_image / 1e12:.3g} TFLOP/s, {rate * per_image / peak:.1%} of the matrix peak")
     return seconds
 
 
