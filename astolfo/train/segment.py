@@ -111,6 +111,8 @@ class _Job:
                 raise stopped
             if stopped.what == "weight":  # the update itself went wrong: what was before it is done again
                 del trainer
+                self.saver.wait()
+                processes.any(False)  # nobody reads what process 0 still writes
                 trainer = self._trainer(processes)
                 self._steps(trainer, end)
         self._save(trainer, end, self.out, identity(self.spec), stopped)
