@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from astolfo.files import canonical_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
 from astolfo.train.conditioning import Text
@@ -64,8 +66,6 @@ def predict(
     parts = _parts(recipe)
     chosen = list(trained(recipe, parts))
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
-    for *_, parameter in chosen:
-        parameter.requires_grad_(True)
     flats = [Flat([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
     buffers = 1 if offload else int(math.log2(recipe.ranks // processes)) + 1  # PairwiseSum's partial sums and the newest leaf
     width = DTYPES[recipe.precision.weights].itemsize
@@ -77,19 +77,21 @@ def predict(
         weights=every * width,
         gradients=buffers * len(flats[0].weights) * width,
         optimizer=max(sum(_state(recipe, p) for p in flat.owned()) for flat in flats),
-        activations=activations(recipe, parts, flats[0], size, checkpointing),
+        activations=_activations(canonical_json(recipe.canonical()), size, checkpointing),
         moment=moment,
     )
 
 
-def activations(
-    recipe: Recipe, parts: dict[str, nn.Module], flat: Flat, size: tuple[int, int] | None = None, checkpointing: bool = False
-) -> int:
-    """The most bytes that one micro-batch's forward and backward need besides weights and gradients; `parts` are on meta."""
+@cache  # the same for any number of devices
+def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: bool) -> int:
+    """The most bytes that one micro-batch's forward and backward need besides weights and gradients."""
+    recipe = Recipe.model_validate_json(recipe_json)
+    parts = _parts(recipe)
     if checkpointing:
         for part in parts.values():
             checkpoint(part)
-    flat.fresh_gradients()
+    parameters = [parameter.requires_grad_(True) for *_, parameter in trained(recipe, parts)]
+    Flat(parameters, Processes()).fresh_gradients()
     with _fused_attention(), _Living() as living:
         prediction = _forward(recipe, parts, size)
         prediction.float().square().mean().backward()
