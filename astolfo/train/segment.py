@@ -18,7 +18,7 @@ import torch
 
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import AstolfoError, StateError
-from astolfo.files import exclusive, json_digest, sidecar, write_json
+from astolfo.files import exclusive, json_digest, sidecar, sweep, write_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
 from astolfo.train import ranks, state
@@ -49,6 +49,7 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
     with ExitStack() as stack:
         if first:
             stack.enter_context(exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"))
+            sweep(job.kept)  # what a kill during a write has left
         if job.pass_on(write=first):
             return
         bind(placement.numa)
