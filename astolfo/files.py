@@ -40,7 +40,7 @@ def written(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    sweep(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
@@ -60,7 +60,7 @@ def written(path: Path | str) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Removes what processes that were killed while writing `path` have left beside it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         process = left.name.rsplit(".", 2)[1]

@@ -84,6 +84,12 @@ STAGES = (
         pytest("tests/provenance/test_spread.py"),
     ),
     Stage(
+        "full-size",
+        "the memory and the work of true shapes, updates with every optimizer, and torchrun's own processes",
+        5,
+        pytest("tests/train/test_memory.py", "tests/train/test_update.py", "tests/train/test_launched.py"),
+    ),
+    Stage(
         "deepspeed",
         "DeepSpeed's states cut nowhere: the same bits after a resume, compiled or not",
         8,

@@ -16,9 +16,10 @@ import math
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -249,24 +250,33 @@ def plan(specs: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str
 
 
 def write_file(
-    path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None, hash_key: str | None = None
-) -> str:
+    path: Path | str, tensors: dict[str, Any] | Mapping[str, Any], metadata: Mapping[str, str] | None = None,
+    hash_key: str | None = None, give_back: bool = False,
+) -> str:  # fmt: skip
     """Writes tensors (numpy arrays, torch tensors, `Pending`) and metadata, whole or not at all; returns the file's sha256.
 
     The side-car is written too. `hash_key` names a metadata key that receives "0x" and the sha256 of the data section, as
-    ModelSpec defines it. Peak memory is that of the largest tensor. Raises ValueError for a dtype without a name in the format.
+    ModelSpec defines it. Peak memory is that of the largest tensor; with `give_back`, `tensors` is emptied on the way, each
+    let go once it is written. Raises ValueError for a dtype without a name in the format.
     """
     pending = {key: value if isinstance(value, Pending) else _pending(key, value) for key, value in tensors.items()}
     specs = {key: (value.dtype, value.shape) for key, value in pending.items()}
+    if give_back:
+        cast("dict[str, Any]", tensors).clear()
     about = dict(metadata or {}) | ({hash_key: "0x" + "0" * 64} if hash_key else {})
     header, places = plan(specs, about)
     digest = hashlib.sha256(b"" if hash_key else header)
     with written(path) as beside:
-        with open(beside, "wb") as file:
-            file.write(header)
+        with open(beside, "wb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
+            _write(file, memoryview(header))
             for block in _blocks(pending, places):
-                digest.update(block)
-                file.write(block)
+                if len(block) < _WRITE_BLOCK:
+                    digest.update(block)
+                    _write(file, block)
+                else:  # digested while it is written: both let other threads run
+                    taken = hasher.submit(digest.update, block)
+                    _write(file, block)
+                    taken.result()
             if hash_key:
                 file.seek(0)
                 file.write(plan(specs, about | {hash_key: "0x" + digest.hexdigest()})[0])
@@ -275,9 +285,14 @@ def write_file(
     return write_sidecar(path, result)
 
 
-def _blocks(pending: Mapping[str, Pending], places: Mapping[str, Entry]) -> Iterator[memoryview]:
+def _write(file: Any, block: memoryview) -> None:
+    while block:
+        block = block[file.write(block) :]
+
+
+def _blocks(pending: dict[str, Pending], places: Mapping[str, Entry]) -> Iterator[memoryview]:
     for key, place in places.items():
-        data = memoryview(pending[key].make())
+        data = memoryview(pending.pop(key).make())
         data = data.cast("B") if data.nbytes else memoryview(b"")
         assert data.nbytes == place.end - place.start, f"{key}: {data.nbytes} bytes made, {place.end - place.start} promised"
         for start in range(0, data.nbytes, _WRITE_BLOCK):

@@ -249,7 +249,13 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     "--keep-every", type=float, default=600.0, show_default=True, help="Seconds between saves of an unfinished segment."
 )
 @click.option("--tensorboard", type=_PATH, default=None, help="Folder for event files.")
+@click.option("--heartbeat", type=_PATH, default=None, help="File to append a line of JSON to, every ten seconds.")
+@click.option("--samples", type=_PATH, default=None, help="Folder for sample pictures.")
+@click.option("--sample-every", type=click.IntRange(1), default=None, help="Steps between them. Decides no bit.")
+@click.option("--keep-states", type=click.IntRange(1), default=None, help="Delete the run's states but the last so many.")
+@click.option("--named", type=int, multiple=True, metavar="STEP", help="A step whose state stays nevertheless.")
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, a third more time. Decides no bit.")
+@click.option("--offload-gradients", is_flag=True, help="Partial sums wait in the host's memory. Decides no bit.")
 @click.option("--numa", type=click.IntRange(0), default=None, help="Use the CPUs of this NUMA node. Decides no bit.")
 @click.option("--ramdisk", is_flag=True, help="Read the dataset from a copy in memory. Decides no bit.")
 def train(
@@ -257,12 +263,16 @@ def train(
     device: str, **where: Any,
 ) -> None:  # fmt: skip
     """Trains one segment."""
+    if where["sample_every"] and where["samples"] is None:
+        raise click.UsageError("--sample-every needs --samples, the folder for the pictures.")
     done = _begin(log, base)
     from astolfo import numerics
 
     numerics.make_deterministic()
     _continues(state, spec)
-    if device == "cuda":
+    from astolfo.train import ranks
+
+    if device == "cuda" and ranks.launched() is None:
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
     from astolfo.files import read_sidecar
     from astolfo.train.loop import Inputs

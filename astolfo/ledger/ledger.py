@@ -25,7 +25,7 @@ INPUTS = "inputs"  # where, in a working directory, what the user brings lies
 PINS = "pins.yaml"  # where its digests are recorded
 _OPTIONAL = {
     "until_step", "restart_epochs", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every",
-    "engine", "on_failure",
+    "engine", "loss_spike", "on_failure",
 }  # fmt: skip
 
 

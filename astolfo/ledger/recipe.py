@@ -35,6 +35,7 @@ class Recipe(schema.Entry):
     last_step: int | None = None  # where the schedule ends, for schedules that decay
     steps_per_epoch: int | None = None  # None: as many as the store's batches make
     engine: schema.Engine | None = None  # None: ours
+    loss_spike: float | None = None  # a loss over so many times the usual one is a wrong number; None: none is
     on_failure: str | None = None  # "keep": a wrong number ends the run with its last good state
 
     def canonical(self) -> dict:
@@ -65,6 +66,9 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         raise run.error(f"scale {ledger.scale_name} has no architecture {family!r}. Add it to config/scales/.")
     assert fields.learning_rate
     assert fields.schedule
+    precision = scale.precision or fields.precision
+    if fields.engine and precision and precision.update:
+        raise run.error(f"the engine {fields.engine.kind} keeps a master of its own: leave precision's update out.")
     plan = plan_of(ledger, run)
     rates = {part: rate * scale.learning_rate_multiplier for part, rate in fields.learning_rate.model_dump().items()}
     if run.fields.base is None:
@@ -82,12 +86,13 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         batch_size=fields.batch_size,
         accumulation=fields.accumulation,
         max_grad_norm=fields.max_grad_norm,
-        precision=scale.precision or fields.precision,
+        precision=precision,
         choices=choices_of(run),
         seed=fields.seed,
         first_step=step_of(ledger, restart) if restart else plan.start,
         last_step=plan.end if fields.schedule.kind == "warmup-linear" else None,
         steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
         engine=fields.engine,
+        loss_spike=fields.loss_spike,
         on_failure=fields.on_failure,
     )

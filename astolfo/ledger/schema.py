@@ -129,11 +129,18 @@ class Schedule(Entry):
 
 
 class Precision(Entry):
-    """Dtypes: of the trained weights, of the arithmetic, and of the result file."""
+    """Dtypes: of the trained weights, of the arithmetic, and of the result file; and how updates reach bf16 weights."""
 
     weights: Literal["fp32", "bf16"] = "bf16"
     compute: Literal["fp32", "bf16"] = "bf16"
     save: Literal["fp32", "bf16", "fp16"] = "fp16"
+    update: Literal["stochastic", "master"] | None = None  # None: rounded to nearest, most small changes are lost
+
+    @model_validator(mode="after")
+    def _narrow(self) -> "Precision":
+        if self.update and self.weights != "bf16":
+            raise ValueError(f"update: {self.update} is for weights in bf16; fp32 weights lose no update. Leave it out.")
+        return self
 
 
 class SaveEvery(Entry):
@@ -156,6 +163,9 @@ class Placement(Entry):
     numa: int | None = None
     loader_workers: int | None = None
     gradient_checkpointing: bool = False
+    offload_gradients: bool = False
+    sample_every: PositiveInt | None = None
+    keep_states: PositiveInt | None = None
 
 
 class Outcome(Entry):
@@ -220,6 +230,7 @@ class RunFields(Entry):
     seed: Annotated[int, Field(ge=0)] | None = None
     merge_base: str | None = None
     engine: Annotated[Engine, BeforeValidator(_named)] | None = None
+    loss_spike: Annotated[float, Field(gt=1)] | None = None
     on_failure: Literal["keep"] | None = None
     placement: Placement | None = None
 

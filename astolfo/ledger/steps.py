@@ -89,10 +89,15 @@ def plan_of(ledger: Ledger, run: Run) -> Plan:
         raise run.error(f"run {run.id} would end at step {end} but starts at step {start}: its until_step lies too early.")
     cadence = _cadence(ledger, run, end - start)
     boundaries = set(range(start + cadence, end - cadence // _TAIL, cadence)) | {start, end}
-    named = [_named_step(ledger, run, reference) for reference in ledger.named_checkpoints.get(run.id, [])]
-    boundaries |= {step for step in (*named, *_restarts(ledger, run)) if start < step < end}
+    boundaries |= {step for step in named_steps(ledger, run) if start < step < end}
     per_epoch = None if run.fields.steps else steps_per_epoch(run, ledger.sole_dataset(run).images)
     return Plan(steps_per_epoch=per_epoch, boundaries=tuple(sorted(boundaries)))
+
+
+def named_steps(ledger: Ledger, run: Run) -> list[int]:
+    """The steps of the run's checkpoints that the ledger names: other entries start from them, or the run itself does anew."""
+    named = [_named_step(ledger, run, reference) for reference in ledger.named_checkpoints.get(run.id, [])]
+    return sorted({*named, *_restarts(ledger, run)})
 
 
 def start_step(ledger: Ledger, run: Run) -> int:

@@ -15,6 +15,8 @@ from astolfo.data.store import Sample
 from astolfo.data.tokens import chunks
 from astolfo.data.vocabulary import tokenizer, tokenizers
 
+ROOM = 4 << 30  # bytes of the host's memory for conditioning that is remembered
+
 
 class Text:
     """Both tokenizers and text encoders of a model, as one function from captions to conditioning."""
@@ -31,17 +33,44 @@ class Text:
 
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
+        return self.encode([torch.from_numpy(chunks(own, captions, self.tokens)).to(device) for own in self.tokenizers])
+
+    def encode(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The same from each encoder's token numbers, (batch, chunks, 77)."""
         hidden, pooled = [], None
         sdxl = len(self.encoders) == 2
-        for encoder, own in zip(self.encoders, self.tokenizers, strict=True):
-            ids = torch.from_numpy(chunks(own, captions, self.tokens)).to(device)
+        for encoder, ids in zip(self.encoders, tokens, strict=True):
             flat = ids.reshape(-1, ids.shape[-1])
             output = encoder(flat, output_hidden_states=sdxl)
             states = output.hidden_states[-2] if sdxl else output.last_hidden_state
             hidden.append(join_chunks(states.reshape(*ids.shape, -1), self.context))
             if hasattr(output, "text_embeds"):
-                pooled = output.text_embeds.reshape(len(captions), ids.shape[1], -1)[:, 0]
+                pooled = output.text_embeds.reshape(len(ids), ids.shape[1], -1)[:, 0]
         return torch.cat(hidden, dim=-1), pooled
+
+
+class Remembered:
+    """A `Text` whose encoders do not train: what a caption was encoded to is kept in the host's memory and is the same bits.
+
+    Nothing is kept where the conditioning of `samples` captions, as many as the dataset has, would not fit into `room` bytes.
+    """
+
+    def __init__(self, text: Text, samples: int, room: int = ROOM):
+        self.text, self.samples, self.room = text, samples, room
+        self._known: dict[tuple[str, ...], list[Tensor | None]] = {}
+
+    def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+        """As `Text`'s."""
+        key = tuple(captions)  # as a batch: kernels may sum in another order when it has another size
+        if key not in self._known:
+            found = self.text(captions, device)
+            size = sum(value.nbytes for value in found if value is not None)
+            if size * self.samples > self.room * len(captions):
+                return found
+            self._known[key] = [value if value is None else value.cpu() for value in found]
+        context, pooled = (value if value is None else value.to(device) for value in self._known[key])
+        assert context is not None
+        return context, pooled
 
 
 def join_chunks(states: Tensor, context: str) -> Tensor:

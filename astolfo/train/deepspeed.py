@@ -26,7 +26,7 @@ from astolfo.data.order import Batch
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
-from astolfo.train.guards import finite
+from astolfo.train.guards import finite, spike
 from astolfo.train.loop import Trainer
 from astolfo.train.placement import Placement
 from astolfo.train.state import State
@@ -125,11 +125,15 @@ class DeepSpeedTrainer(Trainer):
                 self.engine.set_gradient_accumulation_boundary(number + 1 == len(rounds))
                 self.engine.backward(value)
                 total += value.item()
+            loss = self._mean([total])
+            if value := spike(self.losses, loss, self.recipe.loss_spike):
+                self._wrong("spike", step, [], value)
             self._check_parts("gradient", step)
             optimizers.set_rate(self.optimizer, optimizers.schedule_factor(self.recipe, step))
             self.engine.step()
             self._check_parts("weight", step)
-        return self._note([total])
+        self.losses.append(loss)
+        return loss
 
     def _kernels(self) -> AbstractContextManager:
         """The attention that the recipe asks for, or what the device has instead."""

@@ -4,9 +4,12 @@ Every process raises the same `WrongNumber` at the same step. By default the run
 `on_failure: keep` in the ledger it ends there instead, with the state after its last good step, labelled as stopped.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from astolfo.data.order import Batch
@@ -14,7 +17,10 @@ from astolfo.data.store import Store
 from astolfo.errors import NumericsError
 
 _CHUNK = 1 << 24  # elements; a test of a whole model at once would need its size again in temporaries
+_WINDOW = 64  # steps whose losses tell what is usual
+_FEWEST = 16  # steps after which that is known
 _WHAT = {
+    "spike": "The loss jumped to {value}",
     "loss": "The loss is {value}",
     "gradient": "NaN or infinity in the gradient",
     "weight": "NaN or infinity in the weights after the update",
@@ -29,7 +35,7 @@ _HINT = (
 class WrongNumber(NumericsError):
     """What was not finite and where. `step` is the step that was not done; states before it are good."""
 
-    what: str  # loss, gradient or weight
+    what: str  # loss, spike, gradient or weight
     step: int
     position: int  # of the micro-batch, or of the step's first one
     samples: list[str] = field(default_factory=list)  # IDs
@@ -56,7 +62,25 @@ class WrongNumber(NumericsError):
 
 def finite(values: Tensor) -> bool:
     """Whether no element is NaN or infinite, with little memory."""
-    return all(bool(chunk.isfinite().all()) for chunk in values.detach().reshape(-1).split(_CHUNK))
+    return all(_finite(chunk) for chunk in values.detach().reshape(-1).split(_CHUNK))
+
+
+def _finite(chunk: Tensor) -> bool:
+    """A finite sum has finite terms only; a sum that is not may have overflowed, so then every element is looked at."""
+    return math.isfinite(chunk.sum(dtype=torch.float32).item()) or bool(chunk.isfinite().all())
+
+
+def spike(losses: list[float], loss: float, factor: float | None) -> str | None:
+    """What is wrong with a step's loss that is over `factor` times the median of the steps before; None when nothing is.
+
+    Losses count as float32, as states keep them, so that a resume decides alike.
+    """
+    if factor is None or len(losses) < _FEWEST:
+        return None
+    usual = float(np.median(np.array(losses[-_WINDOW:], np.float32)))
+    if np.float32(loss) <= factor * usual:
+        return None
+    return f"{loss:.4g}, over {factor:g} times the median {usual:.4g} of the steps before,"
 
 
 def sample_ids(store: Store, batches: list[Batch]) -> list[str]:

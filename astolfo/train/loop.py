@@ -20,9 +20,9 @@ from astolfo.data.order import Batch, Order
 from astolfo.data.store import Sample, Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
-from astolfo.train import optimizer as optimizers
-from astolfo.train.conditioning import Text, time_ids
-from astolfo.train.guards import WrongNumber, finite, sample_ids
+from astolfo.train import update
+from astolfo.train.conditioning import Remembered, Text, time_ids
+from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.model import DTYPES, build_parts, latent_scale
 from astolfo.train.objective import Objective, loss
 from astolfo.train.partial import trained
@@ -51,59 +51,77 @@ class Trainer:
         self.recipe, self.processes, self.device = recipe, processes, torch.device(placement.device)
         self.store = Store(inputs.dataset)
         self.order = _order(recipe, self.store)
-        self.parts = build_parts(recipe, inputs.base, self.device)
+        self.parts = self._parts(inputs.base)
         self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
         self.objective, self.draws = Objective(recipe), Draws(recipe)
         for part in self.parts.values():
             part.requires_grad_(False)
             if placement.gradient_checkpointing:
-                _checkpoint(part)
+                checkpoint(part)
         chosen = list(trained(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
+        frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
+        self.encode = Remembered(self.text, len(self.store)) if frozen else self.text
+        self.offload = placement.offload_gradients
         self._prepare(chosen)
+
+    def _parts(self, base: Path | None) -> dict[str, nn.Module]:
+        """The model's parts on the device."""
+        return build_parts(self.recipe, base, self.device)
 
     def _prepare(self, chosen: list[tuple[str, str, nn.Parameter]]) -> None:
         """Makes what executes the steps over the chosen (part, name, parameter)."""
+        masters = {}
+        if self.recipe.precision.update == "master":
+            masters = {id(parameter): parameter.data for parameter in self.parameters}
+            for part in self.parts.values():
+                nn.Module.to(part, DTYPES[self.recipe.precision.weights])
         self.flat = Flat(self.parameters, self.processes)
         mine = set(map(id, self.flat.owned()))
-        self.optimizer = optimizers.build(self.recipe, [row for row in chosen if id(row[2]) in mine])
+        self.update = update.build(self.recipe, [row for row in chosen if id(row[2]) in mine], masters)
 
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.order.step(step)
-        tree, losses, bad = PairwiseSum(self.flat.release), [], []
-        for rank in self.processes.block(self.recipe.ranks):
-            gradients = self.flat.fresh_gradients()
-            total = 0.0
-            for batch in (row[rank] for row in rounds):
-                if batch is None:
-                    continue
-                value = self._loss(batch) * self._share(batch, rounds)
-                if math.isfinite(number := value.item()):
-                    value.backward()
-                    total += number
-                else:
-                    bad.append((batch, number))
-            tree.add(gradients)
-            losses.append(total)
+        block, losses, bad = self.processes.block(self.recipe.ranks), [], []
+        tree = PairwiseSum(self.flat.release, len(block) if self.offload else 0)
+        for rank in block:
+            tree.add(self._gradients(rank, rounds, losses, bad))
         self._check_losses(bad, step)
+        loss = self._mean(losses)
+        if value := spike(self.losses, loss, self.recipe.loss_spike):
+            self._wrong("spike", step, [], value)
         owned = self.flat.reduce(tree.total())
         owned.div_(self.recipe.ranks)
         self._check("gradient", owned, step)
         self._clip(owned)
-        optimizers.set_rate(self.optimizer, optimizers.schedule_factor(self.recipe, step))
-        self.optimizer.step()
+        self.update.step(step)
         self._check("weight", self.flat.owned_weights(), step)
         self.flat.share_weights()
-        return self._note(losses)
+        self.losses.append(loss)
+        return loss
 
-    def _note(self, losses: list[float]) -> float:
-        """Keeps and returns the mean of the ranks' losses, of which `losses` are this process's."""
-        self.losses.append(self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks)
-        return self.losses[-1]
+    def _gradients(self, rank: int, rounds: list, losses: list[float], bad: list[tuple[Batch, float]]) -> Tensor:
+        """One logical rank's gradients of a step. Adds its loss to `losses`, and batches whose loss is not finite to `bad`."""
+        gradients, total = self.flat.fresh_gradients(), 0.0
+        for batch in (row[rank] for row in rounds):
+            if batch is None:
+                continue
+            value = self._loss(batch) * self._share(batch, rounds)
+            if math.isfinite(number := value.item()):
+                value.backward()
+                total += number
+            else:
+                bad.append((batch, number))
+        losses.append(total)
+        return gradients
+
+    def _mean(self, losses: list[float]) -> float:
+        """The mean of the ranks' losses, of which `losses` are this process's."""
+        return self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks
 
     def _loss(self, batch: Batch) -> Tensor:
         """The mean loss of one micro-batch, ready for backward."""
@@ -116,7 +134,7 @@ class Trainer:
         task = self.objective.task(latents, torch.from_numpy(noise).to(self.device, dtype), draws)
         captions = [self.draws.caption(batch, index, sample) for index, sample in enumerate(samples)]
         with torch.autocast(self.device.type, self.compute, enabled=self.compute != dtype):
-            context, pooled = self.text(captions, self.device)
+            context, pooled = self.encode(captions, self.device)
             added = None
             if pooled is not None:
                 added = {"text_embeds": pooled, "time_ids": time_ids(samples).to(self.device)}
@@ -152,12 +170,12 @@ class Trainer:
                 names.append(name)
         self._wrong(what, step, names)
 
-    def _wrong(self, what: str, step: int, names: list[str]) -> None:
+    def _wrong(self, what: str, step: int, names: list[str], value: str = "") -> None:
         """Raises WrongNumber for the parameters that the processes found, in the order in which they are kept."""
         found = {name for part in self.processes.gather_objects(names) for name in part}
         batches = [batch for row in self.order.step(step) for batch in row if batch is not None]
         position = min(batch.position for batch in batches)
-        raise WrongNumber(what, step, position, sample_ids(self.store, batches), [n for n in self.names if n in found])
+        raise WrongNumber(what, step, position, sample_ids(self.store, batches), [n for n in self.names if n in found], value)
 
     def _clip(self, owned: Tensor) -> None:
         """Scales the gradient down to the recipe's joint norm; the norm is summed parameter by parameter, in their order."""
@@ -175,15 +193,18 @@ class Trainer:
 
     def state(self, position: int) -> State | None:
         """The state after `position` steps, on process 0; None elsewhere. Every process must call it."""
-        entries = {}
+        entries, masters = {}, {}
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             owner = self.flat.owner(index)
-            mine = optimizers.state_of(self.optimizer, parameter) if owner == self.processes.index else {}
-            if found := self.processes.collect(owner, mine):
+            mine = self.update.state_of(parameter) if owner == self.processes.index else {}
+            found = self.processes.collect(owner, mine)
+            if update.MASTER in found:
+                masters[name] = found.pop(update.MASTER)
+            if found:
                 entries[name] = found
         if self.processes.index:
             return None
-        return State(position=position, weights=self._weights(), optimizer=entries, loss=list(self.losses))
+        return State(position=position, weights=self._weights() | masters, optimizer=entries, loss=list(self.losses))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: p.detach().cpu() for name, p in zip(self.names, self.parameters, strict=True)}
@@ -196,11 +217,11 @@ class Trainer:
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             parameter.copy_(state.weights[name])
             if self.flat.owner(index) == self.processes.index:
-                optimizers.restore(self.optimizer, parameter, state.optimizer.get(name, {}))
+                self.update.restore(parameter, state.weights[name], state.optimizer.get(name, {}))
         self.losses = list(state.loss)
 
 
-def _checkpoint(part: nn.Module) -> None:
+def checkpoint(part: nn.Module) -> None:
     """Has a part keep few activations and compute the others again in the backward pass, by the same operators."""
     if hasattr(part, "activation_checkpointing_enable"):  # transformers
         part.activation_checkpointing_enable({"use_reentrant": False})

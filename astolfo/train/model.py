@@ -1,4 +1,4 @@
-"""The model of a recipe: its parts from a base, or from nothing, in the recipe's dtype."""
+"""The model of a recipe: its parts from a base, or from nothing, in the dtype that the recipe begins with."""
 
 from pathlib import Path
 
@@ -25,13 +25,21 @@ def latent_scale(recipe: Recipe) -> float:
     return float(recipe.architecture["vae"]["scaling_factor"])
 
 
+def held_dtype(recipe: Recipe) -> str:
+    """The dtype in which a run's weights begin and are handed over: fp32 where it keeps a master of bf16 weights."""
+    return "fp32" if recipe.precision.update == "master" else recipe.precision.weights
+
+
 def build_parts(recipe: Recipe, base: Path | None, device: torch.device) -> dict[str, nn.Module]:
-    """UNet and text encoders on `device`, from `base`, or with first weights of the recipe's seed when it is None."""
+    """UNet and text encoders on `device`, from `base`, or with first weights of the recipe's seed when it is None.
+
+    Their dtype is `held_dtype(recipe)`.
+    """
     architecture = architecture_of(recipe)
     wanted = [part for part in architecture.parts if part != "vae"]
     if base is None:
         parts = {part: initialise(architecture.build(part, "cpu"), recipe.seed, _SILENT.get(part, ())) for part in wanted}
-        parts = {part: nn.Module.to(module, DTYPES[recipe.precision.weights]) for part, module in parts.items()}
+        parts = {part: nn.Module.to(module, DTYPES[held_dtype(recipe)]) for part, module in parts.items()}
     else:
-        parts = load(base, architecture, wanted, recipe.precision.weights, recipe.choices.pooled_projection)
+        parts = load(base, architecture, wanted, held_dtype(recipe), recipe.choices.pooled_projection)
     return {part: module.to(device).train() for part, module in parts.items()}

@@ -28,6 +28,12 @@ class Placement:
     keep_every: float = 600.0
     tensorboard: Path | None = None
     gradient_checkpointing: bool = False
+    offload_gradients: bool = False  # partial sums of gradients wait in the host's memory
+    heartbeat: Path | None = None  # file to append a line of JSON to, every ten seconds
+    samples: Path | None = None  # folder for sample pictures
+    sample_every: int | None = None  # steps between them
+    keep_states: int | None = None  # so many last states of the run stay, besides those in `named`
+    named: tuple[int, ...] = ()  # steps whose states stay
     numa: int | None = None
     ramdisk: bool = False
 

@@ -1,6 +1,14 @@
-"""Progress: a bar with rate and remaining time on a terminal, plain lines in the log, scalars for TensorBoard."""
+"""Progress: a bar with rate and remaining time on a terminal, plain lines in the log, scalars for TensorBoard, a heartbeat.
 
+The heartbeat is one line of JSON every ten seconds in a file that outside monitors follow: time, run, step, end, loss, steps
+and images per second, seconds left, and where the driver tells them the cards' power (watts) and the energy since the segment
+began (joules). It is a log: nothing is made from it.
+"""
+
+import json
 import logging
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,11 +25,13 @@ class Progress:
     """Reports each step of a segment; a context manager. Counts steps of the whole data order."""
 
     def __init__(
-        self, name: str, first: int, begin: int, end: int, recipe: Recipe, tensorboard: Path | None, *, quiet: bool
+        self, name: str, first: int, begin: int, end: int, recipe: Recipe, tensorboard: Path | None, *, quiet: bool,
+        heartbeat: Path | None = None,
     ):  # fmt: skip
         self.name, self.first, self.begin, self.end, self.recipe, self.quiet = name, first, begin, end, recipe, quiet
         self._started = self._told = time.monotonic()
         self._bar = self._writer = None
+        self._heart = Heartbeat(heartbeat, name) if heartbeat and not quiet else None
         if quiet:
             return
         if tensorboard is not None:
@@ -41,6 +51,8 @@ class Progress:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
+        if self._heart is not None:
+            self._heart.close(kind)
         if not self.quiet and kind is None:
             log.info("%s: %s", self.name, self._summary(self.end))
 
@@ -55,17 +67,22 @@ class Progress:
             self._bar.update()
         if time.monotonic() - self._told >= _LINE_EVERY:
             self._told = time.monotonic()
+            if self._heart is not None:
+                self._heart.beat(step + 1, self.end, loss, *self._rates(step + 1))
             level = logging.INFO if self._bar is None else logging.DEBUG  # on a terminal the bar says it
             log.log(level, "%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
 
     def _summary(self, position: int) -> str:
-        seconds, done = time.monotonic() - self._started, position - self.begin
-        if not done or not seconds:
+        if position == self.begin:
             return "nothing left to do"
-        rate = done / seconds
-        per_step = self.recipe.ranks * self.recipe.batch_size * self.recipe.accumulation
+        rate, images = self._rates(position)
         left = (self.end - position) / rate
-        return f"{rate:.2f} steps/s, {rate * per_step:.1f} images/s" + (f", {left:.0f} s left" if left else "")
+        return f"{rate:.2f} steps/s, {images:.1f} images/s" + (f", {left:.0f} s left" if left else "")
+
+    def _rates(self, position: int) -> tuple[float, float]:
+        """Steps and images per second since this attempt began."""
+        rate = (position - self.begin) / max(time.monotonic() - self._started, 1e-9)
+        return rate, rate * self.recipe.ranks * self.recipe.batch_size * self.recipe.accumulation
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -73,3 +90,52 @@ class Progress:
 
         rows = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
+
+
+class Heartbeat:
+    """Appends a line of JSON to `path` at every beat; what cannot be written is given up with a warning, not the training."""
+
+    def __init__(self, path: Path, run: str):
+        self.path, self.run = path, run
+        self._last, self._joules, self._position = time.monotonic(), 0.0, {}
+
+    def beat(self, step: int, end: int, loss: float, steps_per_second: float, images_per_second: float) -> None:
+        """Tells how far the training is, and how fast."""
+        self._position = {"step": step, "end": end, "loss": round(loss, 6)}
+        self._write(
+            "training", steps_per_second=round(steps_per_second, 4), images_per_second=round(images_per_second, 3),
+            seconds_left=round((end - step) / steps_per_second), **self._energy(),
+        )  # fmt: skip
+
+    def close(self, error: type[BaseException] | None) -> None:
+        """Tells that the segment ended, and by what."""
+        self._write("ended" if error is None else error.__name__)
+
+    def _energy(self) -> dict[str, float]:
+        drawn, now = watts(), time.monotonic()
+        if drawn is None:
+            return {}
+        self._joules, self._last = self._joules + drawn * (now - self._last), now
+        return {"watts": drawn, "joules": round(self._joules)}
+
+    def _write(self, what: str, **values: float) -> None:
+        line = {"time": round(time.time(), 1), "run": self.run, "what": what, **self._position, **values}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            log.warning("no heartbeat in %s: %s", self.path, error)
+
+
+def watts() -> float | None:
+    """What this machine's cards draw now, by their driver's own program (which asks NVML); None where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    try:
+        asked = [program, "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout
+        return sum(map(float, said.split()))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None

@@ -24,33 +24,53 @@ from astolfo.alive import watch_parent
 from astolfo.errors import AstolfoError, PlacementError
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
+_LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PIECE = 1 << 24  # elements that are moved and summed at once, so that nothing needs a whole model's size again
 ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
 
 
 class PairwiseSum:
     """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums.
 
-    `release` gets each tensor that was added to another and is not needed any more.
+    `release` gets each tensor that is not needed any more. Partial sums of fewer than `host_below` leaves wait in the host's
+    memory and come back in pieces; the bits are the same.
     """
 
-    def __init__(self, release: Callable[[Tensor], None] | None = None) -> None:
+    def __init__(self, release: Callable[[Tensor], None] | None = None, host_below: int = 0) -> None:
         self._partial: list[tuple[int, Tensor]] = []
         self._release = release or (lambda value: None)
+        self._host_below = host_below
 
     def add(self, value: Tensor) -> None:
         """Takes the next leaf. The tensor belongs to the sum from here on."""
         size = 1
         while self._partial and self._partial[-1][0] == size:
             _, left = self._partial.pop()
-            left.add_(value)
-            self._release(value)
-            value, size = left, 2 * size
+            value, size = self._sum(left, value), 2 * size
+        if size < self._host_below:
+            self._release(device := value)
+            value = _on_host(device)
         self._partial.append((size, value))
 
     def total(self) -> Tensor:
         """The sum of all leaves, whose number must be a power of two."""
         assert len(self._partial) == 1, "the number of leaves is not a power of two"
         return self._partial.pop()[1]
+
+    def _sum(self, left: Tensor, value: Tensor) -> Tensor:
+        if not self._host_below:
+            left.add_(value)
+            self._release(value)
+            return left
+        for there, here in zip(left.split(PIECE), value.split(PIECE), strict=True):
+            here.add_(there.to(here.device))  # a + b is b + a, to the bit
+        return value
+
+
+def _on_host(value: Tensor) -> Tensor:
+    """A copy in the host's memory, pinned where that makes copies faster."""
+    host = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda)
+    return host.copy_(value)
 
 
 @dataclass
@@ -60,6 +80,7 @@ class Processes:
     count: int = 1
     index: int = 0
     children: tuple[int, ...] = ()
+    launched: bool = False  # by torchrun, and not by forking
     folder: Any = field(default=None, repr=False)
 
     def block(self, ranks: int) -> range:
@@ -160,26 +181,35 @@ class Flat:
         self._spare.append(buffer)
 
     def reduce(self, block: Tensor) -> Tensor:
-        """Sums every process's block of gradients; returns the stretch that this process owns, and sets `.grad` to it."""
+        """Sums every process's block of gradients, in place; returns the stretch that this process owns, and sets `.grad` to it.
+
+        The processes exchange pieces of every owner's stretch, so that this takes little memory besides the block.
+        """
         low, high = self._cuts[self.processes.index], self._cuts[self.processes.index + 1]
-        total = block
         if self.processes.count > 1:
-            sizes = [b - a for a, b in pairwise(self._cuts)]
-            if self._received is None:
-                self._received = block.new_empty((high - low) * self.processes.count)
-            received = self._received
-            torch.distributed.all_to_all_single(received, block, [high - low] * self.processes.count, sizes)
-            self.release(block)
-            tree = PairwiseSum()
-            for part in received.split(high - low) if high > low else ():
-                tree.add(part)
-            total = tree.total() if high > low else received
-        else:
-            low, high, self._reduced = 0, len(block), block
+            longest = max(b - a for a, b in pairwise(self._cuts))
+            for start in range(0, longest, PIECE):
+                self._reduce_piece(block, start)
+        total, self._reduced = block[low:high], block
         for parameter, place, owner in zip(self.parameters, self._places, self._owners, strict=True):
             mine = owner == self.processes.index
             parameter.grad = total[place.start - low : place.stop - low].view(parameter.shape) if mine else None
         return total
+
+    def _reduce_piece(self, block: Tensor, start: int) -> None:
+        """Sums the piece that begins at `start` of every owner's stretch, each at its owner."""
+        pieces = [block[min(a + start, b) : min(a + start + PIECE, b)] for a, b in pairwise(self._cuts)]
+        mine = pieces[self.processes.index]
+        sizes, parts = [len(piece) for piece in pieces], [len(mine)] * self.processes.count
+        if self._received is None:
+            self._received = block.new_empty(sum(parts))  # the first piece is the longest
+        received, sent = self._received[: sum(parts)], block if sum(sizes) == len(block) else torch.cat(pieces)
+        torch.distributed.all_to_all_single(received, sent, parts, sizes)
+        if len(mine):
+            tree = PairwiseSum()
+            for part in received.split(len(mine)):
+                tree.add(part)
+            mine.copy_(tree.total())
 
     def share_weights(self) -> None:
         """Gives every process the weights that their owners have updated."""
@@ -196,12 +226,20 @@ class Flat:
         return [*cuts, end], owners
 
 
+def launched() -> int | None:
+    """This process's number among those that torchrun started on one or more machines; None when it runs by itself."""
+    return int(os.environ["RANK"]) if all(name in os.environ for name in _LAUNCHER) else None
+
+
 def start(count: int, device: str = "cpu") -> Processes:
     """Starts `count` processes of this program by forking (the caller is number 0) and joins them.
 
-    They talk over gloo, and about tensors on CUDA devices over NCCL, process n with device n. Call after the imports and
+    Where torchrun has started this one among others, on however many machines, it joins those instead. They
+    talk over gloo, and about tensors on CUDA devices over NCCL, process n with device n. Call after the imports and
     before any device is in use. Every process goes on from here; `finish` ends them.
     """
+    if launched() is not None:
+        return _join(device)
     if count == 1:
         return Processes()
     folder = tempfile.TemporaryDirectory(prefix="astolfo-")
@@ -215,11 +253,22 @@ def start(count: int, device: str = "cpu") -> Processes:
         children.append(child)
     meeting = Path(folder.name, "meeting")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works without a network, and where the host name means nothing
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     if device != "cpu":
         torch.cuda.set_device(index)
-    torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=index, world_size=count)
-    return Processes(count, index, tuple(children), folder)
+    torch.distributed.init_process_group(_backend(device), init_method=f"file://{meeting}", rank=index, world_size=count)
+    return Processes(count, index, tuple(children), folder=folder)
+
+
+def _join(device: str) -> Processes:
+    """The processes of torchrun's world, each with the device of its number on its own machine."""
+    if device != "cpu":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    torch.distributed.init_process_group(_backend(device), init_method="env://")
+    return Processes(torch.distributed.get_world_size(), torch.distributed.get_rank(), launched=True)
+
+
+def _backend(device: str) -> str:
+    return "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
 
 
 def finish(processes: Processes, failed: bool = False) -> bool:
@@ -228,6 +277,10 @@ def finish(processes: Processes, failed: bool = False) -> bool:
     When process 0 failed it ends the others, and returns whether one of them had failed before it. Raises AstolfoError
     when process 0 did not fail but another did.
     """
+    if processes.launched:  # torchrun waits for its processes, and ends the others when one has failed
+        if not failed:
+            torch.distributed.destroy_process_group()
+        return False
     if processes.count == 1:
         return False
     if processes.index:

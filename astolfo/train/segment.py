@@ -29,6 +29,7 @@ from astolfo.train.loop import Inputs, Trainer
 from astolfo.train.optimizer import check_machine
 from astolfo.train.placement import Placement, bind, near
 from astolfo.train.progress import Progress
+from astolfo.train.retention import prune
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,16 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
     Nothing is lost in any of these cases.
     """
     job = _Job(spec, inputs, before, out, placement)
-    with exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"), ExitStack() as stack:
-        if job.pass_on():
+    first = not ranks.launched()  # of several processes that were started together one holds the lock and writes
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"))
+            job.kept.sweep()
+        if job.pass_on(write=first):
             return
         bind(placement.numa)
         job.inputs = replace(inputs, dataset=stack.enter_context(near(inputs.dataset, placement.ramdisk)))
+        stack.callback(job.kept.close)
         processes = ranks.start(job.placement.processes, placement.device)
         try:
             with naming_operators(f"run {out.parent.name}"):
@@ -79,10 +85,12 @@ class _Job:
         self.kept = Kept(out, spec)
         self.report = out.with_suffix(".failure.json")
 
-    def pass_on(self) -> bool:
+    def pass_on(self, write: bool) -> bool:
         """When the run was stopped in an earlier segment: hands its state on, unchanged but for the name. No training."""
         if self.before is None or "astolfo.stopped" not in open_file(self.before).metadata:
             return False
+        if not write:
+            return True
         found = self._before()
         assert found.stopped
         log.warning("the run stopped at step %d (%s): its state is handed on", found.stopped["step"], found.stopped["why"])
@@ -105,15 +113,20 @@ class _Job:
                 raise stopped
             if stopped.what == "weight":  # the update itself went wrong: what was before it is done again
                 del trainer
+                self.kept.wait()
+                processes.any(False)  # nobody reads what process 0 still writes
                 trainer = self._trainer(processes)
                 self._steps(trainer, end)
         found = trainer.state(end)
         if found is not None:
             found.stopped = stopped.label() if stopped else None
+            self.kept.wait()
             state.save(self.out, found, identity(self.spec))
             self.kept.clear()
             if not stopped:
                 self.report.unlink(missing_ok=True)
+            if self.placement.keep_states:
+                prune(self.out.parent, self.placement.keep_states, self.placement.named, before=self.spec["to"])
 
     def _trainer(self, processes: ranks.Processes) -> Trainer:
         """A trainer with the newest good state."""
@@ -126,18 +139,30 @@ class _Job:
         quiet = trainer.processes.index > 0
         with ExitStack() as stack:
             asked = stack.enter_context(_listening())
-            name, first, tensorboard = self.out.parent.name, self.spec["from"], self.placement.tensorboard
-            progress = stack.enter_context(Progress(name, first, self.begin, end, self.recipe, tensorboard, quiet=quiet))
+            name, first, where = self.out.parent.name, self.spec["from"], self.placement
+            progress = stack.enter_context(
+                Progress(name, first, self.begin, end, self.recipe, where.tensorboard, quiet=quiet, heartbeat=where.heartbeat)
+            )
             saved = time.monotonic()
             for step in range(self.begin, end):
                 progress.advance(step, trainer.step(step))
+                self._sample(trainer, step + 1)
                 due = step + 1 < end and time.monotonic() - saved >= self.placement.keep_every
                 stop, due = trainer.processes.any(bool(asked), due)
                 if stop or due:
-                    self._keep(trainer, step + 1)
+                    self._keep(trainer, step + 1, wait=stop)
                     saved = time.monotonic()
                 if stop:
                     raise Interrupted(f"Stopped as asked at step {step + 1}; the same command goes on from there.")
+
+    def _sample(self, trainer: Trainer, done: int) -> None:
+        """Draws sample pictures after so many steps, where they are asked for."""
+        if not self.placement.sample_every or done % self.placement.sample_every or trainer.processes.index:
+            return
+        from astolfo.train.preview import draw
+
+        assert self.placement.samples
+        draw(trainer, self.inputs.base, self.placement.samples / f"{done:08d}.png")
 
     def _tell(self, error: WrongNumber, processes: ranks.Processes) -> None:
         """Writes the failure report beside the state, and the log."""
@@ -166,10 +191,15 @@ class _Job:
             )
         return found
 
-    def _keep(self, trainer: Trainer, position: int) -> None:
-        """Keeps the state after `position` steps for the next attempt. Every process must call it."""
+    def _keep(self, trainer: Trainer, position: int, wait: bool = True) -> None:
+        """Keeps the state after `position` steps for the next attempt. Without `wait` the training goes on meanwhile.
+
+        Every process must call it.
+        """
+        self.kept.wait()  # one state at a time: another would take its memory again
         if (found := trainer.state(position)) is not None:
-            self.kept.save(found)
+            # What is on a CPU is the training's own memory, and would change under the writer's hands.
+            self.kept.save(found if wait or trainer.device.type == "cuda" else found.staged(), wait=wait)
 
 
 @contextmanager

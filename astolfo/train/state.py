@@ -1,6 +1,6 @@
 """States: what the next segment needs, in one safetensors file.
 
-    weights/<part>.<name>              the trained weights, in their own dtype
+    weights/<part>.<name>              the trained weights, in their own dtype; where a master is kept, that
     optimizer/<part>.<name>/<entry>    the optimizer's state of that weight
     deepspeed/<rank>/<group>/<entry>   instead of it, for runs of that engine: what each of its ranks holds
     loss                               float32, the loss of every step since the run began
@@ -11,7 +11,7 @@ weights are not in a state: they are the base's.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,18 @@ class State:
     stopped: dict[str, Any] | None = None  # step, why, samples, parameters: the run ended here
     realised: dict[str, str] | None = None  # what the device did instead of what the recipe asks for
 
+    def staged(self) -> "State":
+        """A state with tensors of its own, which the training does not change any more."""
+        own = {name: {entry: value.clone() for entry, value in row.items()} for name, row in self.optimizer.items()}
+        weights, engine = ({name: value.clone() for name, value in row.items()} for row in (self.weights, self.engine))
+        return replace(self, weights=weights, optimizer=own, engine=engine)
 
-def save(path: Path, state: State, identity: str) -> str:
-    """Writes a state, whole or not at all, and returns its sha256. Raises StateError when a weight is not finite."""
+
+def save(path: Path, state: State, identity: str, give_back: bool = False) -> str:
+    """Writes a state, whole or not at all, and returns its sha256. Raises StateError when a weight is not finite.
+
+    With `give_back` the state is used up: every tensor is let go as soon as it is in the file.
+    """
     for name, value in state.weights.items():
         if not torch.isfinite(value).all():
             raise StateError(
@@ -49,15 +58,18 @@ def save(path: Path, state: State, identity: str) -> str:
     for name, entries in state.optimizer.items():
         tensors |= {f"optimizer/{name}/{entry}": value for entry, value in entries.items()}
     tensors |= {f"deepspeed/{name}": value for name, value in state.engine.items()}
+    if give_back:
+        state.weights, state.optimizer, state.engine = {}, {}, {}
+        entries = value = None  # nothing but `tensors` holds them now
     tensors["loss"] = torch.tensor(state.loss, dtype=torch.float32)
     metadata = {"astolfo.state": FORMAT, "astolfo.position": str(state.position), "astolfo.identity": identity}
     about = {"stopped": state.stopped, "realised": state.realised}
     metadata |= {f"astolfo.{key}": canonical_json(value) for key, value in about.items() if value}
-    return write_file(path, tensors, metadata)
+    return write_file(path, tensors, metadata, give_back=give_back)
 
 
 def load(path: Path, identity: str | None = None) -> State:
-    """Reads a state, checking its bytes against its side-car.
+    """Reads a state, checking its bytes against its side-car. Its tensors are views of the file, read when they are used.
 
     Raises InputError when the bytes differ from the recorded digest, StateError when `identity` is given and is not the state's.
     """
@@ -73,10 +85,10 @@ def load(path: Path, identity: str | None = None) -> State:
     for key in file.keys():
         kind, _, name = key.partition("/")
         if kind == "weights":
-            state.weights[name] = file.tensor(key).clone()
+            state.weights[name] = file.tensor(key)
         elif kind == "optimizer":
             name, _, entry = name.rpartition("/")
-            state.optimizer.setdefault(name, {})[entry] = file.tensor(key).clone()
+            state.optimizer.setdefault(name, {})[entry] = file.tensor(key)
         elif kind == "deepspeed":
-            state.engine[name] = file.tensor(key).clone()
+            state.engine[name] = file.tensor(key)
     return state

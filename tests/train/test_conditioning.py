@@ -7,8 +7,13 @@ from astolfo.checkpoint.architecture import Architecture
 from astolfo.data import vocabulary
 from astolfo.data.store import Sample
 from astolfo.data.tokens import chunks
-from astolfo.train.conditioning import Text, join_chunks, time_ids
+from astolfo.ledger.recipe import Recipe
+from astolfo.ledger.schema import LearningRate
+from astolfo.train.conditioning import Remembered, Text, join_chunks, time_ids
 from astolfo.train.initialise import initialise
+from astolfo.train.loop import Trainer
+from astolfo.train.ranks import Processes
+from tests.train.conftest import digest
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +146,36 @@ def test_sizes_are_sinusoids_cosine_first(ledger):
     values = torch.tensor([800.0, 0.0, 3.0])
     angles = values[:, None] * 10000.0 ** (-torch.arange(half) / half)
     torch.testing.assert_close(unet.add_time_proj(values), torch.cat([angles.cos(), angles.sin()], dim=1), atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_encoders_are_asked_once(inputs, spec_of, monkeypatch):
+    """A caption's conditioning is computed once and is the same bits later; without room for the dataset it is not kept."""
+    recipe = Recipe.model_validate(spec_of()["recipe"] | {"learning_rate": LearningRate(unet=1e-5).model_dump()})
+    trainer = Trainer(recipe, inputs, Processes())
+    calls, encode = [], trainer.text.encode
+    monkeypatch.setattr(trainer.text, "encode", lambda tokens: (calls.append(1), encode(tokens))[1])
+    first, again = (trainer.encode(["red star"], "cpu") for _ in range(2))
+    plain = trainer.text(["red star"], "cpu")
+    assert len(calls) == 2
+    for a, b, c in zip(first, again, plain, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    trainer.encode(["a", "b"], "cpu"), trainer.encode(["a"], "cpu")
+    assert len(calls) == 4
+    trainer.encode = Remembered(trainer.text, 24, room=24 * first[0].nbytes)
+    trainer.encode(["c"], "cpu"), trainer.encode(["c"], "cpu")
+    assert len(calls) == 6
+
+
+def test_encoders_that_train_are_always_asked(inputs, spec_of):
+    """Nothing is remembered of encoders that learn."""
+    trainer = Trainer(Recipe.model_validate(spec_of()["recipe"]), inputs, Processes())
+    assert trainer.encode is trainer.text
+
+
+def test_remembered_conditioning_leaves_no_trace(train, spec_of, monkeypatch):
+    """A run with frozen encoders over two epochs is the same file, remembered or encoded anew."""
+    spec = spec_of(learning_rate=LearningRate(unet=1e-5))
+    remembered = digest(train(spec, "remembered"))
+    monkeypatch.setattr("astolfo.train.loop.Remembered", lambda text, samples: text)
+    assert digest(train(spec, "anew")) == remembered

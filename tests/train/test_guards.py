@@ -9,7 +9,7 @@ from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import StateError, StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import state
-from astolfo.train.guards import WrongNumber
+from astolfo.train.guards import WrongNumber, spike
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
 from astolfo.train.samples import Draws
@@ -125,6 +125,29 @@ def test_a_kept_run_ends_with_its_last_good_state(spec_of, train, bad_noise):
     assert "astolfo.stopped" not in open_file(chains[0].with_name("00000001.safetensors")).metadata
 
 
+def test_a_spike_is_over_so_many_times_the_median():
+    """After sixteen steps a loss over the factor times the median of the last 64 is told; before, and without a factor, none."""
+    usual = [0.5, 1.0, 1.5] * 20
+    assert spike(usual[:15], 100.0, 4.0) is None
+    assert spike(usual, 4.0, 4.0) is None
+    assert spike(usual, 100.0, None) is None
+    assert spike(usual, 4.1, 4.0) == "4.1, over 4 times the median 1 of the steps before,"
+    assert spike([100.0] * 50 + [1.0] * 64, 4.1, 4.0)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_spike_ends_a_run_before_its_update(inputs, spec_of, train, monkeypatch, processes):
+    """A loss that jumps stops every process at that step; with `keep` the state before it is the result, labelled so."""
+    changes = {**KEEP, "loss_spike": 3.0, "accumulation": 1, "steps_per_epoch": None, "ranks": 2}
+    monkeypatch.setattr("astolfo.train.guards._FEWEST", 2)
+    good = state.load(train(spec_of(0, 2, **changes), "good"))
+    original = Trainer._loss
+    monkeypatch.setattr(Trainer, "_loss", lambda self, batch: original(self, batch) * (9 if len(self.losses) == 2 else 1))
+    found = state.load(train(spec_of(**changes), "spiked", processes=processes))
+    assert (found.position, found.stopped["step"], found.stopped["why"]) == (2, 2, "spike")
+    assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
     """Where an update itself makes an infinite weight, the kept state is the one before it, and the parameter is named."""
@@ -133,9 +156,9 @@ def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
 
     def step(self, number):
         if number == 2 and self.flat.owner(index := self.names.index(parameter)) == self.processes.index:
-            update = self.optimizer.step
+            update = self.update.step
             weight = self.parameters[index]
-            self.optimizer.step = lambda: (update(), weight.data.fill_(float("inf")))
+            self.update.step = lambda number: (update(number), weight.data.fill_(float("inf")))
         return original(self, number)
 
     monkeypatch.setattr(Trainer, "step", step)

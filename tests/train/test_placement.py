@@ -57,6 +57,12 @@ def test_gradient_checkpointing_computes_again(inputs, spec_of):
     assert in_child(work) == 0
 
 
+def test_offloaded_gradients_leave_no_trace(placed, spec_of):
+    """Four logical ranks of one process whose partial sums wait in the host's memory give the same state."""
+    spec = spec_of(0, 1)
+    assert placed(spec, "there", offload_gradients=True) == placed(spec, "here")
+
+
 def test_numa_and_ramdisk_leave_no_trace(placed, spec_of):
     """A run bound to a NUMA node that reads from the RAM disk gives the same state."""
     spec = spec_of(0, 1)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from astolfo.errors import PlacementError
+from astolfo.train import ranks
 from astolfo.train.ranks import Flat, PairwiseSum, Processes
+from tests.train.conftest import in_child
 
 
 def test_the_tree_is_pairwise():
@@ -16,6 +18,38 @@ def test_the_tree_is_pairwise():
     for leaf in leaves:
         tree.add(leaf.clone())
     assert torch.equal(tree.total(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_that_wait_in_the_host_are_the_same(monkeypatch, dtype):
+    """Partial sums kept on the host and added piece by piece have the same bits; the whole sum is where the leaves are."""
+    monkeypatch.setattr(ranks, "PIECE", 32)
+    leaves = [torch.rand(100, generator=torch.Generator().manual_seed(n)).mul(10.0**n).to(dtype) for n in range(8)]
+    trees = PairwiseSum(), PairwiseSum(host_below=8)
+    for leaf in leaves:
+        for tree in trees:
+            tree.add(leaf.clone())
+    assert torch.equal(trees[0].total(), trees[1].total())
+
+
+@pytest.mark.parametrize("piece", [7, 1 << 24])
+def test_four_processes_reduce_to_the_tree_of_one(monkeypatch, piece):
+    """Pieces of any length, exchanged by four real processes, give each owner its stretch of the tree's sum, in place."""
+    monkeypatch.setattr(ranks, "PIECE", piece)
+    leaves = [torch.rand(512, generator=torch.Generator().manual_seed(n)).mul(10.0**n) for n in range(4)]
+    expected = (leaves[0] + leaves[1]) + (leaves[2] + leaves[3])
+
+    def work():
+        processes = ranks.start(4)
+        flat = Flat([torch.nn.Parameter(torch.zeros(n)) for n in (100, 10, 130, 70)], processes)
+        block = leaves[processes.index].clone()
+        mine = flat.reduce(block)
+        low, high = flat._cuts[processes.index : processes.index + 2]
+        assert torch.equal(mine, expected[low:high])
+        assert high == low or mine.data_ptr() == block[low:].data_ptr()
+        ranks.finish(processes)
+
+    assert in_child(work) == 0
 
 
 def test_blocks_are_subtrees():

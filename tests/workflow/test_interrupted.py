@@ -83,6 +83,23 @@ def test_a_damaged_input_stops_the_build(small, whole_folder, tmp_path, damaged)
     assert read_sidecar(folder / damaged) == recorded
 
 
+def test_deleted_states_make_nothing_stale(small, whole, whole_folder, tmp_path):
+    """Without its states a result is still up to date; a middle checkpoint that is asked for is made again, with its old bytes."""
+    folder, ledger = tmp_path / "copy", [f"ledger={small}"]
+    shutil.copytree(whole_folder, folder)
+    states = sorted((folder / "states" / "25112201").glob("*.safetensors"))
+    digests = [read_sidecar(path) for path in states]
+    for path in states:
+        path.unlink()
+    assert "Nothing to be done" in snakemake(folder, "-n", TARGET, config=ledger).stdout
+    snakemake(folder, str(states[1].relative_to(folder)), config=ledger)
+    assert [read_sidecar(path) for path in states] == digests
+    assert states[1].exists()
+    assert not states[2].exists()
+    assert "Nothing to be done" in snakemake(folder, "-n", TARGET, config=ledger).stdout
+    assert read_sidecar(folder / TARGET) == whole
+
+
 @pytest.mark.parametrize("asked", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_asked_to_stop(small, whole, tmp_path, asked):
     """Ctrl-C, or a scheduler's SIGTERM: Snakemake and its job end, the finished segment stays, and the build goes on."""

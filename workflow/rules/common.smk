@@ -14,7 +14,7 @@ try:
     from astolfo.ledger.ledger import INPUTS, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
-    from astolfo.ledger.steps import from_scale, restart_before
+    from astolfo.ledger.steps import from_scale, named_steps, restart_before
     from astolfo.provenance import stale
     from astolfo.provenance.digests import models
 except ImportError as error:
@@ -207,12 +207,19 @@ def processes(wildcards):
 
 def placement(wildcards):
     """The options of a run's placement: what a job is told that decides no bit."""
-    given = LEDGER.run(wildcards.run).fields.placement
+    run = LEDGER.run(wildcards.run)
+    given = run.fields.placement
     if given is None:
         return ""
-    numa = "" if given.numa is None else f"--numa {given.numa}"
-    flags = ("--ramdisk" if given.ramdisk else "", "--gradient-checkpointing" if given.gradient_checkpointing else "", numa)
-    return " ".join(filter(None, flags))
+    switches = ("ramdisk", "gradient_checkpointing", "offload_gradients")
+    said = [f"--{name.replace('_', '-')}" for name in switches if getattr(given, name)]
+    values = {"numa": given.numa, "sample-every": given.sample_every, "keep-states": given.keep_states}
+    said += [f"--{name} {value}" for name, value in values.items() if value is not None]
+    if given.sample_every:
+        said.append(f"--samples logs/samples/{run.id}")
+    if given.keep_states:
+        said += [f"--named {step}" for step in named_steps(LEDGER, run)]
+    return " ".join(said)
 
 
 def checkpoint_inputs(wildcards):

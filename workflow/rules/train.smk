@@ -21,6 +21,7 @@ rule segment:
         " --base '{input.base}' --state '{input.state}'"
         " --dataset $(dirname {input.dataset}) --vocabulary $(dirname {input.vocabulary})"
         " --processes {threads} --device $DEVICE --tensorboard logs/tensorboard/{wildcards.run}"
+        " --heartbeat logs/heartbeat/{wildcards.run}.jsonl"
         " {resources.placement}"
         " --out {output.state}"
 

@@ -1,0 +1,250 @@
+"""How fast a recipe trains at true size: N steps on random weights of the true shapes and synthetic latents.
+
+    python benchmarks/train_sdxl.py --device cuda [--run 25112201] [--unet 100] [--micro-batch 4] [--steps 5] [--plain]
+    python benchmarks/train_sdxl.py --scale miniature                 the same program at toy size, on a CPU
+
+Nothing is downloaded. Printed: images per second, TFLOP/s and their share of the bf16 matrix peak that is measured in the same
+run, peak memory beside what was predicted, and the split of a step (timed in steps of their own, with the device waited for
+after each part). `--plain` adds a loop in the manner of diffusers' text-to-image example, with the same batch, precision,
+optimizer and checkpointing, and the ratio; `--no-determinism` adds the same trainer without deterministic algorithms.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from astolfo import numerics
+
+numerics.pin()
+numerics.make_deterministic()
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from astolfo import randomness  # noqa: E402
+from astolfo.data import vocabulary  # noqa: E402
+from astolfo.data.store import NewSample, write_store  # noqa: E402
+from astolfo.ledger import load, recipe_of  # noqa: E402
+from astolfo.train.conditioning import time_ids  # noqa: E402
+from astolfo.train.loop import Inputs, Trainer  # noqa: E402
+from astolfo.train.memory import flops, predict  # noqa: E402
+from astolfo.train.model import DTYPES, architecture_of  # noqa: E402
+from astolfo.train.objective import loss  # noqa: E402
+from astolfo.train.optimizer import build  # noqa: E402
+from astolfo.train.placement import Placement  # noqa: E402
+from astolfo.train.ranks import PairwiseSum, Processes  # noqa: E402
+
+CONFIG = Path(__file__).parent.parent / "config"
+CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # on a CPU, processor time of the one thread
+
+
+class Subject(Trainer):
+    """The trainer, on a model of random weights that are made where they are used."""
+
+    def _parts(self, base):
+        return random_parts(self.recipe, self.device)
+
+
+def main() -> None:
+    options = arguments()
+    ledger = load(CONFIG, options.scale)
+    recipe = recipe_of(ledger, ledger.run(options.run)).model_copy(update={"steps_per_epoch": None})
+    changes = {"unet": options.unet, "batch_size": options.micro_batch, "accumulation": options.accumulation}
+    recipe = recipe.model_copy(update={key: value for key, value in changes.items() if value})
+    placement = Placement(device=options.device, gradient_checkpointing=options.checkpointing, offload_gradients=options.offload)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = prepare(recipe, Path(folder), options.steps)
+        report(recipe, options, placement, inputs)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", default="25112201", help="whose recipe is trained")
+    parser.add_argument("--scale", default="full")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind; one more warms up")
+    parser.add_argument("--unet", type=int, help="percent of the UNet that trains, instead of the run's")
+    parser.add_argument("--micro-batch", type=int, help="samples of a micro-batch, instead of the run's")
+    parser.add_argument("--accumulation", type=int, help="micro-batches of a rank and step, instead of the run's")
+    parser.add_argument("--checkpointing", action="store_true", help="compute activations again in the backward pass")
+    parser.add_argument("--offload", action="store_true", help="partial sums of gradients wait in the host's memory")
+    parser.add_argument("--plain", action="store_true", help="time a plain loop too")
+    parser.add_argument("--no-determinism", action="store_true", help="time the trainer without determinism too")
+    return parser.parse_args()
+
+
+def report(recipe, options, placement, inputs) -> None:
+    images, per_image = recipe.ranks * recipe.batch_size * recipe.accumulation, flops(recipe) / recipe.batch_size
+    device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU, one thread"
+    print(f"{device}: {recipe.unet} % of the UNet, {images} images a step in micro-batches of {recipe.batch_size}, "
+          f"{recipe.optimizer.kind}, {per_image / 1e12:.4g} TFLOP an image forward and backward")  # fmt: skip
+    peak = matrix_peak(options.device, DTYPES[recipe.precision.compute])
+    print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.3g} TFLOP/s")
+    trainer = Subject(recipe, inputs, Processes(), placement)
+    own = tell("trainer", timed(trainer, options), images, per_image, peak)
+    if options.device == "cuda":
+        expected = predict(recipe, checkpointing=options.checkpointing, offload=options.offload)
+        print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB, predicted: {expected}")
+    print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in split(trainer, options.steps).items()))
+    if options.no_determinism:
+        free()
+        loose = tell("not deterministic", timed(trainer, options), images, per_image, peak)
+        print(f"determinism costs {own / loose - 1:.1%}")
+    if options.plain:
+        free()
+        plain = PlainLoop(trainer)
+        del trainer
+        print(f"{tell('plain loop', timed(plain, options), images, per_image, peak) / own:.2f} times the plain loop's speed")
+
+
+def tell(name: str, seconds: float, images: int, per_image: float, peak: float) -> float:
+    rate = images / seconds
+    print(f"{name}: {rate:.3f} images/s, {rate * per_image / 1e12:.3g} TFLOP/s, {rate * per_image / peak:.1%} of the matrix peak")
+    return seconds
+
+
+def timed(subject, options) -> float:
+    """The median seconds of a step."""
+    times = []
+    for step in range(options.steps + 1):
+        wait()
+        begun = CLOCK()
+        subject.step(step)
+        wait()
+        times.append(CLOCK() - begun)
+    return statistics.median(times[1:])
+
+
+def split(trainer, steps: int) -> dict[str, float]:
+    """The share of each part in a step; what is no part of these is data, random numbers and guards."""
+    seconds, undo = defaultdict(float), []
+
+    def clock(owner, name, part):
+        original = getattr(owner, name)
+
+        def call(*given, **named):
+            wait()
+            begun = CLOCK()
+            result = original(*given, **named)
+            wait()
+            seconds[part] += CLOCK() - begun
+            return result
+
+        setattr(owner, name, call)
+        undo.append((owner, name, original))
+
+    clock(trainer.text, "encode", "text encoders")
+    clock(trainer.parts["unet"], "forward", "UNet forward")
+    clock(torch.Tensor, "backward", "backward")
+    clock(PairwiseSum, "add", "reduction")
+    clock(trainer.flat, "reduce", "reduction")
+    clock(trainer.update, "step", "optimizer")
+    begun = CLOCK()
+    for step in range(steps):
+        trainer.step(step)
+    whole = CLOCK() - begun
+    for owner, name, original in undo:
+        setattr(owner, name, original)
+    return {part: value / whole for part, value in seconds.items()} | {"data and the rest": 1 - sum(seconds.values()) / whole}
+
+
+class PlainLoop:
+    """The manner of diffusers' example: encode, add noise, predict, mean squared error, accumulate, step. No ranks, no guards.
+
+    It takes the trainer's model, objective, text encoders and data, and the same micro-batches one after another.
+    """
+
+    def __init__(self, source: Trainer):
+        self.recipe, self.device, self.text, self.parts = source.recipe, source.device, source.text, source.parts
+        self.store, self.order, self.objective, self.scale = source.store, source.order, source.objective, source.scale
+        rows = [(name.split(".")[0], name, parameter) for name, parameter in zip(source.names, source.parameters, strict=True)]
+        for _, _, parameter in rows:
+            parameter.data, parameter.grad = parameter.data.clone(), None
+        source.flat = source.update = None
+        self.optimizer = build(self.recipe, rows)
+
+    def step(self, step: int) -> None:
+        batches = [batch for row in self.order.step(step) for batch in row if batch is not None]
+        for batch in batches:
+            samples = [self.store.sample(int(row)) for row in batch.rows]
+            dtype = DTYPES[self.recipe.precision.weights]
+            latents = torch.stack([torch.from_numpy(one.latents) for one in samples]).to(self.device, dtype) * self.scale
+            task = self.objective.task(latents, torch.randn_like(latents), torch.rand(len(samples), dtype=torch.float64).numpy())
+            with torch.autocast(self.device.type, DTYPES[self.recipe.precision.compute],
+                                enabled=self.recipe.precision.compute != self.recipe.precision.weights):  # fmt: skip
+                context, pooled = self.text([f"{one.tags}, {one.sentence}" for one in samples], self.device)
+                added = {"text_embeds": pooled, "time_ids": time_ids(samples).to(self.device)} if pooled is not None else None
+                predicted = self.parts["unet"](
+                    task.noisy, task.timestep, context.to(dtype), added_cond_kwargs=added, return_dict=False
+                )[0]
+            (loss(task, predicted) / len(batches)).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def prepare(recipe, folder: Path, steps: int) -> Inputs:
+    """A store of synthetic latents of the model's own size, and a vocabulary."""
+    factor = 2 ** (len(recipe.architecture["vae"]["block_out_channels"]) - 1)
+    side, count = recipe.architecture["unet"]["sample_size"], recipe.ranks * recipe.batch_size * recipe.accumulation
+    size = (side * factor, side * factor)
+    samples = [
+        NewSample(
+            id=f"{n}", latents=randomness.normal(0, "latents", n, (4, side, side)), bucket=size, original_size=size, crop=(0, 0),
+            tags="red star, blue ground, left", sentence=f"A red star on a blue ground, number {n}.",
+        )
+        for n in range(count * (steps + 1))
+    ]  # fmt: skip
+    write_store(folder / "store", samples, {})
+    vocabulary.write(folder / "vocabulary")
+    return Inputs(base=None, dataset=folder / "store", vocabulary=folder / "vocabulary")
+
+
+def random_parts(recipe, device) -> dict[str, nn.Module]:
+    """Parts of the true shapes: matrices N(0, 0.02), norms and biases as their layers begin with."""
+    architecture, parts = architecture_of(recipe), {}
+    for part in (part for part in architecture.parts if part != "vae"):
+        module = nn.Module.to(architecture.build(part), DTYPES[recipe.precision.weights]).to_empty(device=device)
+        generator = torch.Generator(device).manual_seed(1)
+        with torch.no_grad():
+            for name, value in [*module.named_parameters(), *module.named_buffers()]:
+                if name.endswith("position_ids"):
+                    value.copy_(torch.arange(value.numel(), device=device).view(value.shape))
+                elif value.dim() > 1:
+                    value.normal_(0, 0.02, generator=generator)
+                else:
+                    value.fill_(float(name.endswith("weight")))
+        parts[part] = module.train()
+    return parts
+
+
+def matrix_peak(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of large matrix products, the best of several."""
+    side = 8192 if device == "cuda" else 512
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(10):
+        wait()
+        begun = CLOCK()
+        a @ b
+        wait()
+        best = max(best, 2 * side**3 / (CLOCK() - begun))
+    return best
+
+
+def free() -> None:
+    """Lets torch choose kernels without regard to determinism."""
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.benchmark = True
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

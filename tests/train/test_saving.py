@@ -1,0 +1,99 @@
+"""States are written while the training goes on: what is written is what was, and a kill meanwhile loses nothing."""
+
+import os
+import signal
+import threading
+import weakref
+
+import pytest
+import torch
+
+from astolfo.errors import StateError
+from astolfo.train import state
+from astolfo.train.kept import Kept
+from astolfo.train.segment import Placement, train_segment
+from astolfo.train.state import State
+from tests.train.conftest import STEPS, digest
+
+pytestmark = pytest.mark.alone
+
+
+def small(value=1.0):
+    return State(position=3, weights={"unet.a": torch.full((64, 64), value)}, optimizer={"unet.a": {"m": torch.ones(64)}})
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """An event that every write waits for."""
+    event, save = threading.Event(), state.save
+    monkeypatch.setattr(state, "save", lambda *given, **options: (event.wait(), save(*given, **options)))
+    return event
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The kept states of a segment that is not there yet."""
+    return Kept(tmp_path / "00000009.safetensors", {"any": "spec"})
+
+
+def test_what_changes_meanwhile_is_not_written(kept, held):
+    """The file holds the state as it was when the write began, though the training changed its tensors meanwhile."""
+    found = small()
+    kept.save(found.staged(), wait=False)
+    found.weights["unet.a"].fill_(2.0)
+    held.set()
+    assert kept.load().weights["unet.a"].unique().tolist() == [1.0]
+
+
+def test_nothing_is_there_before_it_is_whole(kept, held, tmp_path):
+    """While a state is being written there is no file of it."""
+    kept.save(small(), wait=False)
+    assert not list(tmp_path.glob(".*.safetensors"))
+    held.set()
+    kept.wait()
+    assert len(list(tmp_path.glob(".*.safetensors"))) == 1
+
+
+def test_a_written_tensor_is_given_back(kept, tmp_path):
+    """After the write nothing holds the staged tensors, though the state itself is still held."""
+    staged = small().staged()
+    alive = weakref.ref(staged.weights["unet.a"])
+    kept.save(staged, wait=False)
+    kept.wait()
+    assert alive() is None
+    assert kept.load().weights["unet.a"].equal(small().weights["unet.a"])
+
+
+def test_a_failed_write_is_told(kept, tmp_path):
+    """What goes wrong in the background is raised where the training next waits for it, once."""
+    kept.save(small(float("nan")), wait=False)
+    with pytest.raises(StateError, match="NaN or infinity at step 3"):
+        kept.wait()
+    kept.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_during_a_write_loses_nothing(inputs, spec_of, train, tmp_path):
+    """Killed while its second state is half written, a training goes on from its first and ends with the same bytes."""
+    whole, spec = digest(train(spec_of(), "whole")), spec_of()
+    out = tmp_path / "killed" / f"{STEPS:08d}.safetensors"
+    child = os.fork()
+    if child == 0:
+        write_file, saves = state.write_file, []
+
+        def write(path, tensors, *rest, **options):
+            saves.append(path)
+            if len(saves) == 2:  # a file that is begun beside its place, and never finished
+                path.with_name(f".{path.name}.{os.getpid()}.part").write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return write_file(path, tensors, *rest, **options)
+
+        state.write_file = write
+        try:
+            train_segment(spec, inputs, None, out, Placement(keep_every=0.0))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert state.load(next(out.parent.glob(".*.safetensors"))).position == 1
+    assert digest(train(spec, "killed")) == whole
+    assert not list(out.parent.glob(".*.part"))
