@@ -145,7 +145,7 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
     about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
     found = load_autoencoder(encoder, architecture)
-    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about)
+    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about, encoded_by=encoder)
 
 
 @jobs.command("given-dataset")
