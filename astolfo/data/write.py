@@ -18,7 +18,15 @@ import pyarrow as pa
 
 from astolfo.checkpoint.safefile import plan
 from astolfo.data.store import (
-    CAPTION_SCHEMA, CAPTIONS, FORMAT, INDEX, INDEX_SCHEMA, LEFT_OUT, MANIFEST, TABLE_ROWS, tree_root,
+    CAPTION_SCHEMA,
+    CAPTIONS,
+    FORMAT,
+    INDEX,
+    INDEX_SCHEMA,
+    LEFT_OUT,
+    MANIFEST,
+    TABLE_ROWS,
+    tree_root,
 )  # fmt: skip
 from astolfo.files import canonical_json, sha256_of, write_json, write_sidecar, written
 
@@ -58,12 +66,16 @@ def write_shard(path: Path, latents: np.ndarray) -> dict[str, Any]:
 def write_tables(folder: Path, parts: Iterable[pa.RecordBatch]) -> int:
     """Writes index and captions from record batches of PART_SCHEMA, in the order given; returns the number of rows."""
     rows = 0
-    with written(folder / INDEX) as index, written(folder / CAPTIONS) as captions:
-        with _table(index, INDEX_SCHEMA) as first, _table(captions, CAPTION_SCHEMA) as second:
-            for batch in rebatched(parts):
-                rows += batch.num_rows
-                first.write_batch(batch.select(INDEX_SCHEMA.names))
-                second.write_batch(batch.select(CAPTION_SCHEMA.names))
+    with (
+        written(folder / INDEX) as index,
+        written(folder / CAPTIONS) as captions,
+        _table(index, INDEX_SCHEMA) as first,
+        _table(captions, CAPTION_SCHEMA) as second,
+    ):
+        for batch in rebatched(parts):
+            rows += batch.num_rows
+            first.write_batch(batch.select(INDEX_SCHEMA.names))
+            second.write_batch(batch.select(CAPTION_SCHEMA.names))
     return rows
 
 

@@ -51,10 +51,8 @@ def letterbox(width: int, height: int, bucket: tuple[int, int]) -> tuple[float, 
     preprocessing is taken to do. The pixels are cropped elsewhere; `centred` says where.
     """
     aspect = width / height
-    if bucket[0] / bucket[1] > aspect:
-        inner = (bucket[1] * aspect, float(bucket[1]))
-    else:
-        inner = (float(bucket[0]), bucket[0] / aspect)
+    wider = bucket[0] / bucket[1] > aspect
+    inner = (bucket[1] * aspect, float(bucket[1])) if wider else (float(bucket[0]), bucket[0] / aspect)
     left, top = (bucket[0] - inner[0]) // 2, (bucket[1] - inner[1]) // 2
     return left, top, left + inner[0], top + inner[1]
 

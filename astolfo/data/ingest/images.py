@@ -1,8 +1,8 @@
 """Sources of pictures: a folder with captions beside them, WebDataset tars, a Parquet table.
 
-    folder     a/1.jpg with a/1.txt (tags) and a/1.caption (a sentence), either of which may be missing; the ID is a/1
-    tars       members of the same names, and a .json with "tags" and "caption"; the ID is the name up to its first dot
-    table      columns id, image (bytes, or a struct with bytes, or a path beside the table), tags, caption or sentence
+folder     a/1.jpg with a/1.txt (tags) and a/1.caption (a sentence), either of which may be missing; the ID is a/1
+tars       members of the same names, and a .json with "tags" and "caption"; the ID is the name up to its first dot
+table      columns id, image (bytes, or a struct with bytes, or a path beside the table), tags, caption or sentence
 """
 
 import json
@@ -20,7 +20,18 @@ import pyarrow.parquet as pq
 
 from astolfo.data.ingest.bucketing import Bucketing
 from astolfo.data.ingest.pictures import MOST_BYTES, SUFFIXES, probe, read
-from astolfo.data.ingest.source import LONGEST_CAPTION, LeftOut, Loaded, Refused, Row, Source, ahead, checked_id, checked_text, shown
+from astolfo.data.ingest.source import (
+    LONGEST_CAPTION,
+    LeftOut,
+    Loaded,
+    Refused,
+    Row,
+    Source,
+    ahead,
+    checked_id,
+    checked_text,
+    shown,
+)
 from astolfo.errors import InputError
 
 _UNDER_WAY = 64

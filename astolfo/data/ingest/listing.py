@@ -55,8 +55,8 @@ class Listing:
 
     def _unit(self, batch: pa.RecordBatch, bucket: tuple[int, int]) -> tuple[list[Row], list[LeftOut]]:
         rows, left = [], []
-        for number, name, tags, sentence, where in zip(*(batch.column(key).to_pylist() for key in
-                                                         ("number", "id", "tags", "sentence", "where")), strict=True):  # fmt: skip
+        columns = [batch.column(field.name).to_pylist() for field in _SCHEMA]
+        for name, tags, sentence, where, number in zip(*columns, strict=True):
             if number in self._again:
                 left.append(LeftOut(name, "the same ID comes again later; the last one counts"))
             else:

@@ -1,7 +1,7 @@
-"""sd-scripts' cached latents: one `.npz` per sample, read with its CRCs checked, without pickle, and never more than it should be.
+"""sd-scripts' cached latents: one `.npz` per sample, read with its CRCs checked, without pickle, and not beyond its size.
 
-    latents       float32 (channels, h, w), unscaled; or latents_<h>x<w>, as newer versions name them
-    original_size width, height before resizing; crop_ltrb: left, top, right, bottom (suffixed alike)
+latents       float32 (channels, h, w), unscaled; or latents_<h>x<w>, as newer versions name them
+original_size width, height before resizing; crop_ltrb: left, top, right, bottom (suffixed alike)
 """
 
 import re
@@ -49,13 +49,14 @@ def latent_size(path: Path) -> tuple[int, int]:
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
-        if path.stat().st_size == 0:
-            raise Refused("its .npz has 0 bytes")
-        file = zipfile.ZipFile(path)
+        empty = path.stat().st_size == 0
+        file = None if empty else zipfile.ZipFile(path)
     except (FileNotFoundError, NotADirectoryError):
         raise Refused("its .npz is missing") from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise Refused(f"its .npz is damaged: {error}") from None
+    if file is None:
+        raise Refused("its .npz has 0 bytes")
     if len(file.filelist) > _MEMBERS:
         raise Refused(f"its .npz is no cache of latents: it has {len(file.filelist):,} members")
     return file
@@ -85,7 +86,7 @@ def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read(stream)
-    except (ValueError, KeyError, RecursionError, MemoryError) as error:
+    except Exception as error:  # numpy evaluates a header as a literal, which fails in many ways
         raise Refused(f"an array in its .npz has no readable header: {error}") from None
     if fortran and len(shape) > 1:
         raise Refused("an array in its .npz is stored by columns")

@@ -93,7 +93,9 @@ def encoder(
         posterior = autoencoder.encode(to_input(torch.from_numpy(np.stack(pictures))).to(device)).latent_dist
         latents = posterior.mean.float().cpu().numpy()
         if draw == "sample":
-            latents = latents + posterior.std.float().cpu().numpy() * np.stack([_noise(seed, p, latents.shape[1:]) for p in pictures])
+            latents = latents + posterior.std.float().cpu().numpy() * np.stack(
+                [_noise(seed, p, latents.shape[1:]) for p in pictures]
+            )
         return list(latents)
 
     identity = {"draw": draw, "seed": seed if draw == "sample" else None, "autoencoder": sha256_of(file) if file else None}

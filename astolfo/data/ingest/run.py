@@ -170,7 +170,9 @@ class _Road:
         schema = PART_SCHEMA.with_metadata({"said": canonical_json(said)})
         columns = list(zip(*unit.kept, strict=True)) or [[] for _ in PART_SCHEMA]
         with written(self._part(bucket, number)) as beside, pa.ipc.new_file(str(beside), schema) as writer:
-            writer.write_batch(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema))
+            writer.write_batch(
+                pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+            )
 
     def _attempt(self, row: Row) -> Loaded | LeftOut:
         try:
