@@ -81,7 +81,8 @@ def _lengths(store: Store, words: Any, recipe: Captions) -> Iterator[str]:
     counts = [int(((lengths >= edge) & (lengths < edge + 25)).sum()) for edge in edges] + [int((lengths >= 250).sum())]
     for edge, count in zip((*edges, 250), counts, strict=True):
         bound = f"{edge:>3} to {edge + 24:>3}" if edge < 250 else "250 or more"
-        yield f"  {bound:<11} {count:>12,}  {'#' * round(_BAR * count / max(counts))}"
+        if count:
+            yield f"  {bound:<11} {count:>12,}  {'#' * round(_BAR * count / max(counts))}"
     over = int((lengths > recipe.tokens).sum())
     yield f"  {over:,} are longer than the {recipe.tokens} tokens that are read"
 

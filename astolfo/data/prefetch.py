@@ -45,5 +45,6 @@ class Reader:
 
     def _fetch(self, step: int) -> tuple[Rounds, Fetched]:
         rounds = self.order.step(step)
+        self.store.let_go()
         mine = (batch for row in rounds for batch in (row[rank] for rank in self.ranks) if batch is not None)
         return rounds, {tuple(batch.rows.tolist()): self._read(batch) for batch in mine}

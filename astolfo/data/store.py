@@ -15,6 +15,7 @@ unscaled (the model's scaling factor is applied when they are used).
 
 import json
 import math
+import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -73,17 +74,23 @@ class Store:
         self._files: dict[int, int] = {}
         self._parts: dict[tuple[pa.RecordBatchFileReader, int], pa.RecordBatch] = {}
         self.manifest = _manifest(self.folder)
+        self._maps: list[mmap.mmap] = []
         self._index, self._captions = (self._table(self.folder / name) for name in (INDEX, CAPTIONS))
         self._first_rows = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])]).tolist()
         if self._first_rows[-1] != len(self) or sum(self.counts) != len(self):
             raise StoreError(f"{self.folder}: {len(self):,} images, but {self._first_rows[-1]:,} in its shards. Make it again.")
 
     def _table(self, path: Path) -> pa.RecordBatchFileReader:
+        """A table over a map of our own: Arrow's would ask the disk for a whole record batch when one row is wanted."""
         try:
-            return pa.ipc.open_file(pa.memory_map(str(path)))
+            with open(path, "rb") as file:
+                found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            found.madvise(mmap.MADV_RANDOM)
+            self._maps.append(found)
+            return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(found)))
         except FileNotFoundError:
             raise StoreError(f"There is no dataset store in {self.folder}: {path.name} is missing.") from None
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, ValueError) as error:
             raise StoreError(f"The dataset store in {self.folder} is damaged: {path.name}: {error}. Make it again.") from None
 
     def __del__(self) -> None:
@@ -142,6 +149,11 @@ class Store:
         if (reader, number) not in self._parts:
             self._parts[reader, number] = reader.get_batch(number)  # a few pointers into the map
         return self._parts[reader, number], at
+
+    def let_go(self) -> None:
+        """Gives the mapped pages of the tables back to the page cache, which keeps them; the next reading finds them there."""
+        for found in self._maps:
+            found.madvise(mmap.MADV_DONTNEED)
 
     def latents(self, row: int) -> np.ndarray:
         """The latents at `row`, in their own dtype: one read of just their bytes."""

@@ -134,7 +134,7 @@ HOSTILE = {
     "no latents": (lambda data: zipped(**SIZES), "no latents or latents_12x8"),
     "no sizes": (lambda data: zipped(latents=npy(np.zeros((4, 12, 8), np.float32))), "no original_size"),
     "another shape": (lambda data: zipped(latents=npy(np.zeros((4, 8, 12), np.float32)), **SIZES), r"shape \[4, 8, 12\]"),
-    "NaN": (lambda data: zipped(latents=npy(NAN), **SIZES), "NaN or infinity"),
+    "NaN": (lambda data: zipped(latents=npy(NAN), **SIZES), "NaN, infinity or a number beyond float32"),
     "a mad size": (lambda data: zipped(latents=npy(np.zeros((4, 12, 8), np.float32)), **SIZES
                                        | {"original_size": npy(np.array([1e30, np.inf]))}), "original_size in its .npz is"),
     "a mad header": (lambda data: zipped(latents=b"\x93NUMPY\x01\x00\xf0\x00" + b"(" * 240, **SIZES), "no readable header"),

@@ -55,35 +55,30 @@ class Kohya(Source):
         found = members(self.index)
         while window := list(islice(found, 1024)):
             rows = [one if isinstance(one, LeftOut) else self._row(*one) for one in window]
-            if any(isinstance(row, dict) for row in rows):
+            if any(isinstance(row, Row) and row.bucket is None for row in rows):
                 rows = list(workers.map(self._probed, rows))
             yield from rows
 
-    def _row(self, key: str, entry: Any) -> Any:
-        """A Row, or what is wanting to one besides its bucket."""
+    def _row(self, key: str, entry: Any) -> Row | LeftOut:
+        """A row; its bucket is None where the index does not say."""
         try:
             name = self._id(key)
             if not isinstance(entry, dict):
                 raise Refused(f"expected an object as its entry in the index, found {type(entry).__name__}")
-            row = {
-                "id": name,
-                "tags": checked_text("tags", entry.get("tags") or ""),
-                "sentence": checked_text("caption", entry.get("caption") or ""),
-                "where": self._where(name, entry.get("image_size")),
-            }
-            size = entry.get("train_resolution")
-            return row if size is None else Row(**row, bucket=self._bucket(size))
+            tags, sentence = checked_text("tags", entry.get("tags") or ""), checked_text("caption", entry.get("caption") or "")
+            where, size = self._where(name, entry.get("image_size")), entry.get("train_resolution")
+            return Row(name, tags, sentence, where, None if size is None else self._bucket(size))
         except Refused as error:
             return LeftOut(shown(key), str(error))
 
-    def _probed(self, row: Any) -> Row | LeftOut:
-        if not isinstance(row, dict):
+    def _probed(self, row: Row | LeftOut) -> Row | LeftOut:
+        if isinstance(row, LeftOut) or row.bucket is not None:
             return row
         try:
-            height, width = latent_size(self.folder / row["where"])
-            return Row(**row, bucket=self._bucket([width * self.factor, height * self.factor]))
+            height, width = latent_size(self.folder / row.where)
+            return row._replace(bucket=self._bucket([width * self.factor, height * self.factor]))
         except Refused as error:
-            return LeftOut(row["id"], str(error))
+            return LeftOut(row.id, str(error))
 
     def _id(self, key: str) -> str:
         if key.startswith(self._root):

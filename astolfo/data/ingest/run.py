@@ -160,7 +160,7 @@ class _Road:
     def _convert(self, rows: list[Row], left: list[LeftOut], bucket: tuple[int, int], number: int) -> None:
         """One shard and its part record, in this order: where the record stands, the shard is whole."""
         unit = _Unit(self, bucket, len(rows))
-        for row, future in ahead(self.pool, self._attempt, rows, self.workers * _UNDER_WAY):
+        for row, future in ahead(self.pool, lambda row: self._attempt(row, unit), rows, self.workers * _UNDER_WAY):
             unit.add(row, future.result())
         unit.settle()
         shard = None
@@ -174,9 +174,11 @@ class _Road:
                 pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
             )
 
-    def _attempt(self, row: Row) -> Loaded | LeftOut:
+    def _attempt(self, row: Row, unit: "_Unit") -> "Loaded | _Ready | LeftOut":
+        """What a thread does for a sample: everything but encoding."""
         try:
-            return self.source.load(row)
+            found = self.source.load(row)
+            return found if found.latents is None else unit.ready(found, found.latents)
         except Refused as error:
             return LeftOut(row.id, str(error))
         except OSError as error:
@@ -240,17 +242,26 @@ class _Road:
             yield pa.record_batch(columns, schema=PART_SCHEMA)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A sample's latents as they are stored, their digest, and its four sizes in the index's order."""
+
+    latents: np.ndarray
+    digest: bytes
+    sizes: tuple[int, ...]
+
+
 class _Unit:
     """The samples of one shard while they come in."""
 
     def __init__(self, road: _Road, bucket: tuple[int, int], most: int):
-        self.encoding, self.shape = road.encoding, road.source.shape(bucket)
+        self.encoding, self.shape, self.dtype = road.encoding, road.source.shape(bucket), np.dtype(road.dtype)
         self.latents = np.empty((most, *self.shape), road.dtype)
-        self.waiting: list[tuple[Row, Loaded]] = []
+        self.waiting: list[tuple[Row, Loaded | _Ready]] = []
         self.kept: list[tuple] = []
         self.left: list[LeftOut] = []
 
-    def add(self, row: Row, found: Loaded | LeftOut) -> None:
+    def add(self, row: Row, found: "Loaded | _Ready | LeftOut") -> None:
         """Takes the next sample; the order of calls is the order in the shard."""
         if isinstance(found, LeftOut):
             self.left.append(found)
@@ -260,27 +271,29 @@ class _Unit:
             self.settle()
 
     def settle(self) -> None:
-        """Encodes what is waiting, checks it, and gives it its place."""
-        pixels = [found.pixels for _, found in self.waiting if found.pixels is not None]
+        """Encodes what is waiting for it, and gives everything its place."""
+        pixels = [found.pixels for _, found in self.waiting if isinstance(found, Loaded)]
         encoded = iter(self.encoding.encode(pixels) if pixels and self.encoding else ())
         for row, found in self.waiting:
-            latents = next(encoded) if found.pixels is not None else found.latents
             try:
-                self._place(row, found, latents)
+                self._place(row, self.ready(found, next(encoded)) if isinstance(found, Loaded) else found)
             except Refused as error:
                 self.left.append(LeftOut(row.id, str(error)))
         self.waiting = []
 
-    def _place(self, row: Row, found: Loaded, latents: np.ndarray) -> None:
+    def ready(self, found: Loaded, latents: np.ndarray) -> _Ready:
+        """Checks latents and brings them to the store's dtype. Raises Refused."""
         if latents.shape != self.shape:
             raise Refused(f"latents of shape {list(latents.shape)}, its bucket has {list(self.shape)}")
+        if not np.abs(latents).max() <= np.finfo(self.dtype).max:  # false for NaN, too
+            raise Refused(f"NaN, infinity or a number beyond {self.dtype} in its latents")
+        latents = np.ascontiguousarray(latents, self.dtype)
+        return _Ready(latents, hashlib.sha256(latents).digest(), (*found.original_size, *found.crop))
+
+    def _place(self, row: Row, found: _Ready) -> None:
         at = len(self.kept)
-        with np.errstate(over="ignore"):
-            self.latents[at] = latents
-        if not np.isfinite(self.latents[at]).all():
-            raise Refused("NaN or infinity in its latents")
-        digest = hashlib.sha256(self.latents[at]).digest()
-        self.kept.append((row.id, 0, 0, at, *found.original_size, *found.crop, digest, row.tags, row.sentence))
+        self.latents[at] = found.latents
+        self.kept.append((row.id, 0, 0, at, *found.sizes, found.digest, row.tags, row.sentence))
 
 
 def _said(rows: Iterable[Any], what: str) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ LONGEST_ID = 1024
 LONGEST_CAPTION = 1 << 16  # bytes; a trainer reads some 225 tokens
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_PLAIN = re.compile(r"[\w-][\w .-]*(?:/[\w-][\w .-]*)*", re.ASCII)
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -35,8 +36,7 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """A sample to come. `where` tells its source where it lies; `bucket`: height and width in pixels."""
 
     id: str
@@ -81,6 +81,8 @@ class Source(ABC):
 
 def checked_id(name: str) -> str:
     """The ID if it can be one: a relative path with no way out of its folder. Raises Refused."""
+    if len(name) < LONGEST_ID // 4 and _PLAIN.fullmatch(name):
+        return name
     if _SURROGATE.search(name) or _CONTROL.search(name):
         raise Refused("the ID holds control characters or is not valid Unicode")
     if not name or len(name.encode()) > LONGEST_ID:
@@ -96,6 +98,8 @@ def checked_text(what: str, text: Any) -> str:
         raise Refused(f"expected text as {what}, found {type(text).__name__}")
     if len(text) > LONGEST_CAPTION:
         raise Refused(f"{what} of more than {LONGEST_CAPTION:,} characters")
+    if text.isprintable():
+        return text.strip()
     if found := _CONTROL.search(text):
         raise Refused(f"control character U+{ord(found[0]):04X} in the {what}")
     if _SURROGATE.search(text):
