@@ -26,8 +26,11 @@ VOCABULARY_FILES = ("vocab.json", "merges.txt")
 def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says so; "vocabulary" takes a folder.
 
-    Raises InputError when the ledger or an earlier pin names another digest, CheckpointError when it is no model file.
+    A dataset takes the folder of a store, whose own digest is recorded. Raises InputError when the ledger or an earlier pin names
+    another digest, CheckpointError when it is no model file, StoreError when it is no store.
     """
+    if name in ledger.datasets and name not in ledger.bases:
+        return _pin_dataset(ledger, name, file, directory)
     origin = ledger.vocabulary_origin() if name == "vocabulary" else ledger.origin(name)
     if not origin.file:
         raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
@@ -42,17 +45,43 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
 
             check(file, Architecture.from_mapping(ledger.scale.architectures[base.family], base.family))
         digest = sha256_of(file)
-    pins = read_pins(directory)
-    recorded = origin.sha256 if origin.sha256 != "unknown" else pins.get(name, digest)
+    recorded = origin.sha256 if origin.sha256 != "unknown" else read_pins(directory).get(name, digest)
     if recorded != digest:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
-    target = directory / INPUTS / origin.file
+    target = _linked(directory, origin.file, file)
+    _record(directory, name, digest)
+    return f"{name} is pinned: sha256 {digest}, linked at {target}."
+
+
+def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:
+    from astolfo.data.store import Store
+
+    if ledger.scale.pictures is not None:
+        raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
+    store, expected = Store(folder), ledger.scale.datasets[name].images
+    if len(store) != expected:
+        raise InputError(f"{folder} has {len(store):,} images, {name} has {expected:,}. Is it the whole dataset?")
+    recorded = ledger.dataset_digest(name)
+    recorded = read_pins(directory).get(name, store.digest) if recorded == "unknown" else recorded
+    if recorded != store.digest:
+        raise InputError(f"{folder} is not the {name} that is recorded: expected the digest {recorded}, found {store.digest}.")
+    target = _linked(directory, name, folder)
+    _record(directory, name, store.digest)
+    return f"{name} is pinned: digest {store.digest}, linked at {target}."
+
+
+def _linked(directory: Path, name: str, file: Path) -> Path:
+    """The place of an input, which is now a link to the file or folder."""
+    target = directory / INPUTS / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.resolve() != file.resolve():
         target.unlink(missing_ok=True)
         target.symlink_to(file.resolve())
-    write_text(directory / PINS, yaml.safe_dump({**pins, name: digest}, sort_keys=True))
-    return f"{name} is pinned: sha256 {digest}, linked at {target}."
+    return target
+
+
+def _record(directory: Path, name: str, digest: str) -> None:
+    write_text(directory / PINS, yaml.safe_dump({**read_pins(directory), name: digest}, sort_keys=True))
 
 
 def vocabulary_digest(folder: Path) -> str:
