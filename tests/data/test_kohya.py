@@ -200,6 +200,21 @@ def test_nesting_of_any_depth_is_passed_over(data):
         assert found[7] == ("e621/9", {"tags": "after"})
 
 
+def test_strings_of_any_length_are_passed_over(data, monkeypatch):
+    """A value of megabytes is left out and what follows is read; a key like that ends the reading, with a word."""
+    monkeypatch.setattr("astolfo.data.ingest.scan._WINDOW", 1 << 16)
+    long = json.dumps('brackets }]{[ and "quotes" \\ \n' * 90_000)
+    reindexed(data, f'{{"a": {{"tags": {long}, "x": [{{"y": {long}}}, {{}}]}}, "b": {long}, "e621/9": {{"tags": "after"}}}}')
+    found = list(members(data / "meta_lat.json"))
+    assert [isinstance(one, LeftOut) for one in found] == [True, True, False]
+    assert "is larger than 2,097,152 characters" in found[0].reason
+    assert found[2] == ("e621/9", {"tags": "after"})
+    reindexed(data, f'{{"e621/9": {{"tags": "before"}}, {long}: {{}}}}')
+    found = list(members(data / "meta_lat.json"))
+    assert found[0] == ("e621/9", {"tags": "before"})
+    assert "cannot be read on" in found[1].reason
+
+
 def test_keys_that_come_twice(data):
     """Of two members with one key the last counts, as in that trainer, and the other is listed; inside an entry it is an error."""
     text = (data / "meta_lat.json").read_text().strip()[1:]

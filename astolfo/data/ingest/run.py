@@ -74,7 +74,8 @@ def run(
     that is there already may go. Raises InputError when nothing can be used or the folder is taken, StateError when an
     interrupted import of something else is in the way.
     """
-    work = folder.with_name(f".{folder.name}.importing")
+    place = folder.resolve()
+    work = place.with_name(f".{place.name}.importing")
     with exclusive(work.with_suffix(".lock"), f"The import into {folder}"), ThreadPoolExecutor(workers) as pool:
         road = _Road(source, folder, work, encoding, dtype, pool, workers)
         road.begin(replace)

@@ -16,7 +16,8 @@ from astolfo.data.ingest.source import LeftOut, shown
 _WINDOW = 1 << 22  # bytes that are read at once
 _LARGEST = 1 << 21  # characters of a member
 _SPACE = re.compile(r"[ \t\n\r]*")
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]+|["\\]', re.DOTALL)
+_INSIDE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # possessive: a long string must cost no memory
+_TOKEN = re.compile(r'"|[\[\]{}]+')
 _KEY = re.compile(r'[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:[ \t\n\r]*(?={)')
 _COMMA = re.compile(r"[ \t\n\r]*,")
 
@@ -34,8 +35,8 @@ def members(path: Path) -> Iterator[tuple[str, Any] | LeftOut]:
         window = _Window(file)
         try:
             yield from _members(window)
-        except (_Broken, UnicodeDecodeError) as error:
-            reason = str(error) if isinstance(error, _Broken) else "it is not UTF-8"
+        except (_Broken, _TooLarge, _Twice, RecursionError, UnicodeDecodeError) as error:
+            reason = {_Broken: str(error), UnicodeDecodeError: "it is not UTF-8"}.get(type(error), "no key is like that")
             yield LeftOut(path.name, f"the index cannot be read on, some {window.before + window.at:,} characters in: {reason}")
 
 
@@ -158,23 +159,32 @@ class _Window:
         """Passes over the next value, which is a string, an object or an array, of whatever size and depth."""
         depth = 0
         while True:
-            for token in _TOKEN.finditer(self.text, self.at):
-                found = token[0]
-                if found in '"\\':  # a string that the window cuts
-                    break
-                self.at = token.end()
-                if found[0] != '"':
-                    closing = found.count("}") + found.count("]")
-                    if depth + len(found) - 2 * closing <= 0:
-                        self.at = token.start() + _closes(found, depth)
-                        return
-                    depth += len(found) - 2 * closing
-                elif not depth:
-                    return
-            else:
+            token = _TOKEN.search(self.text, self.at)
+            if token is None:
                 self.at = len(self.text)
+                if not self.more():
+                    raise _Broken("it breaks off")
+                continue
+            found = token[0]
+            self.at = token.end()
+            if found == '"':
+                self._string()
+            elif depth + len(found) > 2 * (closing := found.count("}") + found.count("]")):
+                depth += len(found) - 2 * closing
+            else:
+                self.at, depth = token.start() + _closes(found, depth), 0
+            if not depth:
+                return
+
+    def _string(self) -> None:
+        """Passes over the rest of a string."""
+        while True:
+            self.at = _INSIDE.match(self.text, self.at).end()  # type: ignore[union-attr]
+            if self.at < len(self.text) and self.text[self.at] == '"':
+                self.at += 1
+                return
             if not self.more():
-                raise _Broken("it breaks off")
+                raise _Broken("it breaks off in a string")
 
 
 def _closes(brackets: str, depth: int) -> int:
