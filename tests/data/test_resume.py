@@ -14,6 +14,7 @@ import pytest
 from astolfo.data.ingest.kohya import Kohya
 from astolfo.data.ingest.run import run
 from astolfo.data.store import Store
+from astolfo.errors import InputError
 from tests.conftest import ROOT
 from tests.data.conftest import Given, sample
 from tests.data.test_kohya import save
@@ -82,6 +83,33 @@ def test_interrupted_anywhere(tmp_path, monkeypatch, seed):
     assert stops >= 1
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
     assert sorted(os.listdir(tmp_path)) == ["store", "whole"]
+
+
+def test_killed_when_it_was_done(tmp_path, monkeypatch):
+    """A kill between the manifest and the tidying up leaves a whole store; the next call says so and tidies."""
+
+    def stop(*_, **__):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("astolfo.data.ingest.run.shutil.rmtree", stop)
+        with pytest.raises(Stop):
+            run(Given(many()), tmp_path / "store")
+    assert list(Store(tmp_path / "store").verify()) == []
+    with pytest.raises(InputError, match="is a store already"):
+        run(Given(many()), tmp_path / "store")
+    assert not (tmp_path / ".store.importing").exists()
+
+
+def test_a_machine_without_descriptors_is_no_samples_fault(tmp_path, monkeypatch):
+    """When the process itself lacks something the import stops, rather than leave samples out."""
+
+    def lacking(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Given, "load", lacking)
+    with pytest.raises(OSError, match="Too many open files"):
+        run(Given(many()), tmp_path / "store")
 
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ begins anew if it was not done. Neither a kill nor the number of threads leaves 
 shard and some rows per bucket, whatever the number of samples, and eight bytes for each of them.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -35,6 +36,7 @@ from astolfo.files import canonical_json, exclusive, json_digest, write_json, wr
 log = logging.getLogger(__name__)
 _SAY_EVERY = 10.0  # seconds
 _UNDER_WAY = 4  # samples per thread
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this process and not of a sample
 _TOGETHER = 64  # samples that are settled at once where nothing is encoded
 
 
@@ -102,6 +104,7 @@ class _Road:
     def begin(self, replace: bool) -> None:
         """Makes sure that the work folder is this import's, and that nothing valuable is in the way."""
         if (self.folder / MANIFEST).exists() and not replace:
+            shutil.rmtree(self.work, ignore_errors=True)  # of an import that was killed when it was done
             raise InputError(f"{self.folder} is a store already. Choose another folder, or delete it first.")
         encoding = {"batch": self.encoding.batch, **self.encoding.identity} if self.encoding else None
         identity = {"source": self.source.identity, "about": self.source.about, "encoding": encoding, "dtype": self.dtype}
@@ -183,6 +186,8 @@ class _Road:
         except Refused as error:
             return LeftOut(row.id, str(error))
         except OSError as error:
+            if error.errno in _OURS:
+                raise
             return LeftOut(row.id, f"cannot be read: {error.strerror or error}")
 
     def _part(self, bucket: tuple[int, int], number: int) -> Path:
