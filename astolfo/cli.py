@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from astolfo import quiet
-from astolfo.commands import FOLDER, ROOT, bits, evidence, ledger, models
+from astolfo.commands import FOLDER, ROOT, bits, dataset, evidence, ledger, models
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -41,7 +41,7 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 VERBS = (
     ledger.ledger, bits.numerics, bits.stale, bits.accept,
     evidence.lineage, evidence.verify, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
-    models.inspect, models.pin, models.merge, models.mecha, jobs,
+    models.inspect, models.pin, models.merge, models.mecha, dataset.dataset, jobs,
 )  # fmt: skip
 for verb in VERBS:
     cli.add_command(verb)

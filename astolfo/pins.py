@@ -28,8 +28,11 @@ VOCABULARY_FILES = ("vocab.json", "merges.txt")
 def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says so; "vocabulary" takes a folder.
 
-    Raises InputError when the ledger or an earlier pin names another digest, CheckpointError when it is no model file.
+    A dataset takes the folder of a store, whose own digest is recorded. Raises InputError when the ledger or an earlier pin names
+    another digest, CheckpointError when it is no model file, StoreError when it is no store.
     """
+    if name in ledger.datasets and name not in ledger.bases:
+        return _pin_dataset(ledger, name, file, directory)
     origin = ledger.vocabulary_origin() if name == "vocabulary" else ledger.origin(name)
     if not origin.file:
         raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
@@ -43,6 +46,22 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
     target = _linked(name, file, digest, directory, origin.file)
     return f"{name} is pinned: sha256 {digest}, linked at {target}."
+
+
+def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:
+    from astolfo.data.store import Store
+
+    if ledger.scale.pictures is not None:
+        raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
+    store, expected = Store(folder), ledger.scale.datasets[name].images
+    if len(store) != expected:
+        raise InputError(f"{folder} has {len(store):,} images, {name} has {expected:,}. Is it the whole dataset?")
+    recorded = ledger.dataset_digest(name)
+    recorded = read_pins(directory).get(name, store.digest) if recorded == "unknown" else recorded
+    if recorded != store.digest:
+        raise InputError(f"{folder} is not the {name} that is recorded: expected the digest {recorded}, found {store.digest}.")
+    target = _linked(name, folder, store.digest, directory, name)
+    return f"{name} is pinned: digest {store.digest}, linked at {target}."
 
 
 def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:

@@ -95,6 +95,7 @@ STAGES = (
         8,
         pytest("tests/train/test_deepspeed.py"),
     ),
+    Stage("imports", "an import that is killed at random moments ends as the same store", 2, pytest("tests/data")),
     Stage(
         "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
     ),

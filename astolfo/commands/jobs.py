@@ -201,7 +201,7 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
     about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
     found = load_autoencoder(encoder, architecture)
-    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about)
+    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about, encoded_by=encoder)
     done("dataset", out / "store.json", spec, {"autoencoder": encoder})
 
 
@@ -223,6 +223,14 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     store = Store(folder)
     if len(store) != spec["images"]:
         raise InputError(f"{folder} has {len(store):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
+    if spec["digest"] == "unknown":
+        logging.getLogger("astolfo").warning(
+            "%s is not pinned, so nobody says which %s it is: `astolfo --scale full pin %s FOLDER`", folder, out.name, out.name
+        )
+    elif spec["digest"] != store.digest:
+        raise InputError(f"{folder} is not the pinned {out.name}: expected the digest {spec['digest']}, found {store.digest}.")
+    if problems := list(store.verify("*.arrow")):  # the latents of a large store take hours: `astolfo dataset verify`
+        raise InputError(f"{folder} is damaged: {'; '.join(problems)}. Get it again, or make it anew.")
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir()):
         target = out / file.name

@@ -1,16 +1,17 @@
-"""Makes the miniature's datasets: procedural pictures, encoded by an autoencoder, written as a store."""
+"""Makes the miniature's datasets: procedural pictures, encoded by an autoencoder, on the road that every import takes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from astolfo.data import procedural
-from astolfo.data.store import NewSample, write_store
+from astolfo.data.ingest.pictures import encoder
+from astolfo.data.ingest.run import run
+from astolfo.data.ingest.source import Loaded, Row, Source
 from astolfo.data.vocabulary import spoken
-from astolfo.train.autoencoder import encode
+
+_AT_ONCE = 64  # pictures that are encoded together
 
 
 def scenes(pictures: dict[str, Any], seed: int, images: int) -> list[procedural.Scene]:
@@ -20,25 +21,41 @@ def scenes(pictures: dict[str, Any], seed: int, images: int) -> list[procedural.
 
 
 def make_dataset(
-    folder: Path, autoencoder: Any, pictures: dict[str, Any], *, seed: int, images: int, about: dict[str, Any]
-) -> str:
-    """Draws, encodes and stores `images` scenes of `seed`; returns the store's digest. Latents are the posterior's mean."""
-    found = scenes(pictures, seed, images)
-    samples: list[NewSample | None] = [None] * images
-    for size in sorted({(scene.height, scene.width) for scene in found}):
-        members = [index for index, scene in enumerate(found) if (scene.height, scene.width) == size]
-        drawn = torch.from_numpy(np.stack([procedural.draw(found[index]) for index in members]))
-        for index, latents in zip(members, encode(autoencoder, drawn).numpy(), strict=True):
-            samples[index] = _sample(found[index], f"{seed}-{index:08d}", latents)
-    return write_store(folder, [sample for sample in samples if sample is not None], about)
+    folder: Path, autoencoder: Any, pictures: dict[str, Any], *, seed: int, images: int, about: dict[str, Any],
+    encoded_by: Path | None = None,
+) -> str:  # fmt: skip
+    """Draws, encodes and stores `images` scenes of `seed`; returns the store's digest. Latents are the posterior's mean.
+
+    `encoded_by`: the autoencoder's file, by which an interrupted making knows that it may go on.
+    """
+    source = _Scenes(scenes(pictures, seed, images), seed, autoencoder.config, about)
+    encoding = encoder(autoencoder, draw="mean", batch=_AT_ONCE, file=encoded_by)
+    return run(source, folder, encoding=encoding, workers=1, strict=True, replace=True).digest
 
 
-def _sample(scene: procedural.Scene, name: str, latents: np.ndarray) -> NewSample:
-    size = (scene.height, scene.width)
-    return NewSample(
-        id=name, latents=latents, bucket=size, original_size=size, crop=(0, 0), tags=joined(procedural.tags(scene)),
-        sentence=procedural.sentence(scene),
-    )  # fmt: skip
+class _Scenes(Source):
+    """Procedural pictures; their own sizes are their buckets."""
+
+    def __init__(self, found: list[procedural.Scene], seed: int, config: Any, about: dict[str, Any]):
+        self._found, self._seed, self.about = found, seed, about
+        self._channels, self._factor = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
+        self.identity = {"kind": "scenes", "images": len(found), "seed": seed}
+
+    def rows(self, workers: Executor) -> Iterator[Row]:
+        """The scenes in their order."""
+        for index, scene in enumerate(self._found):
+            yield Row(
+                id=f"{self._seed}-{index:08d}", tags=joined(procedural.tags(scene)), sentence=procedural.sentence(scene),
+                where=str(index), bucket=(scene.height, scene.width),
+            )  # fmt: skip
+
+    def load(self, row: Row) -> Loaded:
+        """The picture of a scene."""
+        return Loaded(pixels=procedural.draw(self._found[int(row.where)]), original_size=row.bucket, crop=(0, 0))
+
+    def shape(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
+        """The autoencoder's channels, its factor of pixels a latent."""
+        return self._channels, bucket[0] // self._factor, bucket[1] // self._factor
 
 
 def joined(tags: Iterable[str]) -> str:

@@ -98,6 +98,11 @@ class Ledger:
         """Models of runs for which the user adopted a file: reference -> sha256."""
         return {name: digest for name, digest in self._pins.items() if parse(name).run}
 
+    def dataset_digest(self, name: str) -> str:
+        """What names the store of a dataset that the user brings: the ledger's digest, else the user's pin, else "unknown"."""
+        digest = self.scale.datasets[name].digest
+        return self._pins.get(name, digest) if digest == "unknown" else digest
+
     def parent(self, run: Run) -> Reference | None:
         """What a run's weights start from; None for a run that starts from nothing."""
         return parse(run.fields.base) if run.fields.base else None

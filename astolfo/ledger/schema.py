@@ -326,10 +326,11 @@ class EvaluationSet(Entry):
 
 
 class ScaleDataset(Entry):
-    """The size of a dataset at one scale, and where its pictures come from."""
+    """The size of a dataset at one scale, and where its pictures come from; `digest`: of the store that the user brings."""
 
     images: PositiveInt
     seed: int = 0
+    digest: str = "unknown"
 
 
 class Hardware(Entry):

@@ -87,7 +87,7 @@ class Specs:
         scale, encoder = self.ledger.scale, self.ledger.datasets[name].autoencoder
         size = scale.datasets[name]
         if scale.pictures is None:
-            return {"verb": "given", "dataset": name, "images": size.images}
+            return {"verb": "given", "dataset": name, "images": size.images, "digest": self.ledger.dataset_digest(name)}
         family = self.ledger.base(encoder).family
         return self._spec(
             "dataset", {"autoencoder": self.base(encoder)}, images=size.images, seed=size.seed, pictures=scale.pictures,

@@ -18,11 +18,16 @@ _MEMORY = Path(".astolfo/code.json")
 _COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py")
 _FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
-_DATA = ("data/captions.py", "data/order.py", "data/store.py", "data/tokens.py", "data/vocabulary.py")
+_DATA = (
+    "data/captions.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/store.py", "data/tokens.py",
+    "data/vocabulary.py",
+)  # fmt: skip
+_ROAD = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
+         "data/ingest/pictures.py", "data/ingest/run.py", "data/ingest/source.py")  # fmt: skip
 MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
     "autoencoder": (*_MODEL, "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
-    "dataset": (*_MODEL, "data/procedural.py", "data/store.py", "data/make.py"),
+    "dataset": (*_MODEL, *_ROAD, "data/procedural.py", "data/make.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
     "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py", "merge/stream.py"),

@@ -112,7 +112,7 @@ class DeepSpeedTrainer(Trainer):
 
     def step(self, step: int) -> float:
         """As `Trainer.step`, by the engine."""
-        rounds = self.order.step(step)
+        rounds = self.reader.step(step)
         rank, total = self.processes.index, 0.0
         with self._kernels():
             for number, row in enumerate(rounds):

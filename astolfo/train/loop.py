@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from astolfo.data.order import Batch, Order
+from astolfo.data.prefetch import Reader
 from astolfo.data.store import Sample, Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
@@ -51,6 +52,7 @@ class Trainer:
         self.recipe, self.processes, self.device = recipe, processes, torch.device(placement.device)
         self.store = Store(inputs.dataset)
         self.order = _order(recipe, self.store)
+        self.reader = Reader(self.store, self.order, processes.block(recipe.ranks))
         self.parts = self._parts(inputs.base)
         self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
         self.objective, self.draws = Objective(recipe), Draws(recipe)
@@ -85,7 +87,7 @@ class Trainer:
 
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
-        rounds = self.order.step(step)
+        rounds = self.reader.step(step)
         block, losses, bad = self.processes.block(self.recipe.ranks), [], []
         tree = PairwiseSum(self.flat.release, len(block) if self.offload else 0)
         for rank in block:
@@ -125,7 +127,7 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         """The mean loss of one micro-batch, ready for backward."""
-        return loss(*self._predict([self.store.sample(int(row)) for row in batch.rows], batch))
+        return loss(*self._predict(self.reader.samples(batch), batch))
 
     def _predict(self, samples: list[Sample], batch: Batch) -> tuple[Any, Tensor]:
         dtype = DTYPES[self.recipe.precision.weights]

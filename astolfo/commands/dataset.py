@@ -1,0 +1,253 @@
+"""Verbs on datasets: `astolfo dataset import | export | table | captions | info | verify | sample | sheet`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from astolfo.commands import FILE, FOLDER, ledger_of
+
+_VOCABULARY = click.option("--vocabulary", type=FOLDER, default=None, help="A CLIP vocabulary: show captions in tokens.")
+_KIND = click.option("--captions", "kind", type=click.Choice(["tags", "pick", "concat"]), default="concat", show_default=True)
+_TOKENS = click.option("--tokens", type=click.Choice(["75", "150", "225"]), default="225", show_default=True)
+_AUTOENCODER = click.option("--autoencoder", "encoder", type=FILE, required=True, help="Its file, or a whole model's.")
+_FAMILY = click.option("--family", type=click.Choice(["sdxl", "sd2"]), default="sdxl", show_default=True)
+
+
+def _together(*options: Callable) -> Callable:
+    """Options that several verbs have."""
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_EVERY = _together(
+    click.option("--output", "-o", type=FOLDER, required=True, help="The store to make."),
+    click.option(
+        "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of the latents."
+    ),
+    click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that read. Decides no bit."),
+    click.option("--strict", is_flag=True, help="Stop when something would be left out."),
+)
+_PICTURES = _together(
+    _AUTOENCODER,
+    _FAMILY,
+    click.option("--resolution", type=click.IntRange(1), default=None, help="Side of the square. [default: 1024; sd2: 768]"),
+    click.option("--smallest", type=click.IntRange(1), default=256, show_default=True, help="Shortest side of a bucket."),
+    click.option("--largest", type=click.IntRange(1), default=1024, show_default=True, help="Longest side of a bucket."),
+    click.option("--step", type=click.IntRange(1), default=64, show_default=True, help="Between sides of buckets."),
+    click.option("--crop", type=click.Choice(["kohya", "reference"]), default="kohya", show_default=True,
+                 help="How crops are recorded: as sd-scripts does, or where the pixels were cropped."),
+    click.option("--latents", "draw", type=click.Choice(["sample", "mean"]), default="sample", show_default=True,
+                 help="A draw from the autoencoder's posterior, or its mean."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the draws."),
+    click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Pictures encoded together."),
+    click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+)  # fmt: skip
+
+
+@click.group()
+def dataset() -> None:
+    """Makes, checks and shows dataset stores."""
+
+
+@dataset.group("import")
+def import_() -> None:
+    """Makes a store. A killed import goes on when it is called again; the end is a report of what was left out."""
+
+
+@import_.command()
+@click.argument("index", type=FILE)
+@click.argument("folder", type=FOLDER)
+@click.option("--factor", type=click.IntRange(1), default=8, show_default=True, help="Pixels per latent.")
+@_EVERY
+def kohya(index: Path, folder: Path, factor: int, output: Path, **options: Any) -> None:
+    """From sd-scripts' own layout: an INDEX (meta_lat.json) and the FOLDER of its .npz files."""
+    from astolfo.data.ingest.kohya import Kohya
+
+    _run(Kohya(index, folder, factor), output, **options)
+
+
+@import_.command()
+@click.argument("folder", type=FOLDER)
+@_PICTURES
+@_EVERY
+@click.pass_context
+def folder(context: click.Context, folder: Path, **options: Any) -> None:
+    """From a FOLDER of pictures with .txt (tags) and .caption (sentences) beside them."""
+    from astolfo.data.ingest.images import Folder
+
+    _pictures(context, Folder, (folder,), **options)
+
+
+@import_.command()
+@click.argument("tars", type=FILE, nargs=-1, required=True)
+@_PICTURES
+@_EVERY
+@click.pass_context
+def tars(context: click.Context, tars: tuple[Path, ...], **options: Any) -> None:
+    """From WebDataset TARS: pictures with .txt, .caption or .json members of the same name."""
+    from astolfo.data.ingest.images import Tars
+
+    _pictures(context, Tars, tars, **options)
+
+
+@import_.command()
+@click.argument("tables", type=FILE, nargs=-1, required=True)
+@_PICTURES
+@_EVERY
+@click.pass_context
+def table(context: click.Context, tables: tuple[Path, ...], **options: Any) -> None:
+    """From Parquet TABLES with columns id, image (bytes or a path), tags, sentence."""
+    from astolfo.data.ingest.images import Table
+
+    _pictures(context, Table, tables, **options)
+
+
+def _pictures(
+    context: click.Context, kind: type, places: tuple[Path, ...], *, encoder: Path, family: str, resolution: int | None,
+    smallest: int, largest: int, step: int, crop: str, draw: str, seed: int, batch: int, device: str, **options: Any,
+) -> None:  # fmt: skip
+    """An import of pictures: buckets, an autoencoder, the road."""
+    autoencoder = _autoencoder(context, encoder, family)
+    from astolfo.data.ingest.bucketing import Bucketing
+    from astolfo.data.ingest.pictures import encoder as encoding
+
+    config = autoencoder.config
+    bucketing = Bucketing(
+        resolution=resolution or (768 if family == "sd2" else 1024), smallest=smallest, largest=largest, step=step
+    )
+    source = kind(
+        places, bucketing, crop=crop, draw=draw, factor=2 ** (len(config.block_out_channels) - 1), channels=config.latent_channels
+    )
+    _run(source, encoding=encoding(autoencoder, draw=draw, seed=seed, batch=batch, device=device, file=encoder), **options)
+
+
+def _autoencoder(context: click.Context, file: Path, family: str) -> Any:
+    """The autoencoder in `file`, with the numerics of a job."""
+    from astolfo import numerics
+
+    numerics.pin()
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.autoencoder import load_autoencoder
+
+    return load_autoencoder(file, Architecture.from_mapping(ledger_of(context).scale.architectures[family], family))
+
+
+def _run(source: Any, output: Path, **options: Any) -> None:
+    from astolfo.data.ingest.run import run
+
+    click.echo(run(source, output, **options))
+
+
+@dataset.command()
+@click.argument("store", type=FOLDER)
+@click.argument("folder", type=FOLDER)
+@click.option("--sized", is_flag=True, help="Name arrays latents_<h>x<w>, as newer versions of sd-scripts do.")
+@click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that write.")
+def export(store: Path, folder: Path, sized: bool, workers: int) -> None:
+    """Writes a store as sd-scripts reads it: meta_lat.json and a .npz per sample in FOLDER."""
+    from astolfo.data.export import export_kohya
+    from astolfo.data.store import Store
+
+    export_kohya(Store(store), folder, sized=sized, workers=workers)
+
+
+@dataset.command("table")
+@click.argument("store", type=FOLDER)
+@click.argument("file", type=FILE)
+def table_(store: Path, file: Path) -> None:
+    """Writes index and captions as a Parquet FILE, in which captions can be edited."""
+    from astolfo.data.export import export_table
+    from astolfo.data.store import Store
+
+    export_table(Store(store), file)
+
+
+@dataset.command()
+@click.argument("store", type=FOLDER)
+@click.argument("file", type=FILE)
+@click.option("--output", "-o", type=FOLDER, required=True, help="The store to make; it shares the latents.")
+def captions(store: Path, file: Path, output: Path) -> None:
+    """Makes a store with the captions of a Parquet FILE (columns id, tags, sentence; rows in the store's order)."""
+    from astolfo.data.export import recaptioned
+    from astolfo.data.store import Store
+
+    click.echo(recaptioned(Store(store), file, output))
+
+
+@dataset.command()
+@click.argument("store", type=FOLDER)
+@_VOCABULARY
+@_KIND
+@_TOKENS
+def info(store: Path, vocabulary: Path | None, kind: str, tokens: str) -> None:
+    """Says what is in a store: buckets, captions, duplicates by content; with a vocabulary, lengths in tokens."""
+    from astolfo.data.look import summary
+    from astolfo.data.store import Store
+
+    click.echo(summary(Store(store), *_words(vocabulary, kind, tokens)))
+
+
+@dataset.command()
+@click.argument("store", type=FOLDER)
+@click.option("--only", default="*", metavar="PATTERN", help="Files to hash, such as 'index.arrow' or 'latents-1024x*'.")
+@click.pass_context
+def verify(context: click.Context, store: Path, only: str) -> None:
+    """Compares the bytes of a store, or of a part of it, with its digest. Exit status 1 when they differ."""
+    from astolfo.data.store import Store
+
+    found = Store(store)
+    problems = list(found.verify(only))
+    click.echo("\n".join(problems) if problems else f"{store} is what its digest says: {found.digest}")
+    context.exit(1 if problems else 0)
+
+
+@dataset.command()
+@click.argument("store", type=FOLDER)
+@click.argument("name", metavar="ID")
+@_VOCABULARY
+@_KIND
+@_TOKENS
+def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: str) -> None:
+    """Shows the sample ID; with a vocabulary, its caption as the trainer reads it, chunk by chunk."""
+    from astolfo.data.look import described
+    from astolfo.data.store import Store
+
+    found = Store(store)
+    click.echo(described(found, found.find(name), *_words(vocabulary, kind, tokens)))
+
+
+@dataset.command()
+@click.argument("store", type=FOLDER)
+@click.option("--output", "-o", type=FILE, required=True, help="A PNG file.")
+@_AUTOENCODER
+@_FAMILY
+@click.option("--count", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which samples.")
+@click.pass_context
+def sheet(context: click.Context, store: Path, output: Path, encoder: Path, family: str, count: int, seed: int) -> None:
+    """Draws a contact sheet: some samples decoded, with their captions."""
+    autoencoder = _autoencoder(context, encoder, family)
+    from astolfo.data.look import sheet as draw
+    from astolfo.data.store import Store
+    from astolfo.evaluate.grid import save_png
+
+    found = Store(store)
+    save_png(output, draw(found, autoencoder, count=count, seed=seed), {"astolfo.dataset": found.digest})
+
+
+def _words(vocabulary: Path | None, kind: str, tokens: str) -> tuple[Any, Any]:
+    """A tokenizer and how captions are made, or nothing of both."""
+    if vocabulary is None:
+        return None, None
+    from astolfo.data.vocabulary import tokenizers
+    from astolfo.ledger.schema import Captions
+
+    return tokenizers(vocabulary)[0], Captions(kind=kind, tokens=int(tokens))

@@ -1,0 +1,158 @@
+"""Ways out of a store: sd-scripts' own layout, a Parquet table, and the same store with other captions.
+
+export_kohya(store, folder)         meta_lat.json and a .npz per sample, as that trainer reads them
+export_table(store, path)           index and captions for exchange; tags and sentences can be edited in it ...
+recaptioned(store, path, folder)    ... and come back as a new store that shares the latents
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from astolfo.data.ingest.bucketing import letterbox
+from astolfo.data.ingest.source import Refused, ahead, checked_id, checked_text
+from astolfo.data.store import CAPTION_SCHEMA, CAPTIONS, INDEX, INDEX_SCHEMA, Store, file_digests
+from astolfo.data.write import write_captions, write_manifest
+from astolfo.errors import InputError, StateError, StoreError
+from astolfo.files import write_text, written
+
+INDEX_FILE = "meta_lat.json"
+_MARK = ".astolfo-export"
+
+
+def export_kohya(store: Store, folder: Path, *, sized: bool = False, workers: int = 2) -> None:
+    """Writes every sample below `folder`; the index comes last, after a flush: where it stands, everything does.
+
+    `sized`: keys of the .npz carry the latents' size, as newer versions name them. A killed export goes on where it was. Raises
+    StateError when another store's export is in the way, StoreError for an ID that is no path below a folder.
+    """
+    mark = folder / _MARK
+    if (folder / INDEX_FILE).exists():
+        raise InputError(f"{folder / INDEX_FILE} is there already. Choose another folder, or delete it first.")
+    if mark.exists() and mark.read_text().strip() != store.digest:
+        raise StateError(f"{folder} holds an unfinished export of another store. Finish that one, or choose another folder.")
+    write_text(mark, f"{store.digest}\n")
+    with written(folder / INDEX_FILE) as beside:
+        with open(beside, "w", encoding="utf-8") as index, ThreadPoolExecutor(workers) as pool:
+            separator = "{\n"
+            for _, future in ahead(pool, lambda row: _export(store, row, folder, sized), range(len(store)), 8 * workers):
+                name, entry = future.result()
+                index.write(f"{separator}{json.dumps(name)}: {json.dumps(entry)}")
+                separator = ",\n"
+            index.write("\n}\n")
+        os.sync()
+    mark.unlink()
+
+
+def _export(store: Store, row: int, folder: Path, sized: bool) -> tuple[str, dict[str, Any]]:
+    """Writes one sample; returns its key and entry of the index."""
+    index, (tags, sentence) = store.row(row), store.captions(row)
+    bucket = store.buckets[index["bucket"]]
+    size = bucket["width"], bucket["height"]
+    try:
+        path = folder / f"{checked_id(index['id'])}.npz"
+    except Refused as error:
+        raise StoreError(f"{store.folder}: sample {index['id']!r} cannot be exported: {error}.") from None
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.part")
+        with open(beside, "wb") as file:
+            np.savez(file, **_arrays(store.latents(row), index, size, sized))
+        os.replace(beside, path)
+    texts = {"tags": tags, "caption": sentence}
+    return index["id"], {**{key: text for key, text in texts.items() if text}, "train_resolution": list(size)}
+
+
+def _arrays(latents: np.ndarray, index: dict[str, Any], bucket: tuple[int, int], sized: bool) -> dict[str, np.ndarray]:
+    """The arrays of a .npz; right and bottom of the crop follow from the sizes, as that trainer computes them."""
+    original = index["original_width"], index["original_height"]
+    left, top, right, bottom = letterbox(*original, bucket)
+    suffix = f"_{latents.shape[1]}x{latents.shape[2]}" if sized else ""
+    arrays = {
+        "latents": latents.astype(np.float32),
+        "original_size": np.array(original),
+        "crop_ltrb": np.array([index["crop_left"], index["crop_top"], index["crop_left"] + right - left,
+                               index["crop_top"] + bottom - top]),
+    }  # fmt: skip
+    return {name + suffix: array for name, array in arrays.items()}
+
+
+def export_table(store: Store, path: Path) -> None:
+    """Writes a Parquet table: the index's columns, bucket sizes instead of numbers, tags and sentences, in the store's order."""
+    sizes = [(bucket["height"], bucket["width"]) for bucket in store.buckets]
+    kept = [field for field in INDEX_SCHEMA if field.name not in ("bucket", "shard", "row")]
+    schema = pa.schema([*kept, ("height", pa.int32()), ("width", pa.int32()), *CAPTION_SCHEMA])
+    with written(path) as beside, pq.ParquetWriter(str(beside), schema, compression="zstd") as writer:
+        for index, captions in zip(store.batches(INDEX), store.batches(CAPTIONS), strict=True):
+            numbers = index.column("bucket").to_numpy()
+            size = np.array(sizes, np.int32)[numbers]
+            columns = [index.column(field.name) for field in kept]
+            writer.write_batch(pa.record_batch([*columns, pa.array(size[:, 0]), pa.array(size[:, 1]), *captions.columns],
+                                               schema=schema))  # fmt: skip
+
+
+def recaptioned(store: Store, table: Path, folder: Path) -> str:
+    """Writes the store with the captions of a Parquet table to `folder` and returns its digest; latents and index are shared.
+
+    The table has columns id, tags, sentence, and rows in the store's order (as `export_table` gives them); samples without a
+    row keep their captions. Raises StoreError for a row that is not in the store, or not in its order.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} is there already. Choose another folder, or delete it first.")
+    write_captions(folder, _merged(store, _captions(table), table))
+    for name, _ in file_digests(store.manifest):
+        if name != CAPTIONS:
+            _share(store.folder / name, folder / name)
+    about = {**store.manifest["about"], "captions": "replaced"}
+    return write_manifest(folder, store.buckets, store.manifest["shards"], about)
+
+
+def _captions(table: Path) -> Iterator[tuple[str, str, str]]:
+    """ID, tags and sentence of every row of a table."""
+    try:
+        file = pq.ParquetFile(table)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{table} is no Parquet table: {error}.") from None
+    if missing := {"id", "tags", "sentence"} - set(file.schema_arrow.names):
+        raise InputError(f"{table}: expected columns id, tags and sentence, it lacks {', '.join(sorted(missing))}.")
+    for batch in file.iter_batches(columns=["id", "tags", "sentence"]):
+        yield from zip(*(batch.column(name).to_pylist() for name in ("id", "tags", "sentence")), strict=True)
+
+
+def _merged(store: Store, changes: Iterator[tuple[str, str, str]], table: Path) -> Iterator[pa.RecordBatch]:
+    change = next(changes, None)
+    for index, captions in zip(store.batches(INDEX), store.batches(CAPTIONS), strict=True):
+        columns = [column.to_pylist() for column in captions.columns]
+        for at, name in enumerate(index.column("id").to_pylist()):
+            if change is not None and change[0] == name:
+                for column, what, text in zip(columns, ("tags", "sentence"), change[1:], strict=True):
+                    column[at] = _sound(what, text or "", name, table)
+                change = next(changes, None)
+        yield pa.record_batch(columns, schema=CAPTION_SCHEMA)
+    if change is not None:
+        raise StoreError(f"{table}: {change[0]!r} is not in {store.folder}, comes twice, or not in the store's order.")
+
+
+def _sound(what: str, text: str, name: str, table: Path) -> str:
+    try:
+        return checked_text(what, text)
+    except Refused as error:
+        raise InputError(f"{table}: {name}: {error}.") from None
+
+
+def _share(source: Path, target: Path) -> None:
+    """The same file under a second name; across file systems a link to it."""
+    with contextlib.suppress(FileNotFoundError):
+        target.unlink()
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        target.symlink_to(source.resolve())

@@ -1,0 +1,150 @@
+"""`astolfo dataset`, as a user calls it, and datasets that a user brings to the graph."""
+
+import json
+import logging
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from astolfo.cli import cli
+from astolfo.data import vocabulary
+from astolfo.data.ingest.run import run
+from astolfo.data.look import shown_chunks
+from astolfo.data.store import Store
+from astolfo.errors import InputError, StoreError
+from astolfo.ledger import load
+from astolfo.ledger.ledger import read_pins
+from astolfo.ledger.specs import Specs
+from astolfo.pins import pin
+from tests.conftest import CONFIG, ROOT
+from tests.data.conftest import Given, sample, samples
+
+ENCODER = ROOT / "config/pinned/miniature/sdxl-vae.safetensors"
+
+
+def call(*arguments, fails=None):
+    """What a command prints; with `fails`, its exit status."""
+    result = CliRunner().invoke(cli, ["dataset", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == (fails or 0), result.output
+    return result.output
+
+
+@pytest.fixture
+def folder(tmp_path):
+    given = samples()
+    given[4] = ("copy", *given[2][1:])
+    given[5] = (*given[5][:3], "", "")
+    run(Given(given), tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    vocabulary.write(tmp_path_factory.mktemp("words"), ["a", "star", "red"])
+    return tmp_path_factory.getbasetemp() / "words0"
+
+
+def test_info(folder, words):
+    """Counts per bucket, which captions there are, duplicates by name, and caption lengths in tokens."""
+    text = call("info", folder, "--vocabulary", words)
+    assert "7 samples in 2 buckets, 2 shards" in text
+    assert "80 x 48               3" in text
+    assert "6 with tags and a sentence" in text
+    assert "1 with no caption at all" in text
+    assert "1 duplicates by content\n  s2 = copy" in text
+    assert "in tokens, median" in text
+
+
+def test_a_sample(folder, words):
+    """One sample with its sizes, its digest, and its caption in the chunks that are read; an unknown ID is said so."""
+    text = call("sample", folder, "s3", "--vocabulary", words, "--tokens", "150")
+    assert "picture of 80 x 49 pixels, trained at 80 x 48, crop 3 from the left" in text
+    assert "tags: tag3" in text
+    assert "chunk 2:  0 tokens" in text
+    with pytest.raises(StoreError, match="has no sample 'nobody'. IDs look like 's1'"):
+        call("sample", folder, "nobody")
+
+
+def test_chunks_are_cut_as_the_trainer_cuts_them(words):
+    """80 tokens make a full chunk and five tokens of the next."""
+    shown = shown_chunks(vocabulary.tokenizers(words)[0], " ".join(["star"] * 80), 150)
+    assert [text.split("tokens")[0].strip() for text in shown] == ["75", "5"]
+    assert shown[1].endswith("star star star star star")
+
+
+def test_verify(folder):
+    """A good store is named by its digest with status 0, a damaged one by its files with status 1."""
+    assert Store(folder).digest in call("verify", folder)
+    shard = next(folder.glob("latents-*"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert f"{shard.name}: expected sha256" in call("verify", folder, fails=1)
+    assert Store(folder).digest in call("verify", folder, "--only", "*.arrow")
+
+
+def test_in_and_out(tmp_path):
+    """A folder of pictures becomes a store, a contact sheet, sd-scripts' files, and the same store again."""
+    (tmp_path / "in").mkdir()
+    for number, size in enumerate([(60, 60), (90, 50)]):
+        Image.new("RGB", size, (200, 40 * number, 0)).save(tmp_path / f"in/{number}.png")
+        (tmp_path / f"in/{number}.txt").write_text(f"tag {number}")
+    (tmp_path / "in/bad.png").write_bytes(b"")
+    sizes = ("--resolution", 64, "--smallest", 48, "--largest", 96, "--step", 16)
+    text = call("import", "folder", tmp_path / "in", "-o", tmp_path / "store", "--autoencoder", ENCODER, *sizes)
+    assert "2 samples, 1 left out" in text
+    assert "the picture has N bytes" in text
+    call("sheet", tmp_path / "store", "-o", tmp_path / "sheet.png", "--autoencoder", ENCODER, "--count", 2)
+    page = Image.open(tmp_path / "sheet.png").convert("RGB")
+    assert page.size == (484, 324)
+    assert len(set(page.crop((0, 0, 484, 230)).get_flattened_data())) > 20
+    call("export", tmp_path / "store", tmp_path / "out")
+    assert json.loads((tmp_path / "out/meta_lat.json").read_text())["0"]["train_resolution"] == [64, 64]
+    call("import", "kohya", tmp_path / "out/meta_lat.json", tmp_path / "out", "-o", tmp_path / "again", "--factor", 4, "--strict")
+    assert Store(tmp_path / "again").manifest["shards"] == Store(tmp_path / "store").manifest["shards"]
+    call("table", tmp_path / "store", tmp_path / "t.parquet")
+    call("captions", tmp_path / "store", tmp_path / "t.parquet", "-o", tmp_path / "recaptioned")
+    assert Store(tmp_path / "recaptioned").captions(0) == Store(tmp_path / "store").captions(0)
+
+
+@pytest.fixture
+def twenty(tmp_path):
+    run(Given([sample(index) for index in range(20)]), tmp_path / "twenty")
+    return tmp_path / "twenty"
+
+
+def test_a_dataset_is_pinned_by_its_digest(twenty, tmp_path):
+    """A pinned store is linked where the graph looks, its digest is what specs name, and another store is refused."""
+    ledger = load(CONFIG, "full")
+    assert Store(twenty).digest in pin(ledger, "20", twenty, tmp_path)
+    assert (tmp_path / "inputs/20").resolve() == twenty
+    pins = read_pins(tmp_path)
+    assert Specs(load(CONFIG, "full", pins), "lock").dataset("20")["digest"] == Store(twenty).digest
+    run(Given([sample(index + 1) for index in range(20)]), tmp_path / "other")
+    with pytest.raises(InputError, match="is not the 20 that is recorded"):
+        pin(load(CONFIG, "full", pins), "20", tmp_path / "other", tmp_path)
+    with pytest.raises(InputError, match="has 20 images, 6k has 6,224"):
+        pin(ledger, "6k", twenty, tmp_path)
+    with pytest.raises(InputError, match="made by the graph at the scale miniature"):
+        pin(load(CONFIG), "20", twenty, tmp_path)
+
+
+def given(spec, store, out):
+    runner = CliRunner()
+    return runner.invoke(cli, ["job", "given-dataset", "--spec", json.dumps(spec), "--folder", str(store), "--out", str(out)],
+                         catch_exceptions=False)  # fmt: skip
+
+
+def test_the_graph_takes_the_pinned_store_alone(twenty, tmp_path, caplog):
+    """A store that a user brings is linked after a look at its digest and tables; without a pin the log says how to pin it."""
+    spec = {"verb": "given", "dataset": "20", "images": 20, "digest": Store(twenty).digest}
+    assert given(spec, twenty, tmp_path / "datasets/20").exit_code == 0
+    assert list(Store(tmp_path / "datasets/20").verify()) == []
+    with pytest.raises(InputError, match="is not the pinned 20: expected the digest 0+"):
+        given(spec | {"digest": "0" * 64}, twenty, tmp_path / "datasets/20")
+    with caplog.at_level(logging.WARNING):
+        given(spec | {"digest": "unknown"}, twenty, tmp_path / "datasets/20")
+    assert "pin 20 FOLDER" in caplog.text
+    captions = (twenty / "captions.arrow").read_bytes()
+    (twenty / "captions.arrow").write_bytes(captions.replace(b"tag1", b"tag9"))
+    with pytest.raises(InputError, match=r"captions.arrow: expected sha256"):
+        given(spec, twenty, tmp_path / "datasets/20")
