@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from astolfo import quiet
-from astolfo.commands import FOLDER, ROOT, evidence, ledger, models
+from astolfo.commands import FOLDER, ROOT, evidence, ledger, models, plan
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -34,7 +34,17 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
     context.obj = {"config": config or (here if (here / "bases.yaml").exists() else own), "scale": scale}
 
 
-VERBS = (ledger.ledger, evidence.lineage, evidence.verify, models.inspect, models.pin, models.merge, models.mecha, jobs)
+VERBS = (
+    ledger.ledger,
+    evidence.lineage,
+    evidence.verify,
+    models.inspect,
+    models.pin,
+    models.merge,
+    models.mecha,
+    plan.plan,
+    jobs,
+)
 for verb in VERBS:
     cli.add_command(verb)
 
