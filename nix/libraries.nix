@@ -4,6 +4,16 @@
   python,
   wheelhouse,
 }:
+let
+  # Just what the installer reads, so that nothing else of the project makes it run again.
+  envs = pkgs.runCommand "astolfo-locks" { } ''
+    mkdir $out
+    cp ${../envs/build.txt} $out/build.txt
+    cp ${../envs/lock.txt} $out/lock.txt
+    cp ${../envs/cluster.txt} $out/cluster.txt
+    cp ${../envs/install} $out/install
+  '';
+in
 pkgs.runCommand "astolfo-libraries"
   {
     python = "${python}/bin/python3.12";
@@ -13,6 +23,6 @@ pkgs.runCommand "astolfo-libraries"
   }
   ''
     export HOME=$TMPDIR
-    sh ${../envs}/install "$python" "$out" --libraries
+    sh ${envs}/install "$python" "$out" --libraries
     rm "$out/install.log"
   ''

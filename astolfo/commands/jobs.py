@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from astolfo import devices
 from astolfo.alive import hold_alive, watch_parent
 from astolfo.errors import InputError, LedgerError, PlacementError
 
@@ -199,6 +200,8 @@ def train(
     device: str, **where: Any,
 ) -> None:  # fmt: skip
     """Trains one segment."""
+    if device == "cuda":
+        devices.claim(processes)
     _begin(log, base)
     from astolfo import numerics
 
