@@ -30,6 +30,8 @@ pkgs.runCommand "astolfo-wheelhouse-${digest}"
     impureEnvVars = lib.fetchers.proxyImpureEnvVars ++ [
       "PIP_INDEX_URL"
       "PIP_EXTRA_INDEX_URL"
+      "PIP_FIND_LINKS"
+      "PIP_NO_INDEX"
       "PIP_CERT"
       "NIX_SSL_CERT_FILE"
     ];
