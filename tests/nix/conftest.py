@@ -29,7 +29,7 @@ class Nix:
 
     def __call__(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """One call; repeated when a builder was killed for nothing."""
-        for _ in range(5):
+        for _ in range(30):
             found = subprocess.run(
                 ["nix", *arguments],
                 env={**os.environ, "NIX_CONFIG": _CONFIG, **environment},

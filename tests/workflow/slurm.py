@@ -73,7 +73,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         _until(lambda: (folder / "munge.socket").exists(), folder, "munged.out")
         _start(running, folder, environment, "slurmctld", "-D")
         _start(running, folder, environment, "slurmd", "-D", "-N", "node")
-        idle = ["sinfo", "--noheader", "--states=idle", "--format=%n"]
+        idle = ["sinfo", "--noheader", "--states=idle", "--format=%N"]
         _until(
             lambda: "node" in subprocess.run(idle, env=environment, capture_output=True, text=True).stdout, folder, "slurmd.log"
         )
