@@ -78,6 +78,18 @@ STAGES = (
         pytest("tests/train/test_deepspeed.py"),
     ),
     Stage(
+        "slurm",
+        "the lineage to 26022301, submitted to a SLURM cluster of one node, has the local build's digests (short datasets)",
+        15,
+        pytest("tests/workflow/test_slurm.py"),
+    ),
+    Stage(
+        "wheelhouse",
+        "the files of the exact locks, downloaded again, have the hash that the flake expects; its program builds the same bytes",
+        15,
+        pytest("tests/nix"),
+    ),
+    Stage(
         "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
     ),
 )
