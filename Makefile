@@ -26,7 +26,7 @@ help:
 
 env: $(READY)
 
-$(READY): envs/lock.txt envs/build.txt envs/install
+$(READY): envs/lock.txt envs/build.txt envs/cluster.txt envs/install
 	@envs/install $(PYTHON) $(VENV)
 
 results/% evaluations/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)

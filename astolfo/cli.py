@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from astolfo import quiet
-from astolfo.commands import FOLDER, ROOT, bits, dataset, evidence, ledger, models
+from astolfo.commands import FOLDER, ROOT, bits, dataset, evidence, ledger, models, plan
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -39,7 +39,7 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 
 
 VERBS = (
-    ledger.ledger, bits.numerics, bits.stale, bits.accept,
+    ledger.ledger, plan.plan, bits.numerics, bits.stale, bits.accept,
     evidence.lineage, evidence.verify, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
     models.inspect, models.pin, models.merge, models.mecha, dataset.dataset, jobs,
 )  # fmt: skip

@@ -97,6 +97,18 @@ STAGES = (
     ),
     Stage("imports", "an import that is killed at random moments ends as the same store", 2, pytest("tests/data")),
     Stage(
+        "slurm",
+        "the lineage to 26022301, submitted to a SLURM cluster of one node, has the local build's digests (short datasets)",
+        15,
+        pytest("tests/workflow/test_slurm.py"),
+    ),
+    Stage(
+        "wheelhouse",
+        "the files of the exact locks, downloaded again, have the hash that the flake expects; its program builds the same bytes",
+        15,
+        pytest("tests/nix"),
+    ),
+    Stage(
         "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
     ),
 )

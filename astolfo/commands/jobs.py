@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from astolfo import devices
 from astolfo.alive import hold_alive, watch_parent
 from astolfo.commands import LOCK
 from astolfo.errors import InputError, LedgerError, PlacementError
@@ -281,6 +282,7 @@ def train(
     from astolfo.train import ranks
 
     if device == "cuda" and ranks.launched() is None:
+        devices.claim(processes)
         processes = _on_gpus(processes, spec["recipe"]["ranks"])
     from astolfo.files import read_sidecar
     from astolfo.train.loop import Inputs

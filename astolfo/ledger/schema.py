@@ -333,14 +333,38 @@ class ScaleDataset(Entry):
     digest: str = "unknown"
 
 
+class Measurement(Entry):
+    """A speed that was measured on a machine, with what the run did; what is not said is not known."""
+
+    images_per_second: Annotated[float, Field(gt=0)]
+    devices: PositiveInt | None = None  # None: all of the machine's
+    unet: Literal[63, 68, 71, 100] | None = None
+    optimizer: str | None = None
+    batch_size: PositiveInt | None = None
+    accumulation: PositiveInt | None = None
+    note: str
+
+
+class Power(Entry):
+    """What a machine draws while it trains, and where that figure comes from."""
+
+    watts: Annotated[float, Field(gt=0)]
+    source: str
+
+
 class Hardware(Entry):
-    """A machine that runs can be placed on."""
+    """A machine that runs can be placed on. `devices` of a CPU machine are its cores; what is left out is not known."""
 
     title: str
     device: Literal["cpu", "cuda"]
     devices: PositiveInt = 1
     device_memory_gib: float | None = None
     compute_capability: tuple[int, int] | None = None
+    peak_tflops: float | None = None  # 16-bit, dense, per device, as the vendor has it
+    numa_nodes: PositiveInt | None = None
+    ramdisk_gib: float | None = None
+    power: Power | None = None
+    measured: list[Measurement] = []
 
 
 class AutoencoderTraining(Entry):

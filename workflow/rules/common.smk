@@ -200,9 +200,18 @@ def segment_inputs(wildcards):
 
 
 def processes(wildcards):
-    """How many processes run the logical ranks here: the most that share them evenly and fit the cores. Decides no bit."""
-    ranks = LEDGER.run(wildcards.run).fields.ranks
-    return max(count for count in (1, 2, 4, 8) if ranks % count == 0 and count <= max(workflow.cores or 1, 1))
+    """How many processes run the logical ranks here: the most that share them evenly and fit the cores, and the devices
+    that a profile caps `gpu` at. Decides no bit."""
+    ranks, most = LEDGER.run(wildcards.run).fields.ranks, max(workflow.cores or 1, 1)
+    if LEDGER.scale.device == "cuda":
+        cap = workflow.global_resources.get("gpu")
+        most = min(most, cap.value if cap else 1)
+    return max(count for count in (1, 2, 4, 8) if ranks % count == 0 and count <= max(most, 1))
+
+
+def gpus(wildcards):
+    """How many devices a segment takes: one per process. The job takes free ones itself (astolfo/devices.py)."""
+    return processes(wildcards) if LEDGER.scale.device == "cuda" else 0
 
 
 def placement(wildcards):

@@ -12,7 +12,7 @@ rule segment:
         "logs/train/{run}-{step}.log",
     threads: processes
     resources:
-        gpu=1 if LEDGER.scale.device == "cuda" else 0,
+        gpu=gpus,
         placement=placement,
     params:
         spec=spec_of(segment_of, "states/{run}/{step}.safetensors"),

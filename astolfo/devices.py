@@ -1,0 +1,79 @@
+"""Devices of this machine, shared out to jobs: each takes its own and holds them until it ends.
+
+    claim(2)                 waits for two free CUDA devices, and makes them the only ones that this process sees
+
+Snakemake counts GPUs and names none. A job therefore holds a lock on one file per device, below the machine's temporary
+folder, so that builds in several working directories agree; the lock goes with the process, however it ends. Under SLURM
+or Kubernetes the devices that a job sees are its own already, and nothing is claimed. Imports no torch.
+"""
+
+import fcntl
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+log = logging.getLogger(__name__)
+_GPUS = Path("/proc/driver/nvidia/gpus")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_ALLOCATED = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST")  # set where something else gives a job its devices
+_PERIOD = 1.0  # seconds between two looks for a free device
+_held: list[IO[str]] = []
+
+
+def visible() -> list[str]:
+    """The devices that this process may use, as CUDA_VISIBLE_DEVICES names them; without it all that the driver has."""
+    if _VISIBLE in os.environ:
+        return [name.strip() for name in os.environ[_VISIBLE].split(",") if name.strip()]
+    return [str(index) for index in range(len(list(_GPUS.iterdir())))] if _GPUS.is_dir() else []
+
+
+def claim(count: int, folder: Path | None = None) -> list[str]:
+    """Takes `count` free devices (all there are, when they are fewer) and returns their names; waits until they are free.
+
+    From then on CUDA_VISIBLE_DEVICES names them. Call before CUDA is in use. Empty where another program shares them out.
+    """
+    if any(name in os.environ for name in _ALLOCATED):
+        return []
+    names, waiting = visible(), False
+    count = min(count, len(names))
+    folder = folder or Path(tempfile.gettempdir(), "astolfo-devices")
+    while count:
+        taken = _take(names, count, folder)
+        if taken:
+            _held.extend(taken.values())
+            os.environ[_VISIBLE] = ",".join(taken)
+            log.info("this job's devices: %s", os.environ[_VISIBLE])
+            return list(taken)
+        if not waiting:
+            log.info("waiting for %d of the devices %s, which other jobs hold", count, ", ".join(names))
+            waiting = True
+        time.sleep(_PERIOD)
+    return []
+
+
+def _take(names: list[str], count: int, folder: Path) -> dict[str, IO[str]]:
+    """The first `count` free devices with their locks; none at all when fewer are free, so that no two jobs wait crosswise."""
+    taken: dict[str, IO[str]] = {}
+    for name in names:
+        if len(taken) < count and (file := _lock(name, folder)):
+            taken[name] = file
+    if len(taken) == count:
+        return taken
+    for file in taken.values():
+        file.close()
+    return {}
+
+
+def _lock(name: str, folder: Path) -> IO[str] | None:
+    folder.mkdir(exist_ok=True)
+    path = folder / name.replace("/", "_")
+    file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115 - open as long as the process lives
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

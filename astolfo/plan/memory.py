@@ -1,0 +1,100 @@
+"""Device memory of one process of a training, in bytes, by arithmetic: no torch, no device, no file.
+
+    memory(recipe, processes=4).total
+
+What is counted is what the trainer allocates (`astolfo/train/ranks.py`, `optimizer.py`): every part's weights; one buffer
+of gradients, one more per doubling of the logical ranks that a process runs, and one to exchange them; the optimizer's
+state of the weights that the process owns; and the activations of a micro-batch. What the allocator and CUDA's context
+take besides is `OVERHEAD`.
+"""
+
+from dataclasses import dataclass
+
+from astolfo.ledger.recipe import Recipe
+
+PARAMETERS: dict[str, dict[str, int]] = {
+    "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
+    "sd2": {"unet": 865_910_724, "text_encoder": 340_387_840},
+}
+"""Parameters of the parts, counted on torch's meta device from config/scales/full.yaml."""
+
+TRAINED = {100: 2_567_463_684, 71: 1_827_058_244, 68: 1_764_781_124, 63: 1_629_562_564}
+"""Percent of SDXL's UNet -> parameters that train (astolfo/train/partial.py)."""
+
+AUTOENCODER = 83_653_863  # parameters of SDXL's and SD 2.1's; in the result file, not in training
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+MOMENTS: dict[str, float] = {
+    "AdamW": 2, "AdamW8bit": 2, "PagedAdamW8bit": 2, "AdamW4bit": 1,
+    "Lion": 1, "CautiousLion": 1, "C-Lion": 1, "Lion8bit": 1, "AdaFactor": 0, "CAME": 1,
+}  # fmt: skip
+"""Moments per trained parameter; factored ones (AdaFactor, CAME's second) are rows and columns, and count as none."""
+
+_MOMENT_BYTES = {"AdamW8bit": 1 + 4 / 256, "PagedAdamW8bit": 1 + 4 / 256, "Lion8bit": 1 + 4 / 256, "AdamW4bit": 0.5 + 4 / 128}
+ACTIVATIONS = 1.94e9
+"""Bytes per sample of a micro-batch at 1024 x 1024, with gradient checkpointing: a third of what lies between the record's
+26.1 GB at batch 1 and 31.9 GB at batch 4 (four V100, the whole UNet)."""
+
+OVERHEAD = 0.7e9
+"""Bytes of CUDA's context, its libraries' workspaces and the allocator's gaps."""
+
+DEEPSPEED_BUCKET = 5e8  # elements; its default for reducing gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one device, by what they are for."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    overhead: float = OVERHEAD
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.overhead
+
+    def __str__(self) -> str:
+        parts = ("weights", "gradients", "optimizer", "activations", "overhead")
+        return ", ".join(f"{part} {getattr(self, part) / 1e9:.1f}" for part in parts)
+
+
+def trained_parameters(recipe: Recipe) -> int:
+    """How many parameters a recipe trains at full scale. Of a text encoder all count, its few unused ones too."""
+    parts = PARAMETERS[recipe.family]
+    rates = recipe.learning_rate.model_dump()
+    unet = TRAINED[recipe.unet] if recipe.family == "sdxl" else parts["unet"]
+    return sum(unet if part == "unet" else count for part, count in parts.items() if rates[part])
+
+
+def optimizer_bytes(recipe: Recipe) -> float:
+    """Bytes of the optimizer's whole state, wherever it lies."""
+    kind = recipe.optimizer.kind
+    each = MOMENTS[kind] * _MOMENT_BYTES.get(kind, BYTES[recipe.precision.weights])
+    return trained_parameters(recipe) * each
+
+
+def state_bytes(recipe: Recipe) -> float:
+    """Bytes of a saved state: the trained weights and the optimizer's state."""
+    return trained_parameters(recipe) * BYTES[recipe.precision.weights] + optimizer_bytes(recipe)
+
+
+def result_bytes(recipe: Recipe) -> float:
+    """Bytes of a single-file checkpoint: every part, and the autoencoder, in the dtype that is saved."""
+    return (sum(PARAMETERS[recipe.family].values()) + AUTOENCODER) * BYTES[recipe.precision.save]
+
+
+def memory(recipe: Recipe, processes: int) -> Memory:
+    """Memory of one of `processes` processes that run the recipe's logical ranks, each on a device of its own."""
+    each = BYTES[recipe.precision.weights]
+    trained, whole = trained_parameters(recipe), sum(PARAMETERS[recipe.family].values())
+    shared = {"weights": whole * each, "activations": ACTIVATIONS * recipe.batch_size}
+    if recipe.engine:  # DeepSpeed's ZeRO-2: gradients and optimizer in shares, with fp32 weights of its own
+        share = trained / recipe.ranks
+        gradients = share * each + DEEPSPEED_BUCKET * each
+        return Memory(gradients=gradients, optimizer=optimizer_bytes(recipe) / recipe.ranks + 4 * share, **shared)
+    buffers = 1 + (recipe.ranks // processes).bit_length() - 1 + (processes > 1)
+    paged = recipe.optimizer.kind == "PagedAdamW8bit"
+    owned = 0.0 if paged else optimizer_bytes(recipe) / processes
+    return Memory(gradients=buffers * trained * each, optimizer=owned, **shared)

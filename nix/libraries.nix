@@ -1,0 +1,28 @@
+# A virtual environment with every package of the locks, installed offline by the installer that `make` uses.
+{
+  pkgs,
+  python,
+  wheelhouse,
+}:
+let
+  # Just what the installer reads, so that nothing else of the project makes it run again.
+  envs = pkgs.runCommand "astolfo-locks" { } ''
+    mkdir $out
+    cp ${../envs/build.txt} $out/build.txt
+    cp ${../envs/lock.txt} $out/lock.txt
+    cp ${../envs/cluster.txt} $out/cluster.txt
+    cp ${../envs/install} $out/install
+  '';
+in
+pkgs.runCommand "astolfo-libraries"
+  {
+    python = "${python}/bin/python3.12";
+    PIP_NO_INDEX = "1";
+    PIP_FIND_LINKS = "${wheelhouse}";
+    PIP_CONFIG_FILE = "/dev/null";
+  }
+  ''
+    export HOME=$TMPDIR
+    sh ${envs}/install "$python" "$out" --libraries
+    rm "$out/install.log"
+  ''

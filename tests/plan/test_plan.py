@@ -1,0 +1,137 @@
+"""A plan says what a run needs, from where each figure comes, and refuses what cannot be, saying by how much."""
+
+import re
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from astolfo.cli import cli
+from astolfo.errors import LedgerError, PlacementError
+from astolfo.ledger import load
+from astolfo.ledger.recipe import recipe_of
+from astolfo.plan import memory
+from astolfo.plan import plan as planner
+from tests.conftest import CONFIG
+
+
+@pytest.fixture(scope="module")
+def ledger():
+    return load(CONFIG, "full")
+
+
+def needs(ledger, run, hardware):
+    return planner.plan(ledger, ledger.run(run), planner.machine_of(ledger, hardware))
+
+
+def test_the_epoch_costs_what_the_record_says(ledger):
+    """The 12.4M epoch on four RTX 3090: 777,917 steps, 69 segments, about 45 days and about 2,000 kWh."""
+    found = needs(ledger, "25112201", "4x3090")
+    assert (found.steps, found.images, found.segments) == (777_917, 12_446_670, 69)
+    assert found.days == pytest.approx((45, 45), rel=0.03)
+    assert found.kwh == pytest.approx((2_000, 2_000), rel=0.03)
+
+
+def test_every_run_of_the_record_fits_the_machine_that_made_it(ledger):
+    """Four ranks on four RTX 3090, one on one: no run of the record is refused."""
+    runs = [run for run in ledger.runs.values() if re.fullmatch("[0-9]{8}", run.id)]
+    for run in runs:
+        needs(ledger, run.id, "4x3090" if run.fields.ranks == 4 else "1x3090")
+    assert len(runs) >= 57
+
+
+def test_what_does_not_fit_is_refused_by_how_much(ledger):
+    """Four logical ranks on one 24 GiB card: the message has what is needed, what is there, and the difference."""
+    with pytest.raises(PlacementError, match="does not fit One RTX 3090") as refusal:
+        needs(ledger, "25112201", "1x3090")
+    needed, has, lacking = (
+        float(re.search(rf"{before} ([0-9.]+) GB", str(refusal.value))[1]) for before in ("about", "has", "so")
+    )
+    assert needed - has == pytest.approx(lacking, abs=0.11)
+    assert has == pytest.approx(24 * 1.0737, abs=0.1)
+
+
+def test_the_pinned_build_has_no_volta(ledger):
+    """A V100 is refused for its compute capability, and the message names the page that helps."""
+    with pytest.raises(PlacementError, match=r"7\.0.*from 7\.5 on.*docs/environments\.md"):
+        needs(ledger, "25112201", "4xV100")
+
+
+def test_deepspeed_needs_its_devices(ledger):
+    """DeepSpeed's world size decides bits, so fewer devices than ranks are refused; with them the run is planned."""
+    with pytest.raises(PlacementError, match="DeepSpeed"):
+        needs(ledger, "25022301", "1x3090")
+    assert needs(ledger, "25022301", "4x3090").processes == 4
+
+
+def test_an_unknown_machine_has_near_names(ledger):
+    """A misspelt machine is refused with the names that it may have meant."""
+    with pytest.raises(LedgerError, match="4x3090"):
+        planner.machine_of(ledger, "4x309")
+
+
+def test_a_scale_needs_its_device(ledger):
+    """The full scale on a CPU is refused."""
+    with pytest.raises(PlacementError, match="CPU builds the miniature"):
+        needs(ledger, "25112201", "cpu")
+
+
+def test_states_are_as_large_as_trainings_write(ledger):
+    """A state holds weights and moments of what trains; a result every part in fp16: SDXL's 6.94 GB."""
+    recipe = recipe_of(ledger, ledger.run("25112201"))
+    trained = 1_827_058_244 + 123_060_480 + 694_659_840
+    assert memory.trained_parameters(recipe) == trained
+    assert memory.state_bytes(recipe) == pytest.approx(trained * (2 + 2 * (1 + 4 / 256)))
+    assert memory.result_bytes(recipe) == pytest.approx(6.94e9, rel=0.001)
+
+
+def test_frozen_weights_need_no_gradients(ledger):
+    """A run with its text encoders frozen needs less than one that trains them; more devices need less each."""
+    on, off = (recipe_of(ledger, ledger.run(run)) for run in ("24121001", "24121401"))
+    assert memory.memory(on, 1).total > memory.memory(off, 1).total
+    four = recipe_of(ledger, ledger.run("25112201"))
+    totals = [memory.memory(four, processes).total for processes in (1, 2, 4)]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_an_unmeasured_machine_gets_a_range_that_says_so(ledger):
+    """Nothing was measured on an H100: its days are a range, and the source says that it is an estimate."""
+    found = needs(ledger, "25112201", "1xH100")
+    assert found.days[0] < found.days[1]
+    assert found.speed.source.startswith("not measured")
+
+
+def test_every_machine_of_the_ledger_is_described():
+    """The ledger has the machines that the documentation names, each readable."""
+    assert set(load(CONFIG).hardware) >= {"cpu", "1x3090", "4x3090", "4xV100", "1xH100"}
+
+
+def test_a_machine_with_an_unknown_key_is_an_error(small_config):
+    """A misspelt key of a machine's file is refused with file and line."""
+    path = small_config / "hardware" / "mine.yaml"
+    path.write_text(yaml.safe_dump({"title": "Mine", "device": "cuda", "device_memory": 24}))
+    with pytest.raises(LedgerError, match=r"mine\.yaml:\d+: unknown key 'device_memory'"):
+        load(small_config)
+
+
+@pytest.fixture
+def small_config(tmp_path):
+    import shutil
+
+    return shutil.copytree(CONFIG, tmp_path / "config")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["25112201", "--hardware", "4x3090"], ["full scale", "777,917", "44.2 days", "1,963 kWh", "EPYC 7F52"]),
+        (["25112201", "--hardware", "cpu"], ["miniature scale", "1,245"]),
+        (["26022301", "--hardware", "4x3090"], ["made from", "26011501", "together"]),
+    ],
+)
+def test_the_verb_prints_figures_with_their_sources(arguments, expected):
+    """`astolfo plan` takes the machine's own scale and names every run that comes before."""
+    found = CliRunner().invoke(cli, ["--config", str(CONFIG), "plan", *arguments], catch_exceptions=False)
+    assert found.exit_code == 0
+    for text in expected:
+        assert text in found.output
