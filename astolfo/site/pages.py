@@ -19,7 +19,7 @@ from astolfo.site.lineage import Row, rows
 from astolfo.site.losses import Curve, thin
 from astolfo.site.pictures import evaluation_view
 
-_ROW, _LANE, _LEFT = 34, 15, 14  # pixels: as in assets/style.css
+_ROW, _LANE, _LEFT = 34, 12, 12  # pixels: as in assets/style.css
 
 
 class Pages:

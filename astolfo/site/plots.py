@@ -40,6 +40,7 @@ def draw(curves: Mapping[str, Curve], title: str, out: Path) -> None:
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}):
         figure = Figure(figsize=_SIZE, dpi=_DOTS, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)
         axes = figure.subplots()
         colours = matplotlib.colormaps["tab20"].colors
         order = [*colours[0::2], *colours[1::2]]  # the strong ones first

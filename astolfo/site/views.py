@@ -10,20 +10,20 @@ from astolfo.ledger.ledger import Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.show import plain
 from astolfo.ledger.steps import full_steps, plan_of
-from astolfo.ledger.table import apart, base_line, defaults, eras, in_seed, outcome
+from astolfo.ledger.table import apart, base_line, defaults, eras, in_seed
 from astolfo.provenance.digests import DIFFERS, IDENTICAL, NOT_BUILT
 from astolfo.site.facts import Facts, Model
 from astolfo.site.lineage import Row
 from astolfo.site.losses import smooth, thin
 
 TONES = {
-    "success": "good", "works-after-merge": "fair", "partial": "fair", "stopped": "fair", "failure": "bad", "nan": "bad",
+    "success": "good", "partial": "fair", "stopped": "fair", "failure": "bad", "nan": "bad",
     "works": "good", "works after merge": "fair", "blur": "fair", "broken": "bad", IDENTICAL: "good", DIFFERS: "bad",
 }  # fmt: skip
 """A word of an outcome or a verdict -> how it is coloured; the word itself is always written out."""
 
-OBJECTIVES = {"eps": "eps", "v": "v", "rf": "rf"}
 _SPARK = (96, 24)  # pixels
+_SECTIONS = ("buildDefinition", "runDetails")  # of a provenance predicate; their entries say enough without them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def pill(word: str) -> Pill:
 
 def run_view(facts: Facts, run: Run) -> RunView:
     """What the ledger's page says of a run."""
-    ledger, kind = facts.ledger, run.entry.outcome.kind
+    ledger, kind = facts.ledger, run.entry.outcome.kind.replace("-", " ")
     model, curve = facts.models.get(run.id), facts.curves.get(run.id)
     status = facts.verdict(run.id)
     return RunView(
@@ -178,16 +178,16 @@ def attestation(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
     """An in-toto statement as rows: its subjects, its predicate's type, and every value of the predicate by its path."""
     rows = [("subject", _digest_line(subject)) for subject in statement.get("subject", [])]
     rows.append(("predicate", str(statement.get("predicateType", "not stated"))))
-    return rows + [(label, value) for label, value in _flat(statement.get("predicate", {}), "") if value]
+    return rows + [(", ".join(path), value) for path, value in _flat(statement.get("predicate", {}), ()) if value]
 
 
-def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Leaves by path; a resource descriptor is one leaf, and what is deeper than a line can say is JSON."""
+def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Leaves by path; a resource with a digest is one leaf, and what is deeper than a line can say is JSON."""
     if isinstance(value, Mapping) and "digest" in value:
         yield path, _digest_line(value)
-    elif isinstance(value, Mapping) and path.count(" ") < 3:
+    elif isinstance(value, Mapping) and len(path) < 3:
         for key, item in value.items():
-            yield from _flat(item, f"{path} {_spaced(key)}".strip())
+            yield from _flat(item, path if key in _SECTIONS else (*path, _spaced(key)))
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         for item in value:
             yield from _flat(item, path)
@@ -219,8 +219,3 @@ def base_view(facts: Facts, row: Row) -> dict[str, Any]:
     base = facts.ledger.base(str(row.name))
     return {"name": row.name, "objective": base.objective, "title": base.title, "line": base_line(facts.ledger, str(row.name)),
             "note": base.note}  # fmt: skip
-
-
-def record_line(facts: Facts, run: Run) -> str:
-    """The outcome of the record, in one line."""
-    return outcome(facts.ledger, run)

@@ -63,7 +63,7 @@
   addEventListener("keydown", (event) => { if (event.key === "Escape" && !panel.hidden) close(); });
   const follow = () => {
     choose(hash());
-    rows.get(hash())?.scrollIntoView({ block: "center" });
+    rows.get(hash())?.scrollIntoView({ block: "center", behavior: "instant" });
   };
   addEventListener("hashchange", () => choose(hash()));
   if (location.hash) follow();
