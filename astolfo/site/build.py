@@ -16,7 +16,7 @@ from pathlib import Path
 from astolfo.errors import InputError
 from astolfo.ledger.ledger import Ledger
 from astolfo.ledger.table import eras
-from astolfo.site.facts import Facts, gather
+from astolfo.site.facts import Facts, attestation_path, gather
 from astolfo.site.pages import Pages
 from astolfo.site.pictures import files
 from astolfo.site.plots import draw
@@ -60,6 +60,11 @@ def _write(facts: Facts, folder: Path) -> None:
     for era, runs in eras(facts.ledger):
         if curves := {run.id: facts.curves[run.id] for run in runs if run.id in facts.curves}:
             draw(curves, f"{era.era}: {era.title}", folder / "losses" / f"{era.era}.png")
+    for model in facts.models.values():
+        if model.attestation:
+            name = attestation_path(model.path)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(facts.directory / name, folder / name)
     for reports in facts.evaluations.values():
         for name, report in reports.items():
             _copy(facts.directory / "evaluations" / name, folder / "evaluations" / name, report)

@@ -23,7 +23,7 @@ from astolfo.provenance.digests import DIFFERS, IDENTICAL, NOT_BUILT, UNRECORDED
 from astolfo.site.losses import Curve, read
 
 FORMAT = 2  # of metrics.json
-ATTESTATION = ".attestation.json"  # replaces .safetensors
+ATTESTATION = ".attestation.json"  # behind the name of the file that it attests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,12 @@ class Model:
             return said
         found = json.loads(said)
         return f"at step {found['step']}: {found['why']}"
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the file was brought, and not rebuilt here, as its attestation says."""
+        definition = (self.attestation or {}).get("predicate", {}).get("buildDefinition", {})
+        return ":adopt:" in definition.get("buildType", "")
 
     @property
     def parents(self) -> dict[str, str]:
@@ -94,9 +100,9 @@ def gather(ledger: Ledger, directory: Path) -> Facts:
     return Facts(ledger=ledger, directory=directory, models=models, curves=curves, evaluations=_evaluations(ledger, directory))
 
 
-def attestation_path(model: Path) -> Path:
-    """Where the attestation of a model lies."""
-    return model.with_name(model.name.removesuffix(".safetensors") + ATTESTATION)
+def attestation_path(model: str) -> str:
+    """Where the attestation of the model at that path lies."""
+    return model + ATTESTATION
 
 
 def _run_of(name: str) -> str | None:
@@ -124,7 +130,7 @@ def _model(path: Path, directory: Path, known: list[dict[str, Any]]) -> Model:
         metadata = dict(file.metadata)
     return Model(
         name=path.stem, path=str(path.relative_to(directory)), bytes=os.path.getsize(path), sha256=digest, metadata=metadata,
-        attestation=_json(attestation_path(path)), verdict=_verdict(path.stem, digest, known),
+        attestation=_json(Path(attestation_path(str(path)))), verdict=_verdict(path.stem, digest, known),
     )  # fmt: skip
 
 

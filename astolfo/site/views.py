@@ -1,6 +1,6 @@
 """Facts as the pages show them: every value a template needs, in words, and nothing that a template must compute."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ TONES = {
 """A word of an outcome or a verdict -> how it is coloured; the word itself is always written out."""
 
 _SPARK = (96, 24)  # pixels
-_SECTIONS = ("buildDefinition", "runDetails")  # of a provenance predicate; their entries say enough without them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,40 +169,37 @@ def model_view(facts: Facts, model: Model) -> dict[str, Any]:
         "name": model.name, "path": model.path, "size": size(model.bytes), "sha256": model.sha256, "status": pill(model.verdict),
         "stopped": model.stopped, "parents": parents,
         "says": [(key.partition(".")[2], model.metadata[key]) for key in keys if key in model.metadata],
-        "attestation": attestation(model.attestation) if model.attestation else None,
+        "attestation": attestation(model.attestation) if model.attestation else None, "adopted": model.adopted,
     }  # fmt: skip
 
 
 def attestation(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """An in-toto statement as rows: its subjects, its predicate's type, and every value of the predicate by its path."""
-    rows = [("subject", _digest_line(subject)) for subject in statement.get("subject", [])]
-    rows.append(("predicate", str(statement.get("predicateType", "not stated"))))
-    return rows + [(", ".join(path), value) for path, value in _flat(statement.get("predicate", {}), ()) if value]
+    """An in-toto statement with a provenance predicate as rows, without the spec, which is most of its length."""
+    definition = statement.get("predicate", {}).get("buildDefinition", {})
+    run = statement.get("predicate", {}).get("runDetails", {})
+    rows = [("attests", _resource(subject)) for subject in statement.get("subject", [])]
+    rows += [("predicate", str(statement.get("predicateType"))), ("made by", str(definition.get("buildType")))]
+    rows += [(f"parent: {_noted(parent, 'role')}", _resource(parent)) for parent in definition.get("resolvedDependencies", [])]
+    for name in ("externalParameters", "internalParameters"):
+        rows += [(key.replace("_", " "), _said(value)) for key, value in definition.get(name, {}).items() if key != "spec"]
+    rows += [("builder", _said(run.get("builder", {})))]
+    return rows + [(f"{one['name']} up to step {_noted(one, 'step')}", _resource(one)) for one in run.get("byproducts", [])]
 
 
-def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Leaves by path; a resource with a digest is one leaf, and what is deeper than a line can say is JSON."""
-    if isinstance(value, Mapping) and "digest" in value:
-        yield path, _digest_line(value)
-    elif isinstance(value, Mapping) and len(path) < 3:
-        for key, item in value.items():
-            yield from _flat(item, path if key in _SECTIONS else (*path, _spaced(key)))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for item in value:
-            yield from _flat(item, path)
-    else:
-        yield path, value if isinstance(value, str) else canonical_json(value)
+def _noted(resource: Mapping[str, Any], key: str) -> str:
+    return str(resource.get("annotations", {}).get(key, "not stated"))
 
 
-def _digest_line(resource: Mapping[str, Any]) -> str:
-    name = resource.get("name") or resource.get("uri") or ""
+def _resource(resource: Mapping[str, Any]) -> str:
     digests = ", ".join(f"{kind} {digest}" for kind, digest in resource.get("digest", {}).items())
-    return f"{name} {digests}".strip()
+    return f"{resource.get('name', '')} {digests}".strip()
 
 
-def _spaced(key: str) -> str:
-    """ "resolvedDependencies" -> "resolved dependencies"."""
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in key).strip()
+def _said(value: Any) -> str:
+    """A value in a line: a mapping as "key value, ..."."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_said(item)}" for key, item in value.items())
+    return value if isinstance(value, str) else canonical_json(value)
 
 
 def size(count: int) -> str:

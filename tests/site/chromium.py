@@ -6,11 +6,12 @@ with Chromium(folder) as browser:
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,10 @@ class Chromium:
 
     def __init__(self, profile: Path, program: str | None = None):
         self._number, self._buffer, self.events = 0, b"", []
-        ours_in, theirs_out = os.pipe()
-        theirs_in, self._out = os.pipe()
-        self._in = ours_in
         command = [program or str(find()), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        # The browser reads from descriptor 3 and writes to 4; a shell moves the pipes there.
-        moved = ["sh", "-c", f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"', "sh", *command]
-        self._process = subprocess.Popen(
-            moved, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        target = next(one for one in self._call("Target.getTargets")["targetInfos"] if one["type"] == "page")
+        self._process, self._in, self._out = _start(command)
         self._session = None
+        target = next(one for one in self._call("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self._session = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._call(f"{domain}.enable")
@@ -57,8 +49,8 @@ class Chromium:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._process.terminate()
-        self._process.wait()
+        os.kill(self._process, signal.SIGTERM)
+        os.waitpid(self._process, 0)
         os.close(self._in)
         os.close(self._out)
 
@@ -127,7 +119,7 @@ class Chromium:
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
-        if getattr(self, "_session", None):
+        if self._session:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
@@ -147,3 +139,17 @@ class Chromium:
             self._buffer += more
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
+
+
+def _start(command: list[str]) -> tuple[int, int, int]:
+    """Starts the browser, which reads from descriptor 3 and writes to 4; returns its process and our ends of the pipes."""
+    ours_in, theirs_out = os.pipe()
+    theirs_in, ours_out = os.pipe()
+    high = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in (theirs_in, theirs_out)]  # out of the way of 3 and 4
+    actions = [(os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4)]
+    actions += [(os.POSIX_SPAWN_OPEN, one, os.devnull, os.O_WRONLY, 0) for one in (1, 2)]
+    try:
+        return os.posix_spawn(command[0], command, os.environ, file_actions=actions), ours_in, ours_out
+    finally:
+        for one in (theirs_in, theirs_out, *high):
+            os.close(one)

@@ -76,14 +76,19 @@ def _picture(path: Path, number: int) -> None:
 
 
 def statement(digest: str) -> dict:
-    """An in-toto statement with a provenance predicate, small."""
-    parent = {"name": "AK-NIL-1.2", "digest": {"sha256": "ab" * 32}}
-    definition = {"buildType": "https://example.org/astolfo", "externalParameters": {"semantics": "kohya"}, "resolvedDependencies": [parent]}  # fmt: skip
+    """An attestation in the form of an in-toto statement with a SLSA provenance predicate."""
+    parent = {"name": "bases/AK-NIL-1.2.safetensors", "digest": {"sha256": "ab" * 32}, "annotations": {"role": "base"}}
+    losses = {"name": "loss", "digest": {"sha256": "ef" * 32}, "annotations": {"step": 90}}
+    definition = {
+        "buildType": "urn:astolfo:job:export:v1", "resolvedDependencies": [parent],
+        "externalParameters": {"semantics": "kohya", "spec": {"verb": "export"}, "recipe_sha256": "cd" * 32},
+        "internalParameters": {"numerics": {"device": "cpu", "isa": "avx2"}},
+    }  # fmt: skip
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": f"{RUN}.safetensors", "digest": {"sha256": digest}}],
+        "subject": [{"name": f"results/{RUN}.safetensors", "digest": {"sha256": digest}}],
         "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {"buildDefinition": definition, "runDetails": {"builder": {"id": "astolfo"}}},
+        "predicate": {"buildDefinition": definition, "runDetails": {"builder": {"id": "astolfo"}, "byproducts": [losses]}},
     }
 
 
@@ -102,7 +107,7 @@ def outputs(tmp_path_factory) -> Path:
     write_model(folder / "results" / f"{OTHER}.safetensors", stopped=stopped)
     write_model(folder / "bases" / "AK-NIL-1.2.safetensors")
     write_model(folder / "results" / "my own.safetensors")
-    (folder / "results" / f"{RUN}.attestation.json").write_text(json.dumps(statement(digest)))
+    (folder / "results" / f"{RUN}.safetensors.attestation.json").write_text(json.dumps(statement(digest)))
     write_evaluation(folder, RUN)
     return folder
 

@@ -13,7 +13,11 @@ from tests.site.conftest import CONTINUED, OTHER, RUN
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.*"))
+        if path.is_file()
+    }
 
 
 def test_two_builds_are_the_same_files(ledger, outputs, site, tmp_path):
@@ -48,7 +52,8 @@ def test_a_run_tells_what_is_known(site):
     text = (site / "runs" / f"{RUN}.html").read_text()
     assert "a &lt;blue&gt; disc &amp; a line" in text
     assert "https://slsa.dev/provenance/v1" in text
-    assert "<dt>external parameters, semantics</dt><dd>kohya</dd>" in text
+    assert "<dt>semantics</dt><dd>kohya</dd>" in text
+    assert "<dt>loss up to step 90</dt>" in text
     assert f"parent: trained</dt><dd>{RUN} " in text
     assert "works after merge 0.90" in text
 
@@ -97,7 +102,7 @@ def test_a_folder_that_is_no_site_is_left_alone(ledger, outputs, tmp_path):
         (f"evaluations/{RUN}/metrics.json", "{", "is no JSON"),
         (f"evaluations/{RUN}/metrics.json", "{}", "expected an evaluation of format 2, found None"),
         (f"evaluations/{RUN}/metrics.json", f'{{"format": 2, "run": "{RUN}", "set": "default", "summary": []}}', "metrics.json lacks 'cells'"),
-        (f"results/{RUN}.attestation.json", "[1]", "expected a JSON object, found list"),
+        (f"results/{RUN}.safetensors.attestation.json", "[1]", "expected a JSON object, found list"),
         (f"states/{RUN}/00000090.safetensors", "torn", "holds no losses"),
         (f"evaluations/{RUN}/grid.png", None, "grid.png is missing, though"),
     ],

@@ -17,8 +17,8 @@ for (const section of document.querySelectorAll("[data-evaluation]")) {
     return found;
   }
 
-  function nearest(asked) { // not every way was sampled at every alpha: what was is shown, and named
-    const misses = (cell) => axes.filter((axis) => cell[axis.name] !== asked[axis.name]).length + Math.abs(cell.alpha - asked.alpha) / 10;
+  function nearest(asked) { // not every way was sampled at every alpha: the nearest is shown, and named; first axes count most
+    const misses = (cell) => axes.reduce((sum, axis, i) => sum + (cell[axis.name] !== asked[axis.name]) * 2 ** (axes.length - i), Math.abs(cell.alpha - asked.alpha));
     return cells.reduce((found, cell) => (misses(cell) < misses(found) ? cell : found));
   }
 
@@ -29,7 +29,7 @@ for (const section of document.querySelectorAll("[data-evaluation]")) {
     said.innerHTML = `<strong></strong> <span class="pill ${cell.tone}"></span> <span></span>`;
     said.children[0].textContent = where;
     said.children[1].textContent = cell.verdict;
-    said.children[2].textContent = cell.reason;
+    said.children[2].textContent = cell.reason + (Object.keys(asked).every((key) => cell[key] === asked[key]) ? "" : " What was asked for was not sampled; this is the nearest.");
     if (slider) {
       grid.querySelector("[data-alpha]").textContent = cell.alpha.toFixed(2);
       slider.setAttribute("aria-valuetext", `alpha ${cell.alpha.toFixed(2)}: ${cell.verdict}`);
