@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from astolfo import quiet
-from astolfo.commands import FOLDER, ROOT, evidence, ledger, models
+from astolfo.commands import FOLDER, ROOT, evidence, ledger, models, site
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -35,6 +35,7 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 
 
 VERBS = (ledger.ledger, evidence.lineage, evidence.verify, models.inspect, models.pin, models.merge, models.mecha, jobs)
+VERBS = (*VERBS, site.site, site.losses, site.card, site.publish)
 for verb in VERBS:
     cli.add_command(verb)
 

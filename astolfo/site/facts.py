@@ -88,16 +88,20 @@ class Facts:
         return self.models[name].verdict if name in self.models else NOT_BUILT
 
 
-def gather(ledger: Ledger, directory: Path) -> Facts:
-    """Looks at everything of the ledger that `directory` holds. Raises InputError (and its kin) for what cannot be read."""
-    known = records(ledger)
-    models = {}
+def gather(ledger: Ledger, directory: Path, only: str | None = None) -> Facts:
+    """Looks at everything of the ledger that `directory` holds, or at what belongs to the run `only`.
+
+    Raises InputError (and its kin) for what cannot be read.
+    """
+    known, models = records(ledger), {}
     for folder in ("bases", "results"):
         for path in sorted((directory / folder).glob("*.safetensors")):
-            if not path.name.startswith(".") and _belongs(ledger, path.stem):
+            if _belongs(ledger, path.stem) and only in (None, _run_of(path.stem)):
                 models[path.stem] = _model(path, directory, [*known, _pinned(ledger, path.stem)])
-    curves = {run: curve for run in ledger.runs if (curve := read(directory, run)) is not None}
-    return Facts(ledger=ledger, directory=directory, models=models, curves=curves, evaluations=_evaluations(ledger, directory))
+    runs = list(ledger.runs) if only is None else [only]
+    curves = {run: curve for run in runs if (curve := read(directory, run)) is not None}
+    evaluations = _evaluations(directory, "*" if only is None else f"{only}*", runs)
+    return Facts(ledger=ledger, directory=directory, models=models, curves=curves, evaluations=evaluations)
 
 
 def attestation_path(model: str) -> str:
@@ -140,17 +144,17 @@ def _verdict(name: str, digest: str | None, known: list[dict[str, Any]]) -> str:
     return UNRECORDED if not recorded or digest is None else IDENTICAL if digest in recorded else DIFFERS
 
 
-def _evaluations(ledger: Ledger, directory: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def _evaluations(directory: Path, folders: str, runs: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """The evaluations of each run by folder: that of the default set, named like the run, first."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in sorted((directory / "evaluations").glob("*/metrics.json")):
+    for path in sorted((directory / "evaluations").glob(f"{folders}/metrics.json")):
         report = _json(path) or {}
         if report.get("format") != FORMAT:
             raise InputError(
                 f"{path}: expected an evaluation of format {FORMAT}, found {report.get('format')}. Delete its folder, and "
                 "evaluate again where you want it."
             )
-        if report["run"] in ledger.runs:
+        if report["run"] in runs:
             found.setdefault(report["run"], {})[path.parent.name] = report
     return found
 

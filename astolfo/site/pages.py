@@ -133,7 +133,7 @@ class Pages:
         return shared | more | {"built": more["status"].word != NOT_BUILT}
 
     def _page(self, template: str, root: str = "", **values: Any) -> str:
-        return _templates().get_template(template).render(root=root, here=template, scale=self.ledger.scale_name, **values)
+        return templates().get_template(template).render(root=root, here=template, scale=self.ledger.scale_name, **values)
 
 
 def loss_script(run: str, curve: Curve) -> str:
@@ -153,12 +153,14 @@ def _path(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The templates, HTML with escaping; a name that a page does not get is an error."""
     folder = Path(__file__).parent / "templates"
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=lambda name: str(name).endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )

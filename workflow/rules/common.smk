@@ -14,6 +14,8 @@ try:
     from astolfo.ledger.ledger import INPUTS, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
+    from astolfo.ledger.table import eras, in_seed
+    from astolfo.provenance.code import code_digest
     from astolfo.provenance.digests import models
     from astolfo.ledger.steps import from_scale, restart_before
 except ImportError as error:
@@ -63,6 +65,7 @@ hold_alive()
 PREFIX = """
     set -euo pipefail
     PINNED={pinned} RECIPES={recipes} DEVICE={device}
+    astolfo() {{{{ exec {python} -P -m astolfo --config {config} --scale {scale} "$@"; }}}}
     job() {{{{ exec {python} -P -m astolfo job --tied "$@"; }}}}
     """
 shell.prefix(
@@ -71,6 +74,8 @@ shell.prefix(
         recipes=shlex.quote(str(CONFIG / MECHA)),
         device=LEDGER.scale.device,
         python=shlex.quote(sys.executable),
+        config=shlex.quote(str(CONFIG)),
+        scale=SCALE,
     )
 )
 
@@ -234,3 +239,23 @@ def evaluation_inputs(wildcards):
     run = LEDGER.run(wildcards.run)
     found = model_inputs("trained", Reference(run=run.id)) | {"vocabulary": "vocabulary/vocab.json"}
     return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})
+
+
+ERAS = {era.era: members for era, members in eras(LEDGER)}
+
+
+def last_states(wildcards):
+    """The last state of each run of an era, which has its whole loss curve, and what decides whether it changed."""
+    ends = [state_path(run.id, plan_of(LEDGER, run).end) for run in ERAS[wildcards.era]]
+    return {"states": ancient(ends), "digests": [f"{state}.sha256" for state in ends]}
+
+
+def spec_of_losses(wildcards):
+    runs = [run.id for run in ERAS[wildcards.era]]
+    return {"verb": "losses", "era": wildcards.era, "runs": runs, "code": code_digest("losses")}
+
+
+def spec_of_card(wildcards):
+    run = LEDGER.run(wildcards.run)
+    outcome = run.entry.outcome.model_dump(mode="json")
+    return {"verb": "card", "run": run.id, "outcome": outcome, "note": run.entry.note, "code": code_digest("card")}
