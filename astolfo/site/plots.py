@@ -37,6 +37,7 @@ def draw(curves: Mapping[str, Curve], title: str, out: Path) -> None:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}):
         figure = Figure(figsize=_SIZE, dpi=_DOTS, layout="constrained")
@@ -47,6 +48,7 @@ def draw(curves: Mapping[str, Curve], title: str, out: Path) -> None:
         for number, (run, curve) in enumerate(curves.items()):
             _line(axes, run, thin(curve), order[number % len(order)])
         axes.set_title(title, loc="left", fontsize=12, pad=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("optimizer step of the data order")
         axes.set_ylabel("loss")
         axes.margins(x=0.01)
