@@ -93,6 +93,7 @@ def gather(ledger: Ledger, directory: Path, only: str | None = None) -> Facts:
 
     Raises InputError (and its kin) for what cannot be read.
     """
+    _check(ledger, directory)
     known, models = records(ledger), {}
     for folder in ("bases", "results"):
         for path in sorted((directory / folder).glob("*.safetensors")):
@@ -102,6 +103,15 @@ def gather(ledger: Ledger, directory: Path, only: str | None = None) -> Facts:
     curves = {run: curve for run in runs if (curve := read(directory, run)) is not None}
     evaluations = _evaluations(directory, "*" if only is None else f"{only}*", runs)
     return Facts(ledger=ledger, directory=directory, models=models, curves=curves, evaluations=evaluations)
+
+
+def _check(ledger: Ledger, directory: Path) -> None:
+    if not directory.is_dir():
+        raise InputError(f"There is no folder {directory}: expected the working directory that holds the outputs.")
+    record = directory / ".astolfo" / "scale"
+    held = record.read_text(encoding="utf-8").strip() if record.exists() else ledger.scale_name
+    if held != ledger.scale_name:
+        raise InputError(f"{directory} holds the scale {held!r}, but {ledger.scale_name!r} was asked for: say --scale {held}.")
 
 
 def attestation_path(model: str) -> str:

@@ -84,7 +84,7 @@ def test_losses_are_loaded_apart(site):
 
 def test_an_empty_directory_has_a_site(ledger, tmp_path):
     """Before anything is built the site shows the ledger."""
-    build(ledger, tmp_path / "nothing", tmp_path / "site")
+    build(ledger, tmp_path, tmp_path / "site")
     assert "No run has left a state here yet" in (tmp_path / "site" / "losses.html").read_text()
 
 
@@ -94,6 +94,14 @@ def test_a_folder_that_is_no_site_is_left_alone(ledger, outputs, tmp_path):
     with pytest.raises(InputError, match="is not empty and holds no site"):
         build(ledger, outputs, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_another_scale_is_refused(ledger, tmp_path):
+    """A working directory of the full scale is not shown as a miniature."""
+    (tmp_path / ".astolfo").mkdir()
+    (tmp_path / ".astolfo" / "scale").write_text("full\n")
+    with pytest.raises(InputError, match="say --scale full"):
+        build(ledger, tmp_path, tmp_path / "site")
 
 
 @pytest.mark.parametrize(
