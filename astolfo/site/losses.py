@@ -72,8 +72,11 @@ def smooth(values: tuple[float, ...], share: float = 0.1) -> list[float]:
 def _losses(path: Path) -> tuple[int, np.ndarray]:
     try:
         with open_file(path) as file:
-            return int(file.metadata["astolfo.position"]), np.array(file.array("loss"), np.float64)
+            position, losses = int(file.metadata["astolfo.position"]), np.array(file.array("loss"), np.float64)
     except (CheckpointError, KeyError, ValueError) as error:
         raise StateError(
             f"{path} holds no losses: expected a state with a tensor `loss` ({error}). Delete it and build the run again."
         ) from None
+    if not np.isfinite(losses).all():
+        raise StateError(f"{path} has a loss that is not finite, which no run saves. Delete it and build the run again.")
+    return position, losses

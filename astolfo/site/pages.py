@@ -139,7 +139,7 @@ class Pages:
 def loss_script(run: str, curve: Curve) -> str:
     """A run's losses as a script, since a page opened from a disk may load scripts and no other data."""
     thinned = thin(curve)
-    values = [float(f"{value:.5g}") if value == value else None for value in thinned.values]
+    values = [float(f"{value:.5g}") for value in thinned.values]
     data: Mapping[str, Any] = {"first": thinned.first, "every": thinned.every, "steps": len(curve.values), "values": values}
     return f'window.astolfoLoss["{run}"] = {json.dumps(data, separators=(",", ":"), allow_nan=False)};\n'
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from astolfo.errors import InputError
+from astolfo.errors import InputError, StateError
 from astolfo.site.losses import Curve, read, smooth, thin
 from astolfo.site.plots import era_plot
 from tests.site.conftest import RUN, write_state
@@ -30,6 +30,13 @@ def test_a_run_without_states_has_no_curve(tmp_path):
     write_state(tmp_path, RUN, 3, [0.5])
     (tmp_path / "states" / RUN / "00000003.safetensors").rename(tmp_path / "states" / RUN / ".00000003-ab.safetensors")
     assert read(tmp_path, RUN) is None
+
+
+def test_a_loss_that_is_not_finite_is_refused(tmp_path):
+    """No run saves one, so the state is damaged, and named."""
+    write_state(tmp_path, RUN, 2, [0.5, float("nan")])
+    with pytest.raises(StateError, match="00000002.safetensors has a loss that is not finite"):
+        read(tmp_path, RUN)
 
 
 def test_thinning_keeps_means_and_steps():

@@ -2,13 +2,12 @@
 //   astolfoChart(element, [{name, first, every, values}, ...], {x: "step" | "share", smooth: share of the curve})
 window.astolfoChart = (() => {
   const margin = { left: 58, right: 14, top: 12, bottom: 38 };
-  const number = (value) => (value === null ? "no number" : value >= 100 ? value.toFixed(1) : value.toPrecision(4));
+  const number = (value) => (value >= 100 ? value.toFixed(1) : value.toPrecision(4));
 
   function smoothed(values, share) {
     const keep = 1 - 1 / Math.max(1, share * values.length);
     let average = 0, weight = 0;
     return values.map((value) => {
-      if (value === null) return null;
       average = keep * average + (1 - keep) * value;
       weight = keep * weight + (1 - keep);
       return average / weight;
@@ -35,7 +34,32 @@ window.astolfoChart = (() => {
       const xs = x === "step" ? steps : one.values.map((_, i) => (100 * (i + 1)) / total);
       return { ...one, index, steps, xs, mean: smoothed(one.values, smooth) };
     });
-    const all = lines.flatMap((line) => line.values.filter((value) => value !== null));
+    const all = lines.flatMap((line) => line.values);
+    const low = Math.min(...lines.map((line) => line.xs[0]));
+    const high = Math.max(...lines.map((line) => line.xs.at(-1)), low + 1e-9);
+    const top = Math.max(quantile(all, 0.985), ...lines.flatMap((line) => line.mean)) * 1.08 || 1;
+    const toX = (value) => margin.left + ((value - low) / (high - low)) * (width - margin.left - margin.right);
+    const toY = (value) => height - margin.bottom - (value / top) * (height - margin.top - margin.bottom);
+    const path = (line, values) => `M${values.map((value, i) => `${toX(line.xs[i]).toFixed(1)} ${toY(Math.min(value, top)).toFixed(1)}`).join("L")}`;
+    const unit = 10 ** Math.floor(Math.log10(raw));
+    const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= raw);
+    const found = [];
+    for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) found.push(Number(at.toPrecision(12)));
+    return found;
+  }
+
+  const quantile = (values, q) => [...values].sort((a, b) => a - b)[Math.floor(q * (values.length - 1))];
+
+  return function draw(element, series, { x = "step", smooth = 0.1 } = {}) {
+    const width = Math.max(280, element.clientWidth - 26 || 640);
+    const height = width < 500 ? 250 : 330;
+    const lines = series.map((one, index) => {
+      const total = one.values.length;
+      const steps = one.values.map((_, i) => one.first + Math.min((i + 1) * one.every, one.steps));
+      const xs = x === "step" ? steps : one.values.map((_, i) => (100 * (i + 1)) / total);
+      return { ...one, index, steps, xs, mean: smoothed(one.values, smooth) };
+    });
+    const all = lines.flatMap((line) => line.values);
     const low = Math.min(...lines.map((line) => line.xs[0]));
     const high = Math.max(...lines.map((line) => line.xs.at(-1)), low + 1e-9);
     const top = Math.max(quantile(all, 0.985), ...lines.flatMap((line) => line.mean)) * 1.08 || 1;
@@ -72,7 +96,7 @@ window.astolfoChart = (() => {
         line.xs.forEach((value, i) => { if (Math.abs(value - at) < Math.abs(line.xs[near] - at)) near = i; });
         const out = at < line.xs[0] - (high - low) / 200 || at > line.xs.at(-1) + (high - low) / 200;
         circles[index].setAttribute("cx", out ? -99 : toX(line.xs[near]));
-        circles[index].setAttribute("cy", out ? -99 : toY(Math.min(line.mean[near] ?? 0, top)));
+        circles[index].setAttribute("cy", out ? -99 : toY(Math.min(line.mean[near], top)));
         const value = out ? "not here" : `step ${line.steps[near].toLocaleString("en")}: ${number(line.values[near])} (smoothed ${number(line.mean[near])})`;
         return `<span class="s${index}"><span class="swatch"></span>${line.name}, ${value}</span>`;
       });
