@@ -41,39 +41,6 @@ window.astolfoChart = (() => {
     const toX = (value) => margin.left + ((value - low) / (high - low)) * (width - margin.left - margin.right);
     const toY = (value) => height - margin.bottom - (value / top) * (height - margin.top - margin.bottom);
     const path = (line, values) => `M${values.map((value, i) => `${toX(line.xs[i]).toFixed(1)} ${toY(Math.min(value, top)).toFixed(1)}`).join("L")}`;
-    const unit = 10 ** Math.floor(Math.log10(raw));
-    const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= raw);
-    const found = [];
-    for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) found.push(Number(at.toPrecision(12)));
-    return found;
-  }
-
-  const quantile = (values, q) => [...values].sort((a, b) => a - b)[Math.floor(q * (values.length - 1))];
-
-  return function draw(element, series, { x = "step", smooth = 0.1 } = {}) {
-    const width = Math.max(280, element.clientWidth - 26 || 640);
-    const height = width < 500 ? 250 : 330;
-    const lines = series.map((one, index) => {
-      const total = one.values.length;
-      const steps = one.values.map((_, i) => one.first + Math.min((i + 1) * one.every, one.steps));
-      const xs = x === "step" ? steps : one.values.map((_, i) => (100 * (i + 1)) / total);
-      return { ...one, index, steps, xs, mean: smoothed(one.values, smooth) };
-    });
-    const all = lines.flatMap((line) => line.values);
-    const low = Math.min(...lines.map((line) => line.xs[0]));
-    const high = Math.max(...lines.map((line) => line.xs.at(-1)), low + 1e-9);
-    const top = Math.max(quantile(all, 0.985), ...lines.flatMap((line) => line.mean)) * 1.08 || 1;
-    const toX = (value) => margin.left + ((value - low) / (high - low)) * (width - margin.left - margin.right);
-    const toY = (value) => height - margin.bottom - (value / top) * (height - margin.top - margin.bottom);
-    const path = (line, values) => {
-      let pen = "M", d = "";
-      values.forEach((value, i) => {
-        if (value === null) { pen = "M"; return; }
-        d += `${pen}${toX(line.xs[i]).toFixed(1)} ${toY(Math.min(value, top)).toFixed(1)}`;
-        pen = "L";
-      });
-      return d;
-    };
     const unit = x === "step" ? "optimizer step" : "share of the run, %";
     const across = ticks(low, high, width < 500 ? 4 : 8).map((at) => `<line class="grid" x1="${toX(at)}" x2="${toX(at)}" y1="${margin.top}" y2="${height - margin.bottom}"/><text x="${toX(at)}" y="${height - margin.bottom + 17}" text-anchor="middle">${at.toLocaleString("en")}</text>`).join("");
     const down = ticks(0, top, 5).map((at) => `<line class="grid" x1="${margin.left}" x2="${width - margin.right}" y1="${toY(at)}" y2="${toY(at)}"/><text x="${margin.left - 8}" y="${toY(at) + 4}" text-anchor="end">${at}</text>`).join("");
