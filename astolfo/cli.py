@@ -34,8 +34,20 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
     context.obj = {"config": config or (here if (here / "bases.yaml").exists() else own), "scale": scale}
 
 
-VERBS = (ledger.ledger, evidence.lineage, evidence.verify, models.inspect, models.pin, models.merge, models.mecha, jobs)
-VERBS = (*VERBS, site.site, site.losses, site.card, site.publish)
+VERBS = (
+    ledger.ledger,
+    evidence.lineage,
+    evidence.verify,
+    models.inspect,
+    models.pin,
+    models.merge,
+    models.mecha,
+    site.site,
+    site.losses,
+    site.card,
+    site.publish,
+    jobs,
+)
 for verb in VERBS:
     cli.add_command(verb)
 

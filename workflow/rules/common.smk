@@ -153,6 +153,26 @@ def state_path(run, step):
     return f"states/{run}/{step:08d}.safetensors"
 
 
+ERAS = {era.era: members for era, members in eras(LEDGER)}
+
+
+def last_states(wildcards):
+    """The last state of each run of an era, which has its whole loss curve, and what decides whether it changed."""
+    ends = [state_path(run.id, plan_of(LEDGER, run).end) for run in ERAS[wildcards.era]]
+    return {"states": ancient(ends), "digests": [f"{state}.sha256" for state in ends]}
+
+
+def spec_of_losses(wildcards):
+    runs = [run.id for run in ERAS[wildcards.era]]
+    return {"verb": "losses", "era": wildcards.era, "runs": runs, "code": code_digest("losses")}
+
+
+def spec_of_card(wildcards):
+    run = LEDGER.run(wildcards.run)
+    outcome = run.entry.outcome.model_dump(mode="json")
+    return {"verb": "card", "run": run.id, "outcome": outcome, "note": run.entry.note, "code": code_digest("card")}
+
+
 def segment_of(wildcards):
     """The spec of the segment that ends at a state's step."""
     run, step = LEDGER.run(wildcards.run), int(wildcards.step)
@@ -239,23 +259,3 @@ def evaluation_inputs(wildcards):
     run = LEDGER.run(wildcards.run)
     found = model_inputs("trained", Reference(run=run.id)) | {"vocabulary": "vocabulary/vocab.json"}
     return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})
-
-
-ERAS = {era.era: members for era, members in eras(LEDGER)}
-
-
-def last_states(wildcards):
-    """The last state of each run of an era, which has its whole loss curve, and what decides whether it changed."""
-    ends = [state_path(run.id, plan_of(LEDGER, run).end) for run in ERAS[wildcards.era]]
-    return {"states": ancient(ends), "digests": [f"{state}.sha256" for state in ends]}
-
-
-def spec_of_losses(wildcards):
-    runs = [run.id for run in ERAS[wildcards.era]]
-    return {"verb": "losses", "era": wildcards.era, "runs": runs, "code": code_digest("losses")}
-
-
-def spec_of_card(wildcards):
-    run = LEDGER.run(wildcards.run)
-    outcome = run.entry.outcome.model_dump(mode="json")
-    return {"verb": "card", "run": run.id, "outcome": outcome, "note": run.entry.note, "code": code_digest("card")}
