@@ -1,7 +1,6 @@
 """The evaluations of a run as its page shows them, from their `metrics.json`: verdicts, and the pictures a slider walks through.
 
-A cell is one way of sampling. Whatever of it takes more than one value in the evaluation becomes a row of buttons; alpha
-becomes the slider.
+A cell is one way of sampling. Whatever of it can be chosen becomes a row of buttons; alpha becomes the slider.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,8 @@ def _pictures(report: Mapping[str, Any]) -> dict[str, Any] | None:
     settings = report["settings"]
     alphas = sorted({cell["alpha"] for cell in cells})
     return {
-        "axes": [_axis(name, cells, settings) for name in AXES], "alphas": alphas, "shown": len(alphas) - 1, "cells": cells,
+        "axes": [_axis(name, cells, settings) for name in _free(cells)], "cells": cells,
+        "alphas": alphas, "shown": len(alphas) - 1,
         "prompts": [{"text": prompt["text"], "label": prompt["label"] or prompt["text"]} for prompt in report["prompts"]],
         "best": [{key: one[key] for key in ("runtime", "uncond", "best")} for one in report["summary"]],
         "width": settings["width"], "height": settings["height"], "small": settings["width"] < SMALL,
@@ -54,6 +54,18 @@ def _verdict(one: Mapping[str, Any]) -> dict[str, Any]:
 def _cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     shown = {key: cell[key] for key in (*AXES, "alpha", "verdict", "reason", "files", "shows")}
     return shown | {"tone": TONES.get(cell["verdict"], "")}
+
+
+def _free(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The axes that can be chosen: those that the ones before them do not decide already, as rf decides its sampler."""
+    free: list[str] = []
+    for name in AXES:
+        seen: dict[tuple, set] = {}
+        for cell in cells:
+            seen.setdefault(tuple(cell[axis] for axis in free), set()).add(cell[name])
+        if any(len(values) > 1 for values in seen.values()):
+            free.append(name)
+    return free
 
 
 def _axis(name: str, cells: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def _verdict(runtime, uncond, best, cells) -> dict:
 
 def _cell(runtime, uncond, alpha) -> dict:
     files = [f"pictures/{runtime}-{uncond}-{alpha:.2f}-{i + 1:02d}.png" for i in range(len(PROMPTS))]
-    return {"alpha": alpha, "runtime": runtime, "uncond": uncond, "sampler": "DDIM", "cfg": 4.0, "steps": 20, "checkpoint": "result",
+    return {"alpha": alpha, "runtime": runtime, "uncond": uncond, "sampler": {"v": "DDIM"}.get(runtime, "Euler"), "cfg": 4.0, "steps": 20, "checkpoint": "result",
             "verdict": "works" if alpha == 0.9 else "broken", "reason": f"{alpha} was looked at.", "shows": [True, False],
             "files": files}  # fmt: skip
 

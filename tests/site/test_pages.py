@@ -58,6 +58,12 @@ def test_a_run_tells_what_is_known(site):
     assert "works after merge 0.90" in text
 
 
+def test_only_what_can_be_chosen_has_buttons(site):
+    """Axes with one value, and those that the runtime decides, are not offered."""
+    text = (site / "runs" / f"{RUN}.html").read_text()
+    assert re.findall(r"<legend>(\w+)</legend>", text) == ["runtime", "uncond"]
+
+
 def test_a_run_that_stopped_says_so(site):
     """What a result's header says of an early end stands at the head of its page."""
     assert "stopped at step 9: NaN in the loss" in (site / "runs" / f"{OTHER}.html").read_text()

@@ -9,11 +9,10 @@ for (const section of document.querySelectorAll("[data-evaluation]")) {
   const jump = grid.querySelector("[data-best]");
   const said = grid.querySelector("[data-cell]");
   const pictures = [...grid.querySelectorAll("[data-picture]")];
-  const wide = axes.filter((axis) => axis.values.length > 1);
 
   function wanted() {
     const found = { alpha: alphas[slider ? slider.value : shown] };
-    for (const axis of axes) found[axis.name] = axis.values[form.elements[axis.name]?.value ?? 0];
+    for (const axis of axes) found[axis.name] = axis.values[form.elements[axis.name].value];
     return found;
   }
 
@@ -25,7 +24,7 @@ for (const section of document.querySelectorAll("[data-evaluation]")) {
   function show() {
     const asked = wanted();
     const cell = nearest(asked);
-    const where = [...wide.map((axis) => (axis.name === "checkpoint" ? cell.checkpoint : `${cell[axis.name]} ${axis.name}`)), `alpha ${cell.alpha.toFixed(2)}`].join(", ");
+    const where = [...axes.map((axis) => (axis.name === "checkpoint" ? cell.checkpoint : `${cell[axis.name]} ${axis.name}`)), `alpha ${cell.alpha.toFixed(2)}`].join(", ");
     said.innerHTML = `<strong></strong> <span class="pill ${cell.tone}"></span> <span></span>`;
     said.children[0].textContent = where;
     said.children[1].textContent = cell.verdict;
