@@ -13,12 +13,13 @@ ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
 SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" --config scale=$(SCALE)
 
-.PHONY: help env ledger verify test test-all lint lock clean FORCE
+.PHONY: help env ledger site verify test test-all lint lock clean FORCE
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make results/25112201.safetensors     build a run (miniature scale; SCALE=full DIR=/big/disk for the real thing)'
 	@echo 'make evaluations/25112201/index.html  its pictures and numbers'
+	@echo 'make site                             site/index.html: everything that is built, to look at and to give away'
 	@echo 'make ledger                           every run of the record, with its merges; make verify: compare the digests'
 	@echo 'make test                             the test suite; make test-all: the longer proofs as well'
 	@echo 'make env                              the environment alone, in .venv'
@@ -29,12 +30,15 @@ env: $(READY)
 $(READY): envs/lock.txt envs/build.txt envs/cluster.txt envs/install
 	@envs/install $(PYTHON) $(VENV)
 
-results/% evaluations/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
+results/% evaluations/% losses/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
 	@$(SNAKEMAKE)
 
 # Jobs run side by side, each in one process: with many short runs that is faster, and it decides no bit.
 ledger: FORCE $(READY)
 	@$(SNAKEMAKE) --set-threads segment=1
+
+site: $(READY)
+	@$(BIN)/astolfo --scale $(SCALE) site --directory "$(DIR)"
 
 verify: $(READY)
 	@$(BIN)/astolfo --scale $(SCALE) verify --directory "$(DIR)"

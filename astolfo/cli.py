@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from astolfo import quiet
-from astolfo.commands import FOLDER, ROOT, bits, dataset, evidence, ledger, models, plan
+from astolfo.commands import FOLDER, ROOT, bits, dataset, evidence, ledger, models, plan, site
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -41,7 +41,8 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 VERBS = (
     ledger.ledger, plan.plan, bits.numerics, bits.stale, bits.accept,
     evidence.lineage, evidence.verify, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
-    models.inspect, models.pin, models.merge, models.mecha, dataset.dataset, jobs,
+    models.inspect, models.pin, models.merge, models.mecha, dataset.dataset,
+    site.site, site.losses, site.card, site.publish, jobs,
 )  # fmt: skip
 for verb in VERBS:
     cli.add_command(verb)

@@ -33,7 +33,7 @@ def as_text(ledger: Ledger, run: Run) -> str:
         value = getattr(run.fields, name)
         if value is not None:
             where = "" if name in run.entry.model_fields_set else "   (era)"
-            lines.append(f"  {name:14} {_plain(value)}{where}")
+            lines.append(f"  {name:14} {plain(value)}{where}")
     lines += [f"  {name:14} {text}" for name, text in (("note", run.entry.note), ("outcome", run.entry.outcome.text)) if text]
     plan = plan_of(ledger, run)
     lines += [
@@ -124,7 +124,7 @@ def _rates(run: Run) -> str:
     return f"{rates.unet:.1e}{text}"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     if isinstance(value, schema.Entry):
         given = value.model_dump(mode="json", exclude_none=True)
         return ", ".join(f"{key} {item}" for key, item in given.items() if item not in (False, 0, 0.0))

@@ -20,8 +20,8 @@ NOT_IN_SEED = "(not in the record)"
 def text(ledger: Ledger) -> str:
     """The whole record: of each era its title, its defaults, and one line per run; then the bases."""
     blocks = []
-    for era, runs in _eras(ledger):
-        lines = [f"{era.era}: {era.title}", f"Unless specified: {_defaults(ledger, runs[0])}.", ""]
+    for era, runs in eras(ledger):
+        lines = [f"{era.era}: {era.title}", f"Unless specified: {defaults(ledger, runs[0])}.", ""]
         blocks.append("\n".join(lines + [f"  {run.id}: {line(ledger, run)}" for run in runs]))
     bases = [f"  {name}: {base_line(ledger, name)}" for name in _models(ledger)]
     return "\n\n".join([*blocks, "\n".join(["Bases", "", *bases])])
@@ -29,10 +29,14 @@ def text(ledger: Ledger) -> str:
 
 def line(ledger: Ledger, run: Run) -> str:
     """What distinguishes a run from its era's defaults, and what the record says became of it."""
-    default, own = facets(ledger, _era_as_run(run)), facets(ledger, run)
-    said = _joined({name: phrase for name, phrase in own.items() if phrase != default[name]}) or "as its era"
     outcome = run.entry.outcome.text
-    return f"{said}{f'. {outcome}' if outcome else ''}{'' if in_seed(run) else f' {NOT_IN_SEED}'}"
+    return f"{apart(ledger, run)}{f'. {outcome}' if outcome else ''}{'' if in_seed(run) else f' {NOT_IN_SEED}'}"
+
+
+def apart(ledger: Ledger, run: Run) -> str:
+    """What distinguishes a run from its era's defaults, in the record's words."""
+    default, own = facets(ledger, _era_as_run(run)), facets(ledger, run)
+    return _joined({name: phrase for name, phrase in own.items() if phrase != default[name]}) or "as its era"
 
 
 def base_line(ledger: Ledger, name: str) -> str:
@@ -94,7 +98,7 @@ COLUMNS: dict[str, Facet] = {
 def markdown(ledger: Ledger, columns: Mapping[str, Facet] = COLUMNS) -> str:
     """The whole record as Markdown: one table per era with `columns`, then the bases."""
     blocks = ["# The record"]
-    for era, runs in _eras(ledger):
+    for era, runs in eras(ledger):
         note = [era.note] if era.note else []
         rows = [[column(ledger, run) for column in columns.values()] for run in runs]
         blocks += [f"## {era.era}: {era.title}", *note, _table(list(columns), rows)]
@@ -297,7 +301,8 @@ def _joined(said: Mapping[str, str]) -> str:
     return ", ".join(phrase for phrase in phrases if phrase)
 
 
-def _defaults(ledger: Ledger, run: Run) -> str:
+def defaults(ledger: Ledger, run: Run) -> str:
+    """What the era of a run sets for all its runs ("Unless specified: ..."), in the record's words."""
     said, unsaid = facets(ledger, _era_as_run(run)), _UNSAID | {_MODES["eps"]}
     return _joined({name: phrase for name, phrase in said.items() if phrase not in unsaid})
 
@@ -307,7 +312,8 @@ def _era_as_run(run: Run) -> Run:
     return replace(run, entry=schema.RunEntry(), fields=run.era.defaults)
 
 
-def _eras(ledger: Ledger) -> list[tuple[schema.Era, list[Run]]]:
+def eras(ledger: Ledger) -> list[tuple[schema.Era, list[Run]]]:
+    """The eras in the ledger's order, each with its runs."""
     groups = groupby(ledger.runs.values(), key=lambda run: run.era.era)
     return [(runs[0].era, runs) for runs in (list(group) for _, group in groups)]
 

@@ -41,6 +41,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "train/autoencoder.py",
         "train/conditioning.py",
     ),
+    "losses": ("errors.py", "files.py", "checkpoint/safefile.py", "site/losses.py", "site/plots.py"),
+    "card": ("errors.py", "files.py", "checkpoint/safefile.py", "ledger", "site"),
 }
 """Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
 

@@ -15,7 +15,9 @@ try:
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
     from astolfo.ledger.steps import from_scale, named_steps, restart_before
+    from astolfo.ledger.table import eras, in_seed
     from astolfo.provenance import stale
+    from astolfo.provenance.code import code_digest
     from astolfo.provenance.digests import models
 except ImportError as error:
     raise WorkflowError(
@@ -65,6 +67,7 @@ hold_alive()
 PREFIX = """
     set -euo pipefail
     PINNED={pinned} RECIPES={recipes} DEVICE={device}
+    astolfo() {{{{ exec {python} -P -m astolfo --config {config} --scale {scale} "$@"; }}}}
     job() {{{{ exec {python} -P -m astolfo job --tied --lock {lock} "$@"; }}}}
     """
 shell.prefix(
@@ -74,6 +77,8 @@ shell.prefix(
         device=LEDGER.scale.device,
         lock=shlex.quote(str(LOCKED)),
         python=shlex.quote(sys.executable),
+        config=shlex.quote(str(CONFIG)),
+        scale=SCALE,
     )
 )
 
@@ -169,6 +174,26 @@ def one_of(names):
 
 def state_path(run, step):
     return f"states/{run}/{step:08d}.safetensors"
+
+
+ERAS = {era.era: members for era, members in eras(LEDGER)}
+
+
+def last_states(wildcards):
+    """The last state of each run of an era, which has its whole loss curve, and what decides whether it changed."""
+    ends = [state_path(run.id, plan_of(LEDGER, run).end) for run in ERAS[wildcards.era]]
+    return {"states": ancient(ends), "digests": [f"{state}.sha256" for state in ends]}
+
+
+def spec_of_losses(wildcards):
+    runs = [run.id for run in ERAS[wildcards.era]]
+    return {"verb": "losses", "era": wildcards.era, "runs": runs, "code": code_digest("losses")}
+
+
+def spec_of_card(wildcards):
+    run = LEDGER.run(wildcards.run)
+    outcome = run.entry.outcome.model_dump(mode="json")
+    return {"verb": "card", "run": run.id, "outcome": outcome, "note": run.entry.note, "code": code_digest("card")}
 
 
 def segment_of(wildcards):

@@ -1,0 +1,68 @@
+"""Model cards: `results/<run>.md`, in the form of the Hugging Face Hub (a YAML header, then Markdown).
+
+A card says what a file is to someone who has never heard of this program: what it is made from, how it was trained, what its
+pictures look like, under which runtime and uncond, and how to load it. It speaks of the run's result as it lies there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from astolfo.errors import InputError
+from astolfo.files import write_text
+from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.show import tree
+from astolfo.ledger.table import facets, in_seed
+from astolfo.site import views
+from astolfo.site.facts import Facts, gather
+from astolfo.site.pages import templates
+from astolfo.site.pictures import evaluation_view
+
+UNCONDS = {"null": "the encoding of an empty text (ComfyUI)", "zero": "all zeros (A1111, reForge)"}
+_KINDS = {"eps": "eps (noise) prediction", "v": "v-prediction", "rf": "rectified flow"}
+_FAMILIES = {"sdxl": "SDXL", "sd2": "Stable Diffusion 2.1"}
+_TAGS = {"sdxl": "stable-diffusion-xl", "sd2": "stable-diffusion"}
+_FACETS = ("dataset", "captions", "length", "restarts", "encoders", "unet", "rates", "optimizer", "schedule", "ranks", "batch",
+           "accumulation", "engine")  # fmt: skip
+
+
+def write(ledger: Ledger, directory: Path, run: Run) -> Path:
+    """Writes the card of a run's result beside it and returns its path. Raises InputError when the result is not built."""
+    path = directory / Reference(run=run.id).path
+    if not path.exists():
+        raise InputError(f"{path} is missing: a card is of a built model. Build it (`make results/{run.id}.safetensors`) first.")
+    out = path.with_suffix(".md")
+    write_text(out, card(gather(ledger, directory, run.id), run))
+    return out
+
+
+def card(facts: Facts, run: Run) -> str:
+    """The card as text; pictures are linked relative to `results/`."""
+    ledger, objective = facts.ledger, run.objective
+    model = views.model_view(facts, facts.models[run.id])
+    evaluations = [evaluation_view(folder, report) for folder, report in facts.evaluations.get(run.id, {}).items()]
+    said = facets(ledger, run)
+    return templates().get_template("card.md").render(
+        header=_header(ledger, run), run=run.id, era=run.era, model=model, evaluations=evaluations, uncond=UNCONDS,
+        family=_FAMILIES[ledger.family(run)], objective=objective, kind=_KINDS[objective.kind], in_record=in_seed(run),
+        outcome=run.entry.outcome, note=run.entry.note, trained=[(name, said[name]) for name in _FACETS if said[name]],
+        own=_own(facts.evaluation(run.id)), parent=run.fields.base, scale=ledger.scale_name, semantics=run.fields.semantics,
+        tree=tree(ledger, parse(run.id), facts.directory).replace("  [built]", "").replace("  [not built]", ""),
+        lengths=views.lengths(facts, run),
+    )  # fmt: skip
+
+
+def _header(ledger: Ledger, run: Run) -> str:
+    """The YAML of the card, as the Hub's own library writes it. The licence is the author's to say: it follows from the base."""
+    from huggingface_hub import ModelCardData
+
+    kind = {"eps": "epsilon-prediction", "v": "v-prediction", "rf": "rectified-flow"}[run.objective.kind]
+    zero = ["zero-terminal-snr"] if run.objective.zero_terminal_snr else []
+    tags = [_TAGS[ledger.family(run)], "text-to-image", kind, *zero, "astolfo"]
+    return ModelCardData(library_name="diffusers", pipeline_tag="text-to-image", tags=tags, inference=False).to_yaml()
+
+
+def _own(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What the evaluation says under the runtime that the run was trained for."""
+    return [one for one in (evaluation or {}).get("summary", []) if one["own"]]
