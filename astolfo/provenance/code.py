@@ -32,9 +32,12 @@ MODULES: dict[str, tuple[str, ...]] = {
         *_DATA,
         "data/procedural.py",
         "evaluate",
+        "ledger/evaluations.py",
         "ledger/schema.py",
+        "pins.py",
         "train/autoencoder.py",
         "train/conditioning.py",
+        "train/objective.py",
     ),
 }
 """Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
