@@ -34,7 +34,17 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
     context.obj = {"config": config or (here if (here / "bases.yaml").exists() else own), "scale": scale}
 
 
-VERBS = (ledger.ledger, evidence.lineage, evidence.verify, models.inspect, models.pin, models.merge, models.mecha, jobs)
+VERBS = (
+    ledger.ledger,
+    evidence.lineage,
+    evidence.verify,
+    evidence.verdicts,
+    models.inspect,
+    models.pin,
+    models.merge,
+    models.mecha,
+    jobs,
+)
 for verb in VERBS:
     cli.add_command(verb)
 
