@@ -152,8 +152,10 @@ def test_a_checkpoint_of_the_run(done, spec, models, words, tmp_path):
     spec["settings"]["grids"] = [{"name": "course", "x": {"checkpoint": ["step00000010", "result"]}}]
     files = Models(base=models[1], trained=models[0], vocabulary=words, checkpoints={"step00000010": models[1]})
     evaluate(spec, tmp_path, files)
-    name = "pictures/eps-null-1.00-01.png"
-    assert (tmp_path / name.replace("-01", "-step00000010-01")).read_bytes() == (folder / name).read_bytes()
+    with Image.open(tmp_path / "pictures/eps-null-1.00-step00000010-01.png") as found:
+        with Image.open(folder / "pictures/eps-null-1.00-01.png") as wanted:
+            assert found.tobytes() == wanted.tobytes()
+        assert "Checkpoint: step00000010" in found.text["parameters"]
     with pytest.raises(InputError, match="step00000010.*was given result"):
         evaluate(spec, tmp_path, Models(base=models[1], trained=models[0], vocabulary=words))
 
