@@ -101,8 +101,9 @@ def _reason(found: Evidence) -> str:
     looks = {"sharpness": found.sharpness, "contrast": found.contrast}
     told = " and ".join(f"{name} {value:.2f}" for name, value in looks.items() if value is not None)
     said.append(f"{told} of the dataset's" if told else "nothing to compare their looks with")
-    if _reads_nothing(found):
-        said.append(f"but at high noise the model, read as {found.runtime}, loses {found.reading:.2f} times what a guess does")
+    if found.reading is not None:
+        but = "but " if _reads_nothing(found) else ""
+        said.append(f"{but}at high noise the model, read as {found.runtime}, loses {found.reading:.2f} of what a guess does")
     return f"{'; '.join(said)}."
 
 
