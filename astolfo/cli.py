@@ -40,7 +40,7 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 
 VERBS = (
     ledger.ledger, plan.plan, bits.numerics, bits.stale, bits.accept,
-    evidence.lineage, evidence.verify, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
+    evidence.lineage, evidence.verify, evidence.verdicts, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
     models.inspect, models.pin, models.merge, models.mecha, dataset.dataset,
     site.site, site.losses, site.card, site.publish, jobs,
 )  # fmt: skip

@@ -17,27 +17,30 @@ from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import CheckpointError, InputError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
-from astolfo.ledger.ledger import INPUTS, PINS, read_pins
+from astolfo.ledger.ledger import INPUTS, PINS, SCORER, read_pins
 from astolfo.ledger.references import parse
+from astolfo.ledger.schema import Origin
 from astolfo.ledger.steps import step_of
 
 log = logging.getLogger(__name__)
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
+SCORER_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", *VOCABULARY_FILES)
 
 
 def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
-    """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says so; "vocabulary" takes a folder.
+    """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says so; "vocabulary" and
+    "clip-score" take a folder.
 
     A dataset takes the folder of a store, whose own digest is recorded. Raises InputError when the ledger or an earlier pin names
     another digest, CheckpointError when it is no model file, StoreError when it is no store.
     """
     if name in ledger.datasets and name not in ledger.bases:
         return _pin_dataset(ledger, name, file, directory)
-    origin = ledger.vocabulary_origin() if name == "vocabulary" else ledger.origin(name)
+    origin = _origin(ledger, name)
     if not origin.file:
         raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
-    if name == "vocabulary":
-        digest = vocabulary_digest(file)
+    if name in _FOLDERS:
+        digest = _FOLDERS[name](file)
     else:
         base = ledger.base(name)
         digest = _checked(ledger, file, base.family, base.kind)
@@ -106,6 +109,13 @@ def _linked(name: str, file: Path, digest: str, directory: Path, place: str) -> 
     return target
 
 
+def _origin(ledger: Ledger, name: str) -> Origin:
+    """Where a pinned thing belongs, with the digest that is known of it."""
+    if name == SCORER:
+        return Origin(file=SCORER, sha256=ledger.scorer or "unknown")
+    return ledger.vocabulary_origin() if name == "vocabulary" else ledger.origin(name)
+
+
 def vocabulary_digest(folder: Path) -> str:
     """One sha256 over the two files of a CLIP vocabulary. Raises InputError when one is missing."""
     digests = {}
@@ -118,6 +128,17 @@ def vocabulary_digest(folder: Path) -> str:
             )
         digests[name] = sha256_of(folder / name)
     return json_digest(digests)
+
+
+def scorer_digest(folder: Path) -> str:
+    """One sha256 over the files of a CLIP model that scores pictures. Raises InputError when one is missing."""
+    missing = [name for name in SCORER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {', '.join(missing)}: the scorer is a CLIP model's folder as the Hub has it, such as that of "
+            f"openai/clip-vit-large-patch14, with {', '.join(SCORER_FILES)}."
+        )
+    return json_digest({name: sha256_of(folder / name) for name in SCORER_FILES})
 
 
 def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
@@ -172,6 +193,9 @@ def link(source: Path, out: Path, digest: str) -> None:
         except OSError:
             shutil.copyfile(source, beside)
     write_sidecar(out, digest)
+
+
+_FOLDERS = {"vocabulary": vocabulary_digest, SCORER: scorer_digest}
 
 
 def _check_kind(path: Path, family: str, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Verbs about what was built and how far it can be trusted: `lineage`, `verify`, `compare`, `reproduce`, `adopt`, `sign`."""
+"""Verbs about what was built and how far it can be trusted: `lineage`, `verify`, `compare`, `reproduce`, `adopt` and others."""
 
 import json
 import tempfile
@@ -78,6 +78,23 @@ def _verify_record(context: click.Context, directory: Path, record: bool) -> Non
     click.echo(digests.report(findings, numerics))
     if any(finding.verdict in (digests.DIFFERS, digests.DAMAGED) for finding in findings):
         context.exit(1)
+
+
+@click.command("verdicts")
+@WHERE
+@click.option("--record", is_flag=True, help="Add them to the record of this numerics class.")
+@click.pass_context
+def verdicts(context: click.Context, directory: Path, record: bool) -> None:
+    """Says what the evaluations of a directory found, beside what the record says."""
+    from astolfo.numerics import numerics_class
+    from astolfo.provenance import verdicts as judged
+
+    found = ledger_of(context)
+    if record:
+        path, count = judged.record(found, directory, numerics_class())
+        click.echo(f"{count} recorded in {path}")
+        return
+    click.echo(judged.report(found, directory))
 
 
 @click.command()

@@ -368,17 +368,28 @@ def named(given: tuple[str, ...]) -> dict[str, Path]:
 @_shared
 @click.option("--base", type=_PATH, default=None)
 @click.option("--trained", type=_PATH, required=True)
+@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=PATH", help="An earlier checkpoint, by its name.")
 @click.option("--vocabulary", "words", type=_PATH, required=True)
+@click.option("--held-out", type=_PATH, default=None, help="A dataset store that no run trained on, to validate on.")
+@click.option("--scorer", type=_PATH, default=None, help="Folder of a pinned CLIP model.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Decides no bit.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--out", type=_PATH, required=True, help="Folder of the evaluation.")
-def evaluate(spec: dict, log: Path | None, base: Path | None, trained: Path, words: Path, out: Path) -> None:
+def evaluate(
+    spec: dict, log: Path | None, base: Path | None, trained: Path, checkpoints: tuple[str, ...], words: Path,
+    held_out: Path | None, scorer: Path | None, processes: int, device: str, out: Path,
+) -> None:  # fmt: skip
     """Samples and judges a checkpoint."""
-    _begin(log, base, trained)
+    earlier = named(checkpoints)
+    _begin(log, base, trained, *earlier.values())
     from astolfo import numerics
 
     numerics.make_deterministic()
+    from astolfo.evaluate.evaluate import Models
     from astolfo.evaluate.evaluate import evaluate as run
 
-    run(spec, out, base=base, trained=trained, vocabulary=words)
+    models = Models(trained=trained, vocabulary=words, base=base, checkpoints=earlier, held_out=held_out, scorer=scorer)
+    run(spec, out, models, device=device, processes=processes if device == "cpu" else 1)
 
 
 def _continues(state: Path | None, spec: dict[str, Any]) -> None:

@@ -39,10 +39,11 @@ def ledger_show(context: click.Context, run: str, as_json: bool) -> None:
 def ledger_table(context: click.Context, as_markdown: bool) -> None:
     """Prints the record in its own form: era by era, what each run has that its era's defaults have not."""
     from astolfo.ledger import table
-    from astolfo.provenance.digests import columns
+    from astolfo.provenance import digests, verdicts
 
     found = ledger_of(context)
-    click.echo(table.markdown(found, table.COLUMNS | columns(found)) if as_markdown else table.text(found))
+    columns = table.COLUMNS | verdicts.columns(found) | digests.columns(found)
+    click.echo(table.markdown(found, columns) if as_markdown else table.text(found))
 
 
 @ledger.command("diff")

@@ -1,14 +1,14 @@
 """The evaluation of a checkpoint: pictures over alpha, runtime and uncond, their numbers, a verdict, and a page.
 
-    evaluate(spec, Path("evaluations/25112201"), base=base, trained=result, vocabulary=folder)
+    evaluate(spec, Path("evaluations/25112201"), Models(base=base, trained=result, vocabulary=folder))
 
-Everything follows from the models, the vocabulary and the spec; two evaluations are the same files, byte for byte. Threads
-and deterministic algorithms are the caller's to pin (`astolfo.numerics`).
+Everything follows from the models, the vocabulary and the spec; two evaluations are the same files, byte for byte, with any
+number of processes. Threads and deterministic algorithms are the caller's to pin (`astolfo.numerics`).
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,89 +17,117 @@ import torch
 
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.data.procedural import draw
-from astolfo.errors import InputError
-from astolfo.evaluate import metrics
+from astolfo.evaluate import metrics, validate
 from astolfo.evaluate.candidate import Candidate
-from astolfo.evaluate.outputs import Cell, write
-from astolfo.evaluate.prompts import Prompt, procedural_prompts
-from astolfo.evaluate.sample import SAMPLERS, Settings, sample
-from astolfo.evaluate.verdict import THRESHOLDS, Verdict, judge, over_alphas
+from astolfo.evaluate.outputs import write
+from astolfo.evaluate.plan import Cell, Plan
+from astolfo.evaluate.prompts import Prompt, prompts_of
+from astolfo.evaluate.sample import sample
+from astolfo.evaluate.scorer import scorer_of
+from astolfo.evaluate.shared import shared_out
+from astolfo.evaluate.verdict import THRESHOLDS, Evidence, Verdict, judge, over_alphas
 from astolfo.files import read_sidecar, sha256_of, sidecar
-from astolfo.ledger.schema import EvaluationSet, Objective
+from astolfo.ledger.schema import Objective
 from astolfo.train.autoencoder import encode, to_pictures
 
 log = logging.getLogger(__name__)
 Looks = dict[str, float]
+HELD_OUT = 8  # samples that validation takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """The files of an evaluation: the model, its base (none: alpha 1.0 alone), and what an evaluation may use besides.
+
+    `checkpoints`: earlier ones of the run, by name; `held_out`: a dataset store to validate on; `scorer`: a CLIP model's folder.
+    """
+
+    trained: Path
+    vocabulary: Path
+    base: Path | None = None
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    held_out: Path | None = None
+    scorer: Path | None = None
 
 
 def evaluate(
-    spec: Mapping[str, Any], folder: Path, *, base: Path | None, trained: Path, vocabulary: Path,
-    device: str = "cpu", prompts: Sequence[Prompt] | None = None,
+    spec: Mapping[str, Any], folder: Path, models: Models, *, device: str = "cpu", processes: int = 1
 ) -> dict[str, Any]:  # fmt: skip
-    """Samples and judges `trained`, alone (alpha 1.0) and merged with `base`; returns what `metrics.json` holds.
+    """Samples and judges the trained model, alone (alpha 1.0) and merged with its base; returns what `metrics.json` holds.
 
-    `spec` has "run", "settings" (an EvaluationSet) and "recipe" (the run's: family, architecture, objective), and may have
-    "scale" and "outcome" (what the record says) for the page. `prompts` default to procedural ones, whose truth is known.
-    Raises InputError for an empty evaluation, CheckpointError for a model that does not fit.
+    `spec` has "run", "settings" (an `astolfo.ledger.evaluations.Sampling`) and "recipe" (the run's: family, architecture,
+    objective), and may have "scale", "outcome" (what the record says) and "scorer" (its pinned digest). Raises InputError for an
+    empty or unknown setting, CheckpointError for a model that does not fit.
     """
-    wanted, recipe = EvaluationSet.model_validate(spec["settings"]), spec["recipe"]
+    recipe = spec["recipe"]
     architecture = Architecture.from_mapping(recipe["architecture"], recipe["family"])
     objective = Objective.model_validate(recipe["objective"])
-    shared = _shared(wanted, architecture, objective)
-    if prompts is None:
-        prompts = procedural_prompts(wanted.seed, wanted.prompts, width=shared.width, height=shared.height)
-    cells = list(_cells(wanted, shared, objective, merges=base is not None))
-    if not cells or not prompts:
-        wants = "expected alphas, runtimes, unconds and prompts (config/evaluations.yaml)"
-        raise InputError(f"The evaluation of {spec['run']} is empty: {wants}.")
-    candidate = Candidate(architecture, base, trained, vocabulary, device)
-    reference = _reference(candidate, prompts)
-    pictures, columns = _sampled(candidate, cells, prompts, wanted.seed, reference["seen"])
+    plan = Plan(spec["settings"], architecture, objective, merges=models.base is not None)
+    prompts = prompts_of(plan.sampling.prompts, plan.sampling.seed, width=plan.shared.width, height=plan.shared.height)
+    scorer = scorer_of(models.scorer, spec.get("scorer"), known=all(prompt.scene for prompt in prompts))
+    candidate = Candidate(architecture, models.base, models.trained, models.vocabulary, device, models.checkpoints)
+    reference, held_out = _reference(candidate, prompts), _held_out(candidate, plan, models.held_out)
+    done = _sampled(candidate, plan, prompts, held_out, processes)
+    pictures = {cell: one.pictures for cell, one in done.items()}
+    cells = [_judged(plan, cell, done[cell], prompts, reference["seen"], scorer) for cell in plan.cells]
+    for cell, one in zip(plan.cells, cells, strict=True):
+        log.info("%s: %s. %s", cell.title, one["verdict"], one["reason"])
     report = {
-        "run": spec["run"], "scale": spec.get("scale"), "outcome": spec.get("outcome"),
+        "format": 2, "run": spec["run"], "set": plan.sampling.set, "scale": spec.get("scale"), "outcome": spec.get("outcome"),
         "objective": objective.model_dump(mode="json"),
-        "settings": {"seed": wanted.seed} | {key: getattr(shared, key) for key in ("cfg", "steps", "width", "height")},
-        "models": {role: _named(path) for role, path in (("base", base), ("trained", trained)) if path is not None},
-        "prompts": [{"text": p.text, "scene": asdict(p.scene) if p.scene else None} for p in prompts],
-        "reference": reference, "thresholds": THRESHOLDS, "columns": columns, "summary": _summary(columns),
+        "settings": {"seed": plan.sampling.seed} | {key: getattr(plan.shared, key) for key in _SETTINGS},
+        "models": {role: _named(path) for role, path in (("base", models.base), ("trained", models.trained)) if path is not None},
+        "prompts": [{"text": p.text, "label": p.label, "scene": asdict(p.scene) if p.scene else None} for p in prompts],
+        "reference": reference, "thresholds": THRESHOLDS, "cells": cells, "summary": _summary(cells, objective.kind),
+        "validation": _validation(candidate, held_out, plan.sampling.seed, models),
+        "scorer": {"name": scorer.name, "skipped": scorer.skipped},
+        "skipped": [why for why in (scorer.skipped, _SKIPPED if held_out is None else None) if why],
     }  # fmt: skip
-    write(folder, report, cells, pictures, prompts)
-    return report
+    return write(folder, report, plan, pictures, prompts)
 
 
-def _shared(wanted: EvaluationSet, architecture: Architecture, objective: Objective) -> Settings:
-    """What all cells share; the size is the architecture's own."""
-    factor = 2 ** (len(architecture.config("vae")["block_out_channels"]) - 1)
-    side = (architecture.config("unet").get("sample_size") or 16) * factor
-    return Settings(
-        runtime="eps", steps=wanted.sampler_steps, cfg=wanted.cfg, height=side, width=side, shift=objective.shift or 1.0
-    )
+_SETTINGS = ("runtime", "uncond", "sampler", "cfg", "steps", "width", "height")
+_SKIPPED = (
+    "Validation was skipped: no held-out samples were given. Put a dataset store that no run trained on at inputs/held-out "
+    "(docs/evaluations.md), or give --held-out."
+)
 
 
-def _cells(wanted: EvaluationSet, shared: Settings, objective: Objective, *, merges: bool) -> Iterator[Cell]:
-    """Runtime by uncond by alpha. Without a base there is alpha 1.0 only.
+@dataclass(frozen=True)
+class Done:
+    """What came of a cell: its pictures, which were finite, and its reading (None where nothing is held out)."""
 
-    The v runtime has zero terminal SNR as the run has it; for a run that is not of v, as the record's v runs do.
-    """
-    zero = objective.zero_terminal_snr if objective.kind == "v" else True
-    alphas = sorted(set(wanted.alphas)) if merges else [1.0] if wanted.alphas else []
-    for runtime in dict.fromkeys(wanted.runtimes):
-        for uncond in dict.fromkeys(wanted.unconds):
-            settings = replace(shared, runtime=runtime, uncond=uncond, zero_terminal_snr=zero and runtime == "v")
-            yield from (Cell(alpha, settings) for alpha in alphas)
+    pictures: np.ndarray
+    finite: np.ndarray
+    reading: float | None
 
 
 def _sampled(
-    candidate: Candidate, cells: Sequence[Cell], prompts: Sequence[Prompt], seed: int, reference: Looks | None
-) -> tuple[dict[Cell, np.ndarray], list[dict[str, Any]]]:
-    """Pictures and judgement of every cell, in the order of `cells`; made alpha by alpha, so that each is merged once."""
-    pictures, judged = {}, {}
-    for cell in sorted(cells, key=lambda cell: cell.alpha):
-        parts = candidate.at(cell.alpha)
-        pictures[cell], finite = sample(parts, candidate.text, [p.text for p in prompts], cell.settings, seed=seed)
-        judged[cell] = _judged(cell, pictures[cell], finite, prompts, reference)
-        log.info("%s: %s. %s", cell.title, judged[cell]["verdict"], judged[cell]["reason"])
-    return pictures, [judged[cell] for cell in cells]
+    candidate: Candidate, plan: Plan, prompts: Sequence[Prompt], held_out: validate.HeldOut | None, processes: int
+) -> dict[Cell, Done]:
+    """Every cell, made weights by weights, so that each merge is made once; shared out over `processes`, which decides no bit."""
+    weights = sorted({(cell.checkpoint, cell.alpha) for cell in plan.cells})
+    texts, seed = [prompt.text for prompt in prompts], plan.sampling.seed
+
+    def one(at: tuple[str, float]) -> list[tuple[Cell, Done]]:
+        parts, readings, found = candidate.at(at[1], at[0]), {}, []
+        for cell in (cell for cell in plan.cells if (cell.checkpoint, cell.alpha) == at):
+            pictures, finite = sample(parts, candidate.text, texts, cell.settings, seed=seed)
+            way = (cell.settings.runtime, cell.settings.zero_terminal_snr)
+            if way not in readings:
+                readings[way] = _reading(candidate, held_out, *way, seed)
+            found.append((cell, Done(pictures, finite, readings[way])))
+        return found
+
+    return dict(pair for found in shared_out(one, weights, processes) for pair in found)
+
+
+def _reading(candidate: Candidate, held_out: validate.HeldOut | None, runtime: str, terminal: bool, seed: int) -> float | None:
+    """The candidate's loss over a guess's at high noise, as `runtime` reads it; None without samples or where it is no number."""
+    if held_out is None:
+        return None
+    found = validate.losses(candidate, held_out, runtime, validate.NOISY, seed=seed, terminal=terminal)["relative"]
+    return None if None in found else round(float(np.mean(found)), 4)
 
 
 @torch.no_grad()
@@ -117,38 +145,81 @@ def _reference(candidate: Candidate, prompts: Sequence[Prompt]) -> dict[str, Loo
     return {"drawn": _rounded(metrics.looks(drawn)), "seen": _rounded(metrics.looks(seen))}
 
 
+def _held_out(candidate: Candidate, plan: Plan, store: Path | None) -> validate.HeldOut | None:
+    """Samples to validate on: those of the store, or where prompts are procedural, scenes of the evaluation's own seed."""
+    if store is not None:
+        return validate.stored(store, candidate.parts["vae"].config.scaling_factor, count=HELD_OUT)
+    if plan.sampling.prompts.procedural is None:
+        return None
+    return validate.procedural(candidate.parts["vae"], seed=plan.sampling.seed, count=HELD_OUT, side=plan.shared.height)
+
+
 def _judged(
-    cell: Cell, pictures: np.ndarray, finite: np.ndarray, prompts: Sequence[Prompt], reference: Looks | None
-) -> dict[str, Any]:
-    """One column of the report: how it was sampled, numbers and verdict."""
-    settings, count = cell.settings, len(pictures)
-    scenes = [prompt.scene for prompt in prompts]
-    known = None if None in scenes else metrics.agreements(pictures, scenes)
+    plan: Plan, cell: Cell, done: Done, prompts: Sequence[Prompt], reference: Looks | None, scorer: Any
+) -> dict[str, Any]:  # fmt: skip
+    """One cell of the report: how it was sampled, numbers and verdict."""
+    settings, count, scenes = cell.settings, len(done.pictures), [prompt.scene for prompt in prompts]
+    known = None if None in scenes else metrics.agreements(done.pictures, scenes)
     shows = None if known is None else [one["all"] == 1.0 for one in known]
-    looks = None if reference is None else metrics.relative(metrics.looks(pictures), reference)
-    shown, right = None if shows is None else sum(shows), int(finite.sum())
-    verdict = judge(pictures=count, finite=right, sharpness=looks and looks["sharpness"], shown=shown)
+    looks = None if reference is None else metrics.relative(metrics.looks(done.pictures), reference)
+    found = Evidence(
+        runtime=settings.runtime, pictures=count, finite=int(done.finite.sum()), sharpness=looks and looks["sharpness"],
+        contrast=looks and looks["contrast"],
+        shown=None if shows is None else sum(shows), reading=done.reading,
+    )  # fmt: skip
+    verdict = judge(found)
     return {
-        "alpha": cell.alpha, "runtime": settings.runtime, "uncond": settings.uncond, "sampler": SAMPLERS[settings.runtime],
+        "alpha": cell.alpha, "checkpoint": cell.checkpoint, "runtime": settings.runtime, "uncond": settings.uncond,
+        "sampler": settings.sampler, "cfg": settings.cfg, "steps": settings.steps,
         "zero_terminal_snr": settings.zero_terminal_snr, "shift": settings.shift if settings.runtime == "rf" else None,
-        "verdict": verdict.word, "reason": verdict.reason, "pictures": count, "finite": right, "shown": shown, "shows": shows,
-        "looks": looks, "agreement": known and {key: round(float(np.mean([one[key] for one in known])), 4) for key in known[0]},
-        "files": [cell.file(i) for i in range(count)],
+        "verdict": verdict.word, "seen": verdict.seen, "reason": verdict.reason, "pictures": count, "finite": found.finite,
+        "shown": found.shown, "shows": shows, "reading": found.reading, "looks": looks,
+        "agreement": known and {key: round(float(np.mean([one[key] for one in known])), 4) for key in known[0]},
+        "score": scorer.score(done.pictures, [prompt.text for prompt in prompts]),
+        "files": [plan.file(cell, i) for i in range(count)],
     }  # fmt: skip
 
 
-def _summary(columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each runtime and uncond comes to, over its alphas."""
-    found: dict[tuple[str, str], dict[float, Verdict]] = {}
-    for column in columns:
-        found.setdefault((column["runtime"], column["uncond"]), {})[column["alpha"]] = Verdict(
-            column["verdict"], column["reason"]
-        )
-    return [{"runtime": runtime, "uncond": uncond, **over_alphas(verdicts)} for (runtime, uncond), verdicts in found.items()]
+def _summary(cells: Sequence[Mapping[str, Any]], own: str) -> list[dict[str, Any]]:
+    """What each runtime and uncond comes to, over the alphas of the run's result; the run's own runtime first."""
+    ways: dict[tuple[str, str], dict[float, int]] = {}  # numbers of cells
+    for number, cell in enumerate(cells):
+        if cell["checkpoint"] == "result":  # settings that an axis varies come after those of the set: the first cell stands
+            ways.setdefault((cell["runtime"], cell["uncond"]), {}).setdefault(cell["alpha"], number)
+    found = []
+    for (runtime, uncond), numbers in sorted(ways.items(), key=lambda way: way[0][0] != own):
+        at = {alpha: cells[number] for alpha, number in sorted(numbers.items())}
+        verdicts = {alpha: Verdict(one["verdict"], one["reason"]) for alpha, one in at.items()}
+        scores = {alpha: _rank(one) for alpha, one in at.items()}
+        told = {"runtime": runtime, "uncond": uncond, "own": runtime == own, "cells": [numbers[alpha] for alpha in at]}
+        found.append(told | over_alphas(verdicts, scores))
+    return found
+
+
+def _rank(cell: Mapping[str, Any]) -> float:
+    """What orders alphas that work: how many pictures show what was asked; where nobody knows, the scorer's mean."""
+    if cell["shown"] is not None:
+        return cell["shown"]
+    return cell["score"]["mean"] if cell["score"] else 0.0
+
+
+def _validation(candidate: Candidate, held_out: validate.HeldOut | None, seed: int, models: Models) -> dict[str, Any] | None:
+    """Losses of the base and of the trained model by band, under every objective."""
+    if held_out is None:
+        return None
+    found: dict[str, Any] = {}
+    for role, alpha in (("base", 0.0), ("trained", 1.0)):
+        if role == "trained" or models.base is not None:
+            candidate.at(alpha)
+            found[role] = {
+                kind: validate.losses(candidate, held_out, kind, range(len(validate.BANDS)), seed=seed, terminal=kind == "v")
+                for kind in ("eps", "v", "rf")
+            }
+    return {"samples": len(held_out), "seed": seed, "bands": [list(band) for band in validate.BANDS], "models": found}
 
 
 def _named(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": read_sidecar(path) if sidecar(path).exists() else sha256_of(path)}
+    return {"name": path.stem, "file": path.name, "sha256": read_sidecar(path) if sidecar(path).exists() else sha256_of(path)}
 
 
 def _rounded(numbers: Looks) -> Looks:

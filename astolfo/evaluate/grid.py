@@ -1,4 +1,4 @@
-"""The grid: one labelled picture of an evaluation, rows of prompts, columns of alpha by runtime; and PNG files.
+"""The grid: one labelled picture of an evaluation, rows of prompts, columns along an axis in groups along another; PNG files.
 
 Drawn with Pillow and the font that it embeds; the same numbers give the same bytes (no date, one compression level).
 """
@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from astolfo.files import written
 
-CELL = 132  # pixels of a cell's longer side, about: pictures are enlarged by a whole number
+CELL, SMALL_CELL, MANY = 132, 88, 10  # pixels of a cell's longer side, about, and with so many columns or more
 _GAP, _GROUP_GAP, _MARGIN, _LABEL = 6, 22, 18, 188
 _PAPER, _INK, _GREY, _LINE = (252, 252, 250), (28, 28, 32), (96, 96, 104), (205, 205, 208)
 VERDICT_INK = {"works": (17, 110, 48), "blur": (148, 84, 0), "broken": (190, 24, 40)}
@@ -22,13 +22,17 @@ VERDICT_INK = {"works": (17, 110, 48), "blur": (148, 84, 0), "broken": (190, 24,
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: the `group` that it stands in, its `heading`, its verdict's `word` and `count`, one picture per row."""
+    """One column: the `group` that it stands in, its `heading`, its verdict's `word` and `count`, one picture per row.
+
+    `by`: what the word rests on, where that is not the pictures.
+    """
 
     group: str
     heading: str
     word: str
     count: str
     pictures: Sequence[np.ndarray]
+    by: str = ""
 
 
 def draw_grid(
@@ -38,7 +42,7 @@ def draw_grid(
 
     Columns of one `group` stand together under its name, which must be consecutive.
     """
-    cell_w, cell_h = _cell(columns[0].pictures[0])
+    cell_w, cell_h = _cell(columns[0].pictures[0], SMALL_CELL if len(columns) >= MANY else CELL)
     lefts, groups = _lefts(columns, asked is not None, cell_w)
     top = _MARGIN + 112
     width = max(lefts[-1] + cell_w + _MARGIN, 560)
@@ -79,14 +83,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _cell(picture: np.ndarray) -> tuple[int, int]:
+def _cell(picture: np.ndarray, side: int) -> tuple[int, int]:
     """Width and height of a cell: a whole multiple of a small picture, a fraction of a large one."""
     height, width = picture.shape[:2]
     longer = max(height, width)
-    if longer <= CELL:
-        factor = max(1, round(CELL / longer))
+    if longer <= side:
+        factor = max(1, round(side / longer))
         return width * factor, height * factor
-    scale = 2 * CELL / longer
+    scale = 2 * side / longer
     return round(width * scale), round(height * scale)
 
 
@@ -116,7 +120,7 @@ def _headings(
         draw.line((left, top - 48, right, top - 48), fill=_LINE)
     for column, left in zip(columns, lefts, strict=True):
         _centred(draw, column.heading, left + cell / 2, top - 42, 15, _INK)
-        text = f"{column.word}, {column.count}" if column.count else column.word
+        text = f"{column.word}{column.by}" + (f", {column.count}" if column.count and not column.by else "")
         _centred(draw, text, left + cell / 2, top - 23, 14, VERDICT_INK[column.word])
 
 

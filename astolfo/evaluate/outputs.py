@@ -1,10 +1,9 @@
-"""What an evaluation leaves in its folder: `pictures/*.png`, `grid.png`, `index.html`, and last `metrics.json`.
+"""What an evaluation leaves in its folder: pictures, grids, plots, `index.html`, and last `metrics.json`.
 
-Where `metrics.json` lies, the rest is complete and belongs to it.
+docs/evaluations.md says what each is named and holds. Where `metrics.json` lies, the rest is complete and belongs to it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,57 +11,89 @@ import numpy as np
 from PIL import Image
 
 from astolfo.data.procedural import draw
+from astolfo.evaluate import plot
 from astolfo.evaluate.grid import Column, draw_grid, save_png
 from astolfo.evaluate.page import page
+from astolfo.evaluate.plan import Cell, Plan, PlannedGrid
 from astolfo.evaluate.prompts import Prompt
-from astolfo.evaluate.sample import SAMPLERS, Settings
 from astolfo.files import write_json, write_text
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One way of sampling: these settings at this alpha."""
-
-    alpha: float
-    settings: Settings
-
-    @property
-    def title(self) -> str:
-        """Its name for a reader."""
-        return f"{self.settings.runtime} runtime, {self.settings.uncond} uncond, alpha {self.alpha:.2f}"
-
-    def file(self, number: int) -> str:
-        """Where its picture `number` (from 0) lies: "pictures/eps-null-0.50-01.png"."""
-        return f"pictures/{self.settings.runtime}-{self.settings.uncond}-{self.alpha:.2f}-{number + 1:02d}.png"
+Pictures = Mapping[Cell, np.ndarray]
 
 
 def write(
-    folder: Path, report: Mapping[str, Any], cells: Sequence[Cell], pictures: Mapping[Cell, np.ndarray], prompts: Sequence[Prompt]
-) -> None:
-    """Writes the evaluation into `folder` and removes the pictures of an older one. Columns stand in the order of `cells`."""
+    folder: Path, report: Mapping[str, Any], plan: Plan, pictures: Pictures, prompts: Sequence[Prompt]
+) -> dict[str, Any]:  # fmt: skip
+    """Writes the evaluation into `folder`, removes what an older one left, and returns the report with its files."""
     (folder / "metrics.json").unlink(missing_ok=True)
-    for old in sorted((folder / "pictures").glob("*.png")):
+    for old in sorted([*folder.glob("pictures/*.png"), *folder.glob("grid*.png"), *folder.glob("plot-*.png")]):
         old.unlink()
-    for cell in cells:
+    for cell in plan.cells:
         for i, (prompt, picture) in enumerate(zip(prompts, pictures[cell], strict=True)):
-            save_png(folder / cell.file(i), picture, {"parameters": parameters(prompt.text, cell, report, i)})
-    save_png(folder / "grid.png", grid(report, cells, pictures, prompts), {"parameters": note(report)})
-    write_text(folder / "index.html", page(report))
-    write_json(folder / "metrics.json", report)
+            save_png(folder / plan.file(cell, i), picture, {"parameters": parameters(prompt.text, cell, report, i)})
+    whole = {**report, "grids": _grids(folder, report, plan, pictures, prompts), "plots": _plots(folder, report)}
+    write_text(folder / "index.html", page(whole))
+    write_json(folder / "metrics.json", whole)
+    return whole
+
+
+def _grids(
+    folder: Path, report: Mapping[str, Any], plan: Plan, pictures: Pictures, prompts: Sequence[Prompt]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Draws every grid, the first as grid.png; and says of each where it lies, its axes, and its cells by number."""
+    numbers, found = {cell: i for i, cell in enumerate(plan.cells)}, []
+    for i, planned in enumerate(plan.grids):
+        image = grid(planned, report, numbers, pictures, prompts)
+        file = f"grid-{planned.name}.png" if i else "grid.png"
+        save_png(folder / file, image, {"parameters": note(report)})
+        found.append({
+            "name": planned.name, "file": file, "width": image.width, "height": image.height, "x": _axis(*planned.x),
+            "y": _axis("prompt", range(len(prompts))), "z": _axis(*planned.z) if planned.z else None,
+            "cells": [[numbers[cell] for cell in row] for row in planned.cells],
+        })  # fmt: skip
+    return found
+
+
+def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    return {"axis": name, "values": list(values)}
+
+
+def _plots(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for name, (data, alt) in plot.plots(report).items():
+        plot.save(folder / f"plot-{name}.png", data)
+        width, height = (round(side * plot.DPI) for side in plot.SIZE)
+        found.append({"name": name, "file": f"plot-{name}.png", "alt": alt, "width": width, "height": height})
+    return found
 
 
 def grid(
-    report: Mapping[str, Any], cells: Sequence[Cell], pictures: Mapping[Cell, np.ndarray], prompts: Sequence[Prompt]
+    planned: PlannedGrid, report: Mapping[str, Any], numbers: Mapping[Cell, int], pictures: Pictures, prompts: Sequence[Prompt]
 ) -> Image.Image:
-    """The labelled grid of all cells."""
-    columns = [_column(cell, column, pictures[cell]) for cell, column in zip(cells, report["columns"], strict=True)]
+    """One labelled grid: groups along z, columns along x, a row per prompt, and first what was asked where that is known."""
+    groups = [said(planned.z[0], value) for value in planned.z[1]] if planned.z else [_constant(planned, report)]
+    columns = [
+        _column(group, said(planned.x[0], value), report["cells"][numbers[cell]], pictures[cell])
+        for group, row in zip(groups, planned.cells, strict=True)
+        for value, cell in zip(planned.x[1], row, strict=True)
+    ]
     asked = [draw(prompt.scene) for prompt in prompts if prompt.scene]
     known = asked if len(asked) == len(prompts) else None
-    return draw_grid([prompt.label for prompt in prompts], columns, known, title=f"Run {report['run']}", note=note(report))
+    title = f"Run {report['run']}, {planned.name}" + (f": {_constant(planned, report)}" if planned.z else "")
+    return draw_grid([prompt.label for prompt in prompts], columns, known, title=title, note=note(report))
+
+
+def said(axis: str, value: Any) -> str:
+    """A value of an axis in words: "alpha 0.50", "v runtime", "CFG 4"."""
+    if axis == "alpha":
+        return f"alpha {value:.2f}"
+    if axis == "checkpoint":
+        return str(value) if not value.startswith("step") else f"step {int(value[4:]):,}"
+    return {"cfg": f"CFG {value}", "steps": f"{value} steps", "sampler": str(value)}.get(axis, f"{value} {axis}")
 
 
 def note(report: Mapping[str, Any]) -> str:
-    """The settings that all pictures share, in A1111's words."""
+    """The settings that all pictures share unless an axis varies them, in A1111's words."""
     settings = report["settings"]
     size = f"{settings['width']}x{settings['height']}"
     return f"Steps: {settings['steps']}, CFG scale: {settings['cfg']:g}, Seed: {settings['seed']}, Size: {size}"
@@ -71,17 +102,24 @@ def note(report: Mapping[str, Any]) -> str:
 def parameters(prompt: str, cell: Cell, report: Mapping[str, Any], number: int) -> str:
     """A picture's parameters as A1111 writes them into its PNGs: prompt, negative prompt, one line of "key: value"."""
     settings = cell.settings
+    own = {**report["settings"], "steps": settings.steps, "cfg": settings.cfg}
+    foreign = {} if settings.runtime == report["objective"]["kind"] else {"Trained for": report["objective"]["kind"]}
     more = {
-        "Sampler": SAMPLERS[settings.runtime], "Model": report["run"], "Model hash": report["models"]["trained"]["sha256"][:10],
-        "Alpha": f"{cell.alpha:.2f}", "Runtime": settings.runtime, "Uncond": settings.uncond,
-        "Zero terminal SNR": settings.zero_terminal_snr, "Noise": f"astolfo {number}",
+        "Sampler": settings.sampler, "Model": report["run"], "Model hash": report["models"]["trained"]["sha256"][:10],
+        "Checkpoint": cell.checkpoint, "Alpha": f"{cell.alpha:.2f}", "Runtime": settings.runtime, **foreign,
+        "Uncond": settings.uncond, "Zero terminal SNR": settings.zero_terminal_snr, "Noise": f"astolfo {number}",
     }  # fmt: skip
-    return f"{prompt}\nNegative prompt: \n{note(report)}, " + ", ".join(f"{key}: {value}" for key, value in more.items())
+    line = ", ".join(f"{key}: {value}" for key, value in more.items())
+    return f"{prompt}\nNegative prompt: \n{note({**report, 'settings': own})}, {line}"
 
 
-def _column(cell: Cell, column: Mapping[str, Any], pictures: np.ndarray) -> Column:
-    return Column(
-        group=f"{cell.settings.runtime} runtime, {cell.settings.uncond} uncond",
-        heading=f"alpha {cell.alpha:.2f}", word=column["verdict"],
-        count="" if column["shown"] is None else f"{column['shown']}/{column['pictures']}", pictures=pictures,
-    )  # fmt: skip
+def _constant(planned: PlannedGrid, report: Mapping[str, Any]) -> str:
+    """What of runtime and uncond a grid does not vary."""
+    varied = {planned.x[0], *(planned.z[:1] if planned.z else ())}
+    return ", ".join(said(axis, report["settings"][axis]) for axis in ("runtime", "uncond") if axis not in varied)
+
+
+def _column(group: str, heading: str, cell: Mapping[str, Any], pictures: np.ndarray) -> Column:
+    count = "" if cell["shown"] is None else f"{cell['shown']}/{cell['pictures']}"
+    by = "" if cell["verdict"] == cell["seen"] else " by reading"  # not what the pictures alone say
+    return Column(group=group, heading=heading, word=cell["verdict"], by=by, count=count, pictures=pictures)

@@ -26,7 +26,8 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 .wide { overflow-x: auto; }
 .wide:focus-visible { outline: 2px solid var(--works); }
 figure { margin: 0; }
-figure img { display: block; border: 1px solid var(--line); max-width: none; width: 100%; min-width: 46rem; height: auto; }
+figure img { display: block; border: 1px solid var(--line); max-width: none; width: 100%; height: auto; }
+figure.plot { margin: 1.5rem 0; } figure.plot img { max-width: 100%; width: auto; background: white; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .numbers th, .numbers td, th[scope=row] { white-space: nowrap; } .numbers .n { text-align: right; }
@@ -37,10 +38,11 @@ ol { padding-left: 1.6rem; }
 
 def page(report: Mapping[str, Any]) -> str:
     """The HTML of a report (what `metrics.json` holds)."""
-    title = f"Evaluation of run {report['run']}"
+    title = f"Evaluation of run {report['run']}" + ("" if report["set"] == "default" else f": {report['set']}")
     sections = [
         f"<h1>{escape(title)}</h1>", f"<p class=sub>{escape(_about(report))}</p>",
-        _verdicts(report), _figure(report), _numbers(report), _how(report), _prompts(report), _settings(report),
+        _verdicts(report), _skipped(report), *map(lambda grid: _figure(report, grid), report["grids"]),
+        *map(_plot, report["plots"]), _numbers(report), _how(report), _prompts(report), _settings(report),
     ]  # fmt: skip
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -65,20 +67,35 @@ def _verdicts(report: Mapping[str, Any]) -> str:
     items = []
     for one in report["summary"]:
         word = one["verdict"].split()[0]
-        other = "" if one["runtime"] == report["objective"]["kind"] else " (not what it was trained for)"
+        other = "" if one["own"] else " (not what it was trained for)"
         where = f"{one['runtime']} runtime, {one['uncond']} uncond{other}"
-        items.append(f"<li class={word}><strong>{escape(where)}:</strong> <span>{escape(one['sentence'])}</span></li>")
+        best = "" if one["best"] in (None, one["alpha"]) else f" Best alpha: {one['best']:.2f}."
+        items.append(f"<li class={word}><strong>{escape(where)}:</strong> <span>{escape(one['sentence'] + best)}</span></li>")
     return "<ul class=verdicts>\n" + "\n".join(items) + "\n</ul>"
 
 
-def _figure(report: Mapping[str, Any]) -> str:
-    count, columns = len(report["prompts"]), len(report["columns"])
+def _skipped(report: Mapping[str, Any]) -> str:
+    return "\n".join(f"<p class=note>{escape(why)}</p>" for why in report["skipped"])
+
+
+def _figure(report: Mapping[str, Any], grid: Mapping[str, Any]) -> str:
+    count, columns = len(report["prompts"]), sum(map(len, grid["cells"]))
     alt = f"Grid of pictures: {count} prompts by {columns} ways of sampling; the table below has their numbers."
     merge = " Alpha 0 is the base, 1 the trained model, between them their weighted sum." if "base" in report["models"] else ""
+    name, file = escape(grid["name"]), escape(grid["file"])
     return (
-        '<figure>\n<div class=wide tabindex=0 role=region aria-label="Grid of pictures"><a href="grid.png">'
-        f'<img src="grid.png" alt="{escape(alt)}"></a></div>\n'
+        f'<h2>{name.capitalize()}</h2>\n<figure>\n<div class=wide tabindex=0 role=region aria-label="Grid of pictures: {name}">'
+        f'<a href="{file}"><img src="{file}" alt="{escape(alt)}" width={grid["width"]} height={grid["height"]}'
+        f' style="min-width: {grid["width"] // 2}px"></a></div>\n'
         f"<figcaption>The same prompts and noise in every column.{merge}</figcaption>\n</figure>"
+    )
+
+
+def _plot(plot: Mapping[str, Any]) -> str:
+    file, alt = escape(plot["file"]), escape(plot["alt"])
+    return (
+        f'<figure class=plot>\n<img src="{file}" alt="{alt}" width={plot["width"]} height={plot["height"]}>\n'
+        f"<figcaption>{alt}</figcaption>\n</figure>"
     )
 
 
@@ -90,15 +107,20 @@ def _numbers(report: Mapping[str, Any]) -> str:
         "sharpness",
         "contrast",
         "colourfulness",
+        "reading",
         "finite",
         *attributes,
     ]
-    rows = [_row(column, attributes) for column in report["columns"]]
+    rows = [_row(column, attributes) for column in report["cells"]]
     explained = "Sharpness, contrast, colourfulness: 1.00 is the dataset's own pictures, seen through the model's autoencoder."
+    explained += (
+        " Reading: on held-out samples at high noise, the loss under the runtime's objective over that of a guess which knows the"
+        " noise level only; from 1.00 on the model adds nothing to what the prompt tells."
+    )
     explained += " The columns after finite: the fraction of the pictures that have it as asked." if known else ""
     return (
         "<h2>Numbers</h2>\n<div class=wide tabindex=0 role=region aria-label=Numbers>\n<table class=numbers>\n<thead><tr>"
-        + "".join(f"<th scope=col>{head}</th>" for head in ("runtime", "uncond", "alpha", "verdict"))
+        + "".join(f"<th scope=col>{head}</th>" for head in ("checkpoint", "sampling", "alpha", "verdict"))
         + "".join(f"<th scope=col class=n>{head}</th>" for head in heads)
         + "</tr></thead>\n<tbody>\n" + "\n".join(rows) + f"\n</tbody>\n</table>\n</div>\n<p class=note>{explained}</p>"
     )  # fmt: skip
@@ -106,15 +128,16 @@ def _numbers(report: Mapping[str, Any]) -> str:
 
 def _attributes(report: Mapping[str, Any]) -> list[str]:
     """What a picture can have right or wrong, where the truth is known."""
-    return sorted(set(report["columns"][0]["agreement"] or {}) - {"all", "explained"})
+    return sorted(set(report["cells"][0]["agreement"] or {}) - {"all", "explained"})
 
 
 def _row(column: Mapping[str, Any], attributes: Sequence[str]) -> str:
     word, count = column["verdict"], column["pictures"]
-    cells = [column["runtime"], column["uncond"], f"{column['alpha']:.2f}", f"<strong class={word}>{word}</strong>"]
+    way = f"{column['runtime']}, {column['uncond']} uncond, {column['sampler']}, {column['steps']} steps, CFG {column['cfg']:g}"
+    cells = [escape(column["checkpoint"]), way, f"{column['alpha']:.2f}", f"<strong class={word}>{word}</strong>"]
     numbers = [f"{column['shown']} of {count}"] if attributes else []
     numbers += [f"{column['looks'][name]:.2f}" if column["looks"] else "" for name in ("sharpness", "contrast", "colour")]
-    numbers += [f"{column['finite']} of {count}"]
+    numbers += ["" if column["reading"] is None else f"{column['reading']:.2f}", f"{column['finite']} of {count}"]
     numbers += [f"{column['agreement'][name]:.2f}" for name in attributes]
     return (
         "<tr>"
@@ -137,7 +160,7 @@ def _prompts(report: Mapping[str, Any]) -> str:
 
 
 def _settings(report: Mapping[str, Any]) -> str:
-    settings, columns = report["settings"], report["columns"]
+    settings, columns = report["settings"], report["cells"]
     samplers = dict.fromkeys(f"{c['runtime']}: {c['sampler']}" + _spacing(c) for c in columns)
     rows = [
         ("Sampler", escape("; ".join(samplers))), ("Steps", str(settings["steps"])), ("CFG scale", f"{settings['cfg']:g}"),

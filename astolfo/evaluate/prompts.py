@@ -9,6 +9,7 @@ from astolfo import randomness
 from astolfo.data.captions import caption
 from astolfo.data.procedural import COLOURS, POSITIONS, SHAPES, Scene, plain, sentence, tags
 from astolfo.data.vocabulary import spoken
+from astolfo.ledger.evaluations import PromptOrigin
 from astolfo.ledger.schema import Captions
 
 
@@ -23,6 +24,13 @@ class Prompt:
     def label(self) -> str:
         """What stands beside its pictures: the sentence alone, where there is one."""
         return sentence(self.scene) if self.scene else self.text
+
+
+def prompts_of(origin: PromptOrigin, seed: int, *, width: int, height: int) -> list[Prompt]:
+    """The prompts of a set at one scale: procedural scenes of this size in pixels, or its texts."""
+    if origin.procedural is not None:
+        return procedural_prompts(seed, origin.procedural, width=width, height=height)
+    return [Prompt(text) for text in origin.texts or ()]
 
 
 def procedural_prompts(seed: int, count: int, *, width: int, height: int) -> list[Prompt]:

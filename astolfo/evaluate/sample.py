@@ -2,8 +2,8 @@
 
     pictures, finite = sample(parts, text, ["1star, red star"], Settings(runtime="eps"), seed=1)
 
-Schedulers are diffusers': DDIM for eps and v as SDXL publishes it, with zero terminal SNR and trailing spacing where the
-model was trained so (Lin et al., arXiv 2305.08891), and flow-match Euler for rf. First noise comes from
+Schedulers are diffusers': DDIM or Euler for eps and v as SDXL publishes them, with zero terminal SNR and trailing spacing
+where the model was trained so (Lin et al., arXiv 2305.08891), and flow-match Euler for rf. First noise comes from
 `astolfo.randomness`, keyed by the seed and the picture's number.
 
 Kernels may sum in another order when the batch has another size or a row another place in it, so the batch shape is fixed:
@@ -26,7 +26,7 @@ from astolfo.train.autoencoder import to_pictures
 from astolfo.train.conditioning import Text
 from astolfo.train.objective import TIMESTEPS
 
-SAMPLERS = {"eps": "DDIM", "v": "DDIM", "rf": "Euler (flow matching)"}
+RUNTIMES = ("eps", "v", "rf")
 TOGETHER, SMALL = 8, 128 * 128  # pictures of at most so many pixels are made so many at a time
 _SCHEDULE = {"num_train_timesteps": TIMESTEPS, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -35,12 +35,14 @@ _SCHEDULE = {"num_train_timesteps": TIMESTEPS, "beta_start": 0.00085, "beta_end"
 class Settings:
     """What besides model, prompt and seed decides a picture.
 
-    `runtime`: the objective that the model is assumed to have; `uncond`: what the unconditional row is told, all zeros
-    (A1111, reForge) or the encoding of "" (ComfyUI); `height`, `width`: pixels; `shift`: rf's, as in SD3.
-    Raises InputError for an unknown runtime or uncond, and for zero terminal SNR in another runtime than v.
+    `runtime`: the objective that the model is assumed to have; `sampler`: rf has Euler alone; `uncond`: what the
+    unconditional row is told, all zeros (A1111, reForge) or the encoding of "" (ComfyUI); `height`, `width`: pixels;
+    `shift`: rf's, as in SD3.
+    Raises InputError for an unknown runtime, sampler or uncond, and for zero terminal SNR in another runtime than v.
     """
 
     runtime: Literal["eps", "v", "rf"]
+    sampler: Literal["DDIM", "Euler"] = "DDIM"
     zero_terminal_snr: bool = False
     uncond: Literal["null", "zero"] = "null"
     steps: int = 20
@@ -50,8 +52,10 @@ class Settings:
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.runtime not in SAMPLERS:
-            raise InputError(f"Expected one of {', '.join(SAMPLERS)} as runtime, found {self.runtime!r}.")
+        if self.runtime not in RUNTIMES:
+            raise InputError(f"Expected one of {', '.join(RUNTIMES)} as runtime, found {self.runtime!r}.")
+        if self.sampler not in ("DDIM", "Euler"):
+            raise InputError(f"Expected DDIM or Euler as sampler, found {self.sampler!r}.")
         if self.uncond not in ("null", "zero"):
             raise InputError(f"Expected null or zero as uncond, found {self.uncond!r}.")
         if self.zero_terminal_snr and self.runtime != "v":
@@ -61,6 +65,11 @@ class Settings:
     def batch(self) -> int:
         """How many pictures are made at a time."""
         return TOGETHER if self.height * self.width <= SMALL else 1
+
+
+def sampler_of(runtime: str, wanted: str) -> str:
+    """The sampler that a runtime has when `wanted` is asked for: rectified flow has Euler alone."""
+    return "Euler" if runtime == "rf" else wanted
 
 
 @torch.no_grad()
@@ -89,23 +98,24 @@ def sample(
 def scheduler_of(settings: Settings) -> Any:
     """A fresh scheduler of diffusers with its timesteps set.
 
-    DDIM with SDXL's published values (leading spacing, offset 1) or, under zero terminal SNR, rescaled betas and trailing
-    spacing, which alone visits the last timestep. Flow matching goes from sigma 1 to 0 in equal steps before the shift.
+    DDIM and Euler with SDXL's published values (leading spacing, offset 1) or, under zero terminal SNR, rescaled betas and
+    trailing spacing, which alone visits the last timestep. Flow matching goes from sigma 1 to 0 in equal steps before the shift.
     """
+    from diffusers import schedulers
+
     if settings.runtime == "rf":
-        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-
-        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=settings.shift)
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / settings.steps, settings.steps))
-        return scheduler
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
+        flow = schedulers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=settings.shift)
+        flow.set_timesteps(sigmas=np.linspace(1.0, 1.0 / settings.steps, settings.steps))
+        return flow
     zero = settings.zero_terminal_snr
-    scheduler = DDIMScheduler(
-        **_SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1, rescale_betas_zero_snr=zero,
-        prediction_type={"eps": "epsilon", "v": "v_prediction"}[settings.runtime],
-        timestep_spacing="trailing" if zero else "leading",
-    )  # fmt: skip
+    common = _SCHEDULE | {
+        "steps_offset": 1, "rescale_betas_zero_snr": zero, "timestep_spacing": "trailing" if zero else "leading",
+        "prediction_type": {"eps": "epsilon", "v": "v_prediction"}[settings.runtime],
+    }  # fmt: skip
+    if settings.sampler == "Euler":
+        scheduler = schedulers.EulerDiscreteScheduler(**common)
+    else:
+        scheduler = schedulers.DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
     scheduler.set_timesteps(settings.steps)
     return scheduler
 
@@ -139,12 +149,14 @@ def _rows(encoded: Tensor, settings: Settings) -> Tensor:
     return torch.cat([uncond.expand(len(encoded) - 1, *encoded.shape[1:]), encoded[1:]])
 
 
-def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], latents: Tensor, settings: Settings) -> Tensor:
+def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], noise: Tensor, settings: Settings) -> Tensor:
     """Guided latents (Ho and Salimans, arXiv 2207.12598): uncond + cfg (cond - uncond), float32 between the steps."""
     scheduler, (context, further) = scheduler_of(settings), conditioning
+    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scaled = getattr(scheduler, "scale_model_input", lambda latents, timestep: latents)  # flow matching scales nothing
     for timestep in scheduler.timesteps.to(unet.device):
-        output = unet(torch.cat([latents, latents]).to(unet.dtype), timestep, context, **further).sample.float()
-        uncond, cond = output.chunk(2)
+        x = scaled(latents, timestep).to(unet.dtype)
+        uncond, cond = unet(torch.cat([x, x]), timestep, context, **further).sample.float().chunk(2)
         latents = scheduler.step(uncond + settings.cfg * (cond - uncond), timestep, latents).prev_sample
     return latents
 

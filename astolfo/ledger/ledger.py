@@ -15,7 +15,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from astolfo.errors import LedgerError
-from astolfo.ledger import schema
+from astolfo.ledger import evaluations, schema
+from astolfo.ledger.evaluations import EvaluationSet, PromptSet
 from astolfo.ledger.references import Reference, parse
 from astolfo.ledger.yamlfile import Document
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 SCALES = ("miniature", "full")
 INPUTS = "inputs"  # where, in a working directory, what the user brings lies
 PINS = "pins.yaml"  # where its digests are recorded
+SCORER = "clip-score"  # the pin of the scorer that full-scale evaluations may use
 _OPTIONAL = {
     "until_step", "restart_epochs", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every",
     "engine", "loss_spike", "on_failure",
@@ -61,7 +63,8 @@ class Ledger:
         self.scale = self._read(f"scales/{scale}.yaml", schema.Scale)
         self.bases = self._read("bases.yaml", dict[str, schema.Base])
         self.datasets = self._read("datasets.yaml", dict[str, schema.Dataset])
-        self.evaluations = self._read("evaluations.yaml", dict[str, schema.EvaluationSet])
+        self.evaluations = self._read("evaluations.yaml", dict[str, EvaluationSet])
+        self.prompts = self._read("prompts.yaml", dict[str, PromptSet])
         machines = sorted((folder / "hardware").glob("*.yaml"))
         self.hardware = {path.stem: self._read(f"hardware/{path.name}", schema.Hardware) for path in machines}
         self.runs: dict[str, Run] = {}
@@ -80,6 +83,17 @@ class Ledger:
         if name not in self.bases:
             raise LedgerError(unknown("base", name, self.bases))
         return self.bases[name]
+
+    def evaluation(self, name: str) -> EvaluationSet:
+        """The evaluation set of that name. Raises LedgerError with near names for an unknown one."""
+        if name not in self.evaluations:
+            raise LedgerError(unknown("evaluation set", name, self.evaluations))
+        return self.evaluations[name]
+
+    @property
+    def scorer(self) -> str | None:
+        """The digest of the scorer that the user pinned; None where there is none."""
+        return self._pins.get(SCORER)
 
     def origin(self, name: str) -> schema.Origin:
         """Where a base comes from at this ledger's scale; a digest that the ledger leaves open is the user's pin."""
@@ -174,6 +188,8 @@ class Ledger:
             self._check_run(run)
         for name in self.bases:
             self._check_base(name)
+        for name in self.evaluations:
+            self._check_evaluation(name)
         for run in self.runs.values():
             self._check_cycle(parse(run.id), ())
             self._check_possible(run)
@@ -222,6 +238,12 @@ class Ledger:
         for scale in SCALES:
             for parent in getattr(self.bases[name], scale).parents:
                 self._check_reference(parent, lambda message, at=[name, scale]: document.error(at, message))
+
+    def _check_evaluation(self, name: str) -> None:
+        wanted = self.evaluations[name].prompts
+        if wanted not in self.prompts:
+            problem = unknown("prompt set", wanted, self.prompts) + " config/prompts.yaml holds them."
+            raise Document(self.folder / "evaluations.yaml").error([name, "prompts"], problem)
 
     def _check_reference(self, name: str, error: Any) -> None:
         try:
@@ -302,7 +324,9 @@ def _explained(error: Any, location: list[Any]) -> str:
 
 
 def _near_keys(location: list[Any]) -> str:
-    models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, schema.Entry)]
+    models = [
+        m for m in (*vars(schema).values(), *vars(evaluations).values()) if isinstance(m, type) and issubclass(m, schema.Entry)
+    ]
     keys = sorted({field for model in models for field in model.model_fields})
     near = difflib.get_close_matches(str(location[-1]), keys, n=3)
     return f" Did you mean {' or '.join(near)}?" if near else " config/README.md lists the keys."

@@ -313,18 +313,6 @@ class Dataset(Entry):
     note: str = ""
 
 
-class EvaluationSet(Entry):
-    """What is sampled to judge a checkpoint: fixed prompts, seeds and settings."""
-
-    alphas: list[Annotated[float, Field(ge=0, le=1)]]
-    runtimes: list[Literal["eps", "v", "rf"]]
-    unconds: list[Literal["zero", "null"]]
-    sampler_steps: PositiveInt
-    cfg: float
-    seed: int
-    prompts: PositiveInt = 8
-
-
 class ScaleDataset(Entry):
     """The size of a dataset at one scale, and where its pictures come from; `digest`: of the store that the user brings."""
 

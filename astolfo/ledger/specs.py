@@ -12,10 +12,11 @@ from typing import Any
 
 from astolfo.errors import LedgerError
 from astolfo.files import json_digest, sha256_of
+from astolfo.ledger.evaluations import RESULT, SAVED, sampling
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.references import Reference, parse
-from astolfo.ledger.steps import full_steps, plan_of, restart_before, step_of
+from astolfo.ledger.steps import from_scale, full_steps, plan_of, restart_before, step_of
 from astolfo.provenance.code import code_digest
 
 Spec = dict[str, Any]
@@ -129,22 +130,40 @@ class Specs:
             about["stopped"] = stopped
         return self._spec("export", parents, title=str(reference), **about)
 
-    def evaluation(self, run_id: str) -> Spec:
-        """The evaluation of a run's result."""
+    def evaluation(self, run_id: str, name: str = "default") -> Spec:
+        """The evaluation of a run's result, or of its checkpoints, under the set `name`."""
         run = self.ledger.run(run_id)
-        settings = self.ledger.evaluations["default"]
-        if run.objective.kind not in settings.runtimes:  # a run is always judged under its own objective too
-            settings = settings.model_copy(update={"runtimes": [*settings.runtimes, run.objective.kind]})
+        wanted = self.ledger.evaluation(name)
+        settings = sampling(
+            name, wanted, self.ledger.prompts[wanted.prompts], scale=self.ledger.scale_name, runtime=run.objective.kind,
+            alpha=run.entry.outcome.alpha, saved=[*self.saved(run), RESULT],
+        )  # fmt: skip
         base = self.model(self.ledger.merge_base(run)) if run.fields.base else None
         parents = {"trained": self.model(Reference(run=run_id)), "base": base, "vocabulary": self.vocabulary()}
+        parents |= {str(one): self.model(one) for one in self.sampled(run_id, name)}
         return self._spec(
             "evaluate",
             parents,
             run=run_id,
-            settings=settings.model_dump(mode="json"),
+            settings=settings.model_dump(mode="json", exclude_none=True),
             outcome=run.entry.outcome.text,
+            pictures=self.ledger.scale.pictures,
+            scorer=self.ledger.scorer,
             **self._about(run),
         )
+
+    def saved(self, run: Run) -> dict[str, Reference]:
+        """The checkpoints that a run saves before its result, by their names: "step00259305"."""
+        steps = [from_scale(self.ledger, run, at) for at in plan_of(self.ledger, run).boundaries[1:-1]]
+        found = [Reference(run=run.id, step=step) for step in steps]
+        return {str(one).removeprefix(f"{run.id}-"): one for one in found}
+
+    def sampled(self, run_id: str, name: str) -> list[Reference]:
+        """The checkpoints, besides its result, that the evaluation of a run under the set `name` samples."""
+        axes = [axis for grid in self.ledger.evaluation(name).grids.values() for axis in (grid.x, grid.z)]
+        wanted = {value for axis in axes if axis and axis.checkpoint for value in axis.values}
+        saved = self.saved(self.ledger.run(run_id))
+        return [one for key, one in saved.items() if SAVED in wanted or key in wanted]
 
     def _start(self, run: Run, restart: Reference | None = None) -> Spec | None:
         parent = restart or self.ledger.parent(run)

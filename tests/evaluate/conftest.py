@@ -1,5 +1,7 @@
 """A tiny model of SDXL's structure, its vocabulary, and the spec of its evaluation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from astolfo.checkpoint.model import save
 from astolfo.data import vocabulary
 from astolfo.data.procedural import draw
 from astolfo.evaluate.prompts import procedural_prompts
+from astolfo.ledger import load
 from astolfo.train.initialise import initialise
+from tests.conftest import CONFIG
 
 TEXT = {
     "vocab_size": 640, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -75,13 +79,17 @@ def new_spec():
 
     def make():
         settings = {
-            "alphas": [0.0, 0.5, 1.0],
-            "runtimes": ["eps", "v"],
-            "unconds": ["null"],
-            "sampler_steps": 2,
-            "cfg": 4.0,
+            "set": "default",
+            "prompts": {"procedural": 2},
             "seed": 7,
-            "prompts": 2,
+            "sampler": "DDIM",
+            "steps": 2,
+            "cfg": 4.0,
+            "runtime": "eps",
+            "grids": [
+                {"name": "sweep", "x": {"alpha": [0.0, 0.5, 1.0]}, "z": {"uncond": ["null", "zero"]}},
+                {"name": "runtimes", "x": {"runtime": ["eps", "v", "rf"]}, "z": {"alpha": [0.0, 1.0]}},
+            ],
         }
         recipe = {"family": "sdxl", "architecture": ARCHITECTURE, "objective": {"kind": "eps"}}
         return {
@@ -119,3 +127,12 @@ def blurred():
         return np.rint(sum(shifts) / size**2).astype(np.uint8)
 
     return blur
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """The shipped miniature bases, and their architecture."""
+    ledger = load(CONFIG)
+    folder = CONFIG / "pinned" / "miniature"
+    found = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    return SimpleNamespace(architecture=found, eps=folder / "AK-NIL-1.2.safetensors", v=folder / "AC-NoobAI-1.0.safetensors")

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from astolfo.errors import InputError
-from astolfo.evaluate.evaluate import evaluate
+from astolfo.evaluate.evaluate import Models, evaluate
 from astolfo.evaluate.page import page
-from astolfo.evaluate.prompts import Prompt
+
+SWEPT = {f"eps-{uncond}-{alpha}" for uncond in ("null", "zero") for alpha in ("0.00", "0.50", "1.00")}
+FOREIGN = {f"{runtime}-null-{alpha}" for runtime in ("v", "rf") for alpha in ("0.00", "1.00")}
+PICTURES = {f"pictures/{cell}-{n}.png" for cell in SWEPT | FOREIGN for n in ("01", "02")}
 
 
 def digests(folder):
@@ -23,54 +26,82 @@ def digests(folder):
 
 
 @pytest.fixture(scope="module")
-def done(models, words, new_spec, tmp_path_factory):
-    """The folder, report and spec of an evaluation, made where an older picture lay."""
+def files(models, words):
+    return Models(base=models[0], trained=models[1], vocabulary=words)
+
+
+@pytest.fixture(scope="module")
+def done(files, new_spec, tmp_path_factory):
+    """The folder, report and spec of an evaluation, made where older pictures lay."""
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "pictures").mkdir()
-    (folder / "pictures" / "old.png").write_bytes(b"")
+    for old in ("pictures/old.png", "grid-old.png"):
+        (folder / old).write_bytes(b"")
     spec = new_spec()
-    return folder, evaluate(spec, folder, base=models[0], trained=models[1], vocabulary=words), spec
+    return folder, evaluate(spec, folder, files), spec
 
 
 def test_its_files(done):
-    """A picture for each prompt, alpha and runtime, the grid, the page and the numbers; nothing of an older evaluation."""
+    """A picture for each prompt and cell, each cell once; the grids, plots, page and numbers; nothing of an older evaluation."""
     folder, report, _ = done
-    pictures = {
-        f"pictures/{runtime}-null-{alpha}-{n}.png"
-        for runtime in ("eps", "v")
-        for alpha in ("0.00", "0.50", "1.00")
-        for n in ("01", "02")
-    }
-    assert set(digests(folder)) == pictures | {"grid.png", "index.html", "metrics.json"}
-    assert {file for column in report["columns"] for file in column["files"]} == pictures
+    plots = {"plot-sweep.png", "plot-validation.png"}
+    assert set(digests(folder)) == PICTURES | plots | {"grid.png", "grid-runtimes.png", "index.html", "metrics.json"}
+    named = [file for cell in report["cells"] for file in cell["files"]]
+    assert len(named) == len(set(named))
+    assert set(named) == PICTURES
     assert json.loads((folder / "metrics.json").read_text()) == report
 
 
-def test_two_evaluations_are_the_same_files(done, models, words, tmp_path):
-    """In another folder, every file has the same bytes."""
+def test_grids_name_their_cells(done):
+    """A grid's cells lie where its axes say: by z, then by x; and the file has the size that is told."""
+    folder, report, _ = done
+    sweep, runtimes = report["grids"]
+    assert (sweep["name"], sweep["file"], runtimes["file"]) == ("sweep", "grid.png", "grid-runtimes.png")
+    for grid in (sweep, runtimes):
+        for z, row in zip(grid["z"]["values"], grid["cells"], strict=True):
+            for x, number in zip(grid["x"]["values"], row, strict=True):
+                cell = report["cells"][number]
+                assert (cell[grid["x"]["axis"]], cell[grid["z"]["axis"]]) == (x, z)
+        with Image.open(folder / grid["file"]) as image:
+            assert image.size == (grid["width"], grid["height"])
+
+
+@pytest.mark.alone
+def test_two_evaluations_are_the_same_files(done, files, tmp_path):
+    """In another folder, with two processes instead of one, every file has the same bytes."""
     folder, _, spec = done
-    evaluate(spec, tmp_path, base=models[0], trained=models[1], vocabulary=words)
+    evaluate(spec, tmp_path, files, processes=2)
     assert digests(tmp_path) == digests(folder)
 
 
 def test_an_untrained_model_does_not_work(done):
-    """Random weights draw nothing that was asked: no column works, and the summary says so of both runtimes."""
+    """Random weights draw nothing that was asked: no cell works, and the summary says so of every way, the run's own first."""
     _, report, _ = done
-    assert {column["verdict"] for column in report["columns"]} <= {"broken", "blur"}
-    assert [(one["runtime"], one["alpha"]) for one in report["summary"]] == [("eps", 1.0), ("v", 1.0)]
-    assert all("show what was asked" in one["sentence"] for one in report["summary"])
+    assert {cell["verdict"] for cell in report["cells"]} <= {"broken", "blur"}
+    ways = [(one["runtime"], one["uncond"], one["own"]) for one in report["summary"]]
+    assert ways == [("eps", "null", True), ("eps", "zero", True), ("v", "null", False), ("rf", "null", False)]
+    assert all("show what was asked" in one["sentence"] and one["best"] is None for one in report["summary"])
+    assert [report["cells"][number]["alpha"] for number in report["summary"][0]["cells"]] == [0.0, 0.5, 1.0]
+
+
+def test_an_untrained_model_knows_no_more_than_a_guess(done):
+    """Its validation losses are those of a guess or worse, under each objective; v and rf read nothing at high noise."""
+    _, report, _ = done
+    losses = report["validation"]["models"]["trained"]
+    assert set(losses) == {"eps", "v", "rf"}
+    assert all(len(found["relative"]) == 10 and min(found["relative"]) > 0.9 for found in losses.values())
 
 
 def test_pictures_carry_their_parameters(done):
-    """A1111's layout: prompt, negative prompt, and a line that begins with the steps and holds seed, size and hash."""
+    """A1111's layout: prompt, negative prompt, and a line with steps, seed, size and hash; a foreign runtime is labelled."""
     folder, report, _ = done
-    with Image.open(folder / "pictures/v-null-0.50-02.png") as picture:
+    with Image.open(folder / "pictures/v-null-1.00-02.png") as picture:
         prompt, negative, line = picture.text["parameters"].split("\n")
     assert prompt == report["prompts"][1]["text"]
     assert negative == "Negative prompt: "
     assert line.startswith("Steps: 2, CFG scale: 4, Seed: 7, Size: 32x32, Sampler: DDIM, ")
     assert f"Model hash: {report['models']['trained']['sha256'][:10]}" in line
-    assert "Alpha: 0.50, Runtime: v, Uncond: null, Zero terminal SNR: True" in line
+    assert "Alpha: 1.00, Runtime: v, Trained for: eps, Uncond: null, Zero terminal SNR: True" in line
 
 
 def test_the_page_is_self_contained(done):
@@ -91,7 +122,7 @@ def test_the_page_is_self_contained(done):
 
 
 def test_the_page_says_the_verdict(done):
-    """Each runtime's sentence stands on the page, and a foreign runtime is labelled as such."""
+    """Each way's sentence stands on the page, and a foreign runtime is labelled as such."""
     folder, report, _ = done
     text = re.sub("<[^>]*>", "", (folder / "index.html").read_text()).replace("&#x27;", "'")
     assert all(one["sentence"] in text for one in report["summary"])
@@ -105,33 +136,54 @@ def test_the_page_follows_from_the_numbers(done):
     assert page(json.loads((folder / "metrics.json").read_text())) == (folder / "index.html").read_text()
 
 
-def test_without_a_base_there_is_the_model_alone(spec, models, words, tmp_path):
-    """A run from nothing is judged at alpha 1.0 only."""
-    report = evaluate(spec, tmp_path, base=None, trained=models[1], vocabulary=words)
-    assert {column["alpha"] for column in report["columns"]} == {1.0}
-    assert set(report["models"]) == {"trained"}
-
-
 def test_alpha_one_with_and_without_a_base(done, spec, models, words, tmp_path):
-    """The trained model's pictures are the same bytes, whether it is merged beside or not."""
+    """A run from nothing is judged at alpha 1.0 only, and its pictures are the same bytes as beside a base."""
     folder, _, _ = done
-    evaluate(spec, tmp_path, base=None, trained=models[1], vocabulary=words)
+    report = evaluate(spec, tmp_path, Models(trained=models[1], vocabulary=words))
+    assert {cell["alpha"] for cell in report["cells"]} == {1.0}
+    assert set(report["models"]) == {"trained"}
     for name in ("eps-null-1.00-01.png", "v-null-1.00-02.png"):
         assert (tmp_path / "pictures" / name).read_bytes() == (folder / "pictures" / name).read_bytes()
 
 
+def test_a_checkpoint_of_the_run(done, spec, models, words, tmp_path):
+    """An earlier checkpoint is sampled by its name; one that was not given is an error that names those that were."""
+    folder, _, _ = done
+    spec["settings"]["grids"] = [{"name": "course", "x": {"checkpoint": ["step00000010", "result"]}}]
+    files = Models(base=models[1], trained=models[0], vocabulary=words, checkpoints={"step00000010": models[1]})
+    evaluate(spec, tmp_path, files)
+    with Image.open(tmp_path / "pictures/eps-null-1.00-step00000010-01.png") as found:
+        with Image.open(folder / "pictures/eps-null-1.00-01.png") as wanted:
+            assert found.tobytes() == wanted.tobytes()
+        assert "Checkpoint: step00000010" in found.text["parameters"]
+    with pytest.raises(InputError, match="step00000010.*was given result"):
+        evaluate(spec, tmp_path, Models(base=models[1], trained=models[0], vocabulary=words))
+
+
 def test_prompts_without_known_truth(spec, models, words, tmp_path):
-    """Where nobody knows what a prompt asks, the evaluation is made all the same and says that nobody checked."""
-    report = evaluate(spec, tmp_path, base=None, trained=models[1], vocabulary=words, prompts=[Prompt("astolfo, solo")])
-    assert report["columns"][0]["agreement"] is None
-    assert report["columns"][0]["reason"].startswith("Nobody checked")
-    assert (tmp_path / "index.html").exists()
+    """Where nobody knows what a prompt asks, the evaluation is made all the same, and says what was not measured and why."""
+    spec["settings"] |= {"prompts": {"texts": ["astolfo, solo"]}, "grids": [{"name": "only", "x": {"uncond": ["null"]}}]}
+    report = evaluate(spec, tmp_path, Models(trained=models[1], vocabulary=words))
+    assert report["cells"][0]["agreement"] is None
+    assert report["cells"][0]["reason"].startswith("Nobody checked")
+    assert report["validation"] is None
+    assert [why.split(":")[0] for why in report["skipped"]] == ["No scorer", "Validation was skipped"]
+    assert "No scorer" in (tmp_path / "index.html").read_text()
 
 
-@pytest.mark.parametrize("empty", ["alphas", "runtimes", "unconds"])
-def test_an_empty_evaluation_is_an_error(spec, models, words, tmp_path, empty):
-    """Nothing to sample is an error that names the run and the file to look into; nothing is written."""
-    spec["settings"][empty] = []
-    with pytest.raises(InputError, match=r"25112201.*evaluations\.yaml"):
-        evaluate(spec, tmp_path / "out", base=models[0], trained=models[1], vocabulary=words)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"grids": []}, r"settings\.grids.*evaluations\.yaml"),
+        ({"grids": [{"name": "sweep", "x": {"alpha": []}}]}, r"evaluation is empty: the axis alpha has no values"),
+        ({"grids": [{"name": "sweep", "x": {"alpha": [1.0], "cfg": [2.0]}}]}, r"an axis is one of .*; found alpha and cfg"),
+        ({"prompts": {}}, r"settings\.prompts: give procedural or texts"),
+        ({"prompts": {"texts": []}}, r"settings\.prompts\.texts"),
+    ],
+)
+def test_an_empty_evaluation_is_an_error(spec, files, tmp_path, wrong, message):
+    """Nothing to sample is an error that names the setting and the file to look into; nothing is written."""
+    spec["settings"] |= wrong
+    with pytest.raises(InputError, match=message):
+        evaluate(spec, tmp_path / "out", files)
     assert not (tmp_path / "out").exists()

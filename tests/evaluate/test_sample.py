@@ -36,7 +36,8 @@ class Oracle(nn.Module):
     def forward(self, x, timestep, context, **further):
         if self.kind == "rf":
             return SimpleNamespace(sample=(x - self.answer) / (timestep / 1000))
-        signal, spread = self.alphas[timestep].sqrt(), (1 - self.alphas[timestep]).sqrt()
+        alpha = self.alphas[int(timestep)]
+        signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
         noise = (x - signal * self.answer) / spread
         return SimpleNamespace(sample=noise if self.kind == "eps" else signal * noise - spread * self.answer)
 
@@ -54,13 +55,14 @@ def no_text(prompts, device):
     return torch.zeros(len(prompts), 1, 1), None
 
 
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler"])
 @pytest.mark.parametrize(("kind", "zero"), [("eps", False), ("v", False), ("v", True), ("rf", False)])
-def test_an_exact_model_gives_its_picture(kind, zero):
+def test_an_exact_model_gives_its_picture(kind, zero, sampler):
     """Under its own runtime, a model that predicts exactly what its objective asks ends at the picture it knows."""
     answer = torch.linspace(-0.9, 0.9, 3 * 16 * 16).reshape(1, 3, 16, 16)
     parts = {"unet": Oracle(kind, zero, answer), "vae": Glass()}
     for shift in (1.0, 3.0) if kind == "rf" else (1.0,):
-        chosen = Settings(runtime=kind, zero_terminal_snr=zero, steps=20, height=16, width=16, shift=shift)
+        chosen = Settings(runtime=kind, sampler=sampler, zero_terminal_snr=zero, steps=20, height=16, width=16, shift=shift)
         pictures, finite = sample(parts, no_text, ["a", "b"], chosen, seed=1)
         wanted = (answer[0].permute(1, 2, 0) * 127.5 + 127.5).numpy()
         # Stable Diffusion's schedule ends at alpha-bar 0.99915: 3% of the noise stays, about 3 of 255 levels.
@@ -90,14 +92,14 @@ def test_a_picture_does_not_depend_on_the_others(candidate):
 
 
 def test_what_a_picture_depends_on(candidate):
-    """Another seed, number, prompt, runtime, uncond, CFG or number of steps gives another picture."""
+    """Another seed, number, prompt, runtime, uncond, CFG, number of steps or sampler gives another picture."""
 
     def one(prompt="1star", seed=1, first=0, **changes):
         return sample(candidate.parts, candidate.text, [prompt], settings(**changes), seed=seed, first=first)[0].tobytes()
 
     pictures = [
         one(), one(seed=2), one(first=1), one("1ring"), one(runtime="v"), one(runtime="v", zero_terminal_snr=True),
-        one(runtime="rf"), one(runtime="rf", shift=3.0), one(uncond="zero"), one(cfg=1.0), one(steps=4),
+        one(runtime="rf"), one(runtime="rf", shift=3.0), one(uncond="zero"), one(cfg=1.0), one(steps=4), one(sampler="Euler"),
     ]  # fmt: skip
     assert len(set(pictures)) == len(pictures)
 
@@ -129,12 +131,13 @@ def test_a_picture_that_is_not_finite_is_black_and_told(candidate):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"runtime": "x"}, {"runtime": "eps", "uncond": "none"}, {"runtime": "eps", "zero_terminal_snr": True}]
+    "wrong",
+    [{"runtime": "x"}, {"sampler": "LMS"}, {"runtime": "eps", "uncond": "none"}, {"runtime": "eps", "zero_terminal_snr": True}],
 )
 def test_impossible_settings_are_refused(wrong):
     """Unknown names, and zero terminal SNR outside the v runtime, are errors before anything is computed."""
     with pytest.raises(InputError):
-        Settings(**wrong)
+        Settings(**{"runtime": "eps"} | wrong)
 
 
 def test_a_size_that_does_not_divide_is_refused(candidate):

@@ -7,11 +7,11 @@ import pytest
 
 from astolfo.data.procedural import COLOURS, POSITIONS, SHAPES
 from astolfo.evaluate import metrics
-from astolfo.evaluate.verdict import NOISY, SHARP, SHOWN, Verdict, judge, over_alphas
+from astolfo.evaluate.verdict import GUESS, KEPT, NOISY, SHOWN, Evidence, Verdict, judge, over_alphas
 
 
 def test_where_the_thresholds_come_from(pictures, blurred):
-    """Softened pictures are above SHARP under a mild blur, below it under a plain one, and above NOISY with 2% noise."""
+    """Softened pictures are above KEPT under a mild blur, below it under a plain one, and above NOISY with 2% noise."""
     soft = [blurred(picture, 3) for picture in pictures]
     reference = metrics.looks(soft)
 
@@ -19,7 +19,7 @@ def test_where_the_thresholds_come_from(pictures, blurred):
         return metrics.relative(metrics.looks(changed), reference)["sharpness"]
 
     noise = np.random.default_rng(0).normal(0, 5, soft[0].shape)
-    assert level([blurred(picture, 3) for picture in soft]) > SHARP > level([blurred(picture, 5) for picture in soft])
+    assert level([blurred(picture, 3) for picture in soft]) > KEPT > level([blurred(picture, 5) for picture in soft])
     assert level([np.clip(picture + noise, 0, 255).astype(np.uint8) for picture in soft]) > NOISY
 
 
@@ -30,33 +30,43 @@ def test_half_the_pictures_are_far_from_chance():
     assert sum(comb(8, k) * guess**k * (1 - guess) ** (8 - k) for k in range(int(SHOWN * 8), 9)) < 1e-7
 
 
+def judged(**numbers):
+    return judge(Evidence(**{"runtime": "v", "pictures": 8, "finite": 8} | numbers))
+
+
 @pytest.mark.parametrize(
-    ("numbers", "word"),
+    ("numbers", "word", "seen"),
     [
-        ({"sharpness": 0.9, "shown": 7}, "works"),
-        ({"sharpness": 0.9, "shown": 4}, "works"),
-        ({"sharpness": 0.9, "shown": 3}, "broken"),
-        ({"sharpness": 0.3, "shown": 8}, "blur"),
-        ({"sharpness": 0.3, "shown": 0}, "blur"),
-        ({"sharpness": 3.0, "shown": 8}, "broken"),
-        ({"sharpness": 0.9, "shown": 8, "finite": 7}, "broken"),
-        ({"sharpness": 0.9, "shown": None}, "works"),
-        ({"sharpness": None, "shown": None}, "works"),
+        ({"sharpness": 0.9, "shown": 7}, "works", "works"),
+        ({"sharpness": 0.9, "shown": 4}, "works", "works"),
+        ({"sharpness": 0.9, "shown": 3}, "broken", "broken"),
+        ({"sharpness": 0.3, "shown": 8}, "blur", "blur"),
+        ({"sharpness": 0.3, "shown": 0}, "blur", "blur"),
+        ({"sharpness": 0.9, "contrast": 0.4, "shown": 8}, "blur", "blur"),
+        ({"sharpness": 3.0, "shown": 8}, "broken", "broken"),
+        ({"sharpness": 0.9, "shown": 8, "finite": 7}, "broken", "broken"),
+        ({"sharpness": 0.9, "shown": None}, "works", "works"),
+        ({"sharpness": None, "shown": None}, "works", "works"),
+        ({"sharpness": 0.9, "shown": 8, "reading": 0.99}, "works", "works"),
+        ({"sharpness": 0.9, "shown": 8, "reading": GUESS}, "blur", "works"),
+        ({"sharpness": 0.9, "shown": 8, "reading": 9.0, "runtime": "eps"}, "broken", "works"),
+        ({"sharpness": 3.0, "shown": 0, "reading": 9.0}, "broken", "broken"),
     ],
 )
-def test_words(numbers, word):
-    """Each rule gives its word, and a number that is not finite comes before all others."""
-    assert judge(**{"pictures": 8, "finite": 8} | numbers).word == word
+def test_words(numbers, word, seen):
+    """Each rule gives its word; a number that is not finite comes before all others; `seen` is what the pictures alone say."""
+    found = judged(**numbers)
+    assert (found.word, found.seen) == (word, seen)
 
 
 def test_reasons_are_plain_sentences():
     """The reason states what was counted and measured, or that nobody could."""
-    assert (
-        judge(pictures=8, finite=8, sharpness=0.9, shown=7).reason
-        == "7 of 8 pictures show what was asked; sharpness is 0.90 of the dataset's."
+    assert judged(sharpness=0.9, shown=7).reason == "7 of 8 pictures show what was asked; sharpness 0.90 of the dataset's."
+    assert judged(finite=6, shown=7).reason == "2 of 8 pictures are not finite (NaN or infinity)."
+    assert judged().reason == "Nobody checked what the pictures show; nothing to compare their looks with."
+    assert judged(shown=8, reading=1.5).reason.endswith(
+        "but at high noise the model, read as v, loses 1.50 of what a guess does."
     )
-    assert judge(pictures=8, finite=6, sharpness=0.9, shown=7).reason == "2 of 8 pictures are not finite (NaN or infinity)."
-    assert judge(pictures=8, finite=8, sharpness=0.9, shown=None).reason.startswith("Nobody checked")
 
 
 WORKS, BLUR, BROKEN = Verdict("works", "Fine."), Verdict("blur", "Soft."), Verdict("broken", "Bad.")
@@ -77,5 +87,16 @@ WORKS, BLUR, BROKEN = Verdict("works", "Fine."), Verdict("blur", "Soft."), Verdi
     ],
 )
 def test_over_alphas(verdicts, verdict, alpha, sentence):
-    """As trained, else the highest merge that works, else what it is as trained; the base alone proves nothing."""
-    assert over_alphas(verdicts) == {"verdict": verdict, "alpha": alpha, "sentence": sentence}
+    """As trained, else the best merge that works, else what it is as trained; the base alone proves nothing."""
+    found = over_alphas(verdicts, dict.fromkeys(verdicts, 8))
+    assert (found["verdict"], found["alpha"], found["sentence"]) == (verdict, alpha, sentence)
+
+
+def test_the_best_alpha():
+    """The highest score among the alphas that work, of equal ones the highest alpha; none where none works."""
+    verdicts = {0.0: WORKS, 0.5: WORKS, 0.7: WORKS, 0.9: BLUR, 1.0: WORKS}
+    found = over_alphas(verdicts, {0.0: 9, 0.5: 8, 0.7: 8, 0.9: 9, 1.0: 5})
+    assert (found["verdict"], found["best"], found["works_at"]) == ("works", 0.7, [0.5, 0.7, 1.0])
+    assert found["evidence"] == "Alpha 0.70: Fine."
+    nothing = over_alphas({0.0: WORKS, 1.0: BLUR}, {0.0: 8, 1.0: 8})
+    assert (nothing["best"], nothing["works_at"], nothing["evidence"]) == (None, [], None)

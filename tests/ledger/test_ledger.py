@@ -50,6 +50,11 @@ def edited(tmp_path):
         ("runs/2601.yaml", "base: AK-Evo-2EP", "base: sdxl-vae", r"2601\.yaml:\d+: sdxl-vae is an autoencoder"),
         ("runs/2601.yaml", "dataset: 6k", "dataset: 6k-sd2", r"2601\.yaml:\d+: dataset 6k-sd2 is encoded for sd2, but the run's model is sdxl"),
         ("runs/2503b.yaml", "optimizer: Lion8bit", "optimizer: {kind: Lion8bit, eps: 1.0e-8}", r"2503b\.yaml:\d+: .*Lion8bit has no eps"),
+        ("evaluations.yaml", "prompts: standard", "prompts: standart", r"evaluations\.yaml:\d+: unknown prompt set 'standart'. Did you mean standard"),
+        ("evaluations.yaml", "{checkpoint: [saved]}", "{checkpoint: []}", r"evaluations\.yaml:\d+: .*evaluation is empty: the axis checkpoint has no values"),
+        ("evaluations.yaml", "{runtime: [eps, v, rf]}", "{runtime: [eps, edm]}", r"evaluations\.yaml:\d+: .*Found 'edm'"),
+        ("evaluations.yaml", "{alpha: [0.0, 1.0]}", "{alfa: [0.0, 1.0]}", r"evaluations\.yaml:\d+: unknown key 'alfa'. Did you mean alpha"),
+        ("prompts.yaml", "{procedural: 8}", "{}", r"prompts\.yaml:\d+: .*give procedural or texts"),
         ("runs/2511b.yaml", "epochs: 1", "epochs: 1\n  epochs: 2", r"2511b\.yaml:\d+: 'epochs' stands twice, first in line \d+"),
     ],
 )  # fmt: skip

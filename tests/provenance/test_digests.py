@@ -14,6 +14,7 @@ from astolfo.errors import InputError
 from astolfo.files import sha256_of, write_json, write_sidecar
 from astolfo.ledger import load, table
 from astolfo.provenance import digests
+from astolfo.provenance.verdicts import columns as verdict_columns
 from tests.conftest import CONFIG, ROOT
 
 HERE, ELSEWHERE = {"processor": "this one"}, {"processor": "another"}
@@ -138,4 +139,5 @@ def test_the_shipped_record_covers_the_ledger():
 def test_the_shipped_table_is_current():
     """docs/ledger.md is what `make docs/ledger.md` writes."""
     found = load(CONFIG)
-    assert (ROOT / "docs/ledger.md").read_text() == table.markdown(found, table.COLUMNS | digests.columns(found)) + "\n"
+    columns = table.COLUMNS | verdict_columns(found) | digests.columns(found)
+    assert (ROOT / "docs/ledger.md").read_text() == table.markdown(found, columns) + "\n"

@@ -25,6 +25,12 @@ def test_a_merge_and_an_evaluation_add_one_job_each(tmp_path):
     assert (plan["merge"], plan["evaluation"], plan["segment"]) == (1, 1, 3)
 
 
+def test_an_evaluation_of_its_course_needs_its_checkpoints(tmp_path):
+    """The set `course` samples what the run saves: two checkpoints before its result."""
+    plan = jobs(snakemake(tmp_path, "evaluations/25112201-course/index.html", "-n").stdout)
+    assert (plan["checkpoint"], plan["evaluation"], plan["segment"]) == (3, 1, 3)
+
+
 def test_the_lineage_to_rectified_flow(tmp_path):
     """26022301 needs every run before it: five runs, one merge, two bases made by the graph."""
     plan = jobs(snakemake(tmp_path, "results/26022301.safetensors", "-n").stdout)
@@ -46,6 +52,7 @@ def test_the_graph_can_be_drawn(tmp_path):
         ("results/25112201-step00800000.safetensors", "there is no step 800,000"),
         ("results/26011101-epoch000009.safetensors", "there is no 26011101-epoch000009"),
         ("states/25112201/00000027.safetensors", "saves no state at step 27"),
+        ("evaluations/25112201-corse/index.html", "unknown evaluation set 'corse'. Did you mean course?"),
     ],
 )
 def test_an_unknown_target_is_explained(tmp_path, target, message):

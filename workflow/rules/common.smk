@@ -11,7 +11,7 @@ try:
     from astolfo.files import canonical_json
     from astolfo.ledger import Reference, load, plan_of, step_of
     from astolfo.ledger import parse as reference
-    from astolfo.ledger.ledger import INPUTS, read_pins
+    from astolfo.ledger.ledger import INPUTS, SCORER, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
     from astolfo.ledger.steps import from_scale, named_steps, restart_before
@@ -44,6 +44,7 @@ wildcard_constraints:
     run=RUN_PATTERN,
     checkpoint=CHECKPOINT_PATTERN,
     alpha=ALPHA_PATTERN,
+    evaluation=rf"(?:{RUN_PATTERN})(?:-[a-z]+)?",
     step=r"[0-9]{8}",
     base=r"[A-Za-z0-9.-]+",
     dataset=r"[A-Za-z0-9.-]+",
@@ -289,7 +290,25 @@ def merge_inputs(wildcards):
     return model_inputs("trained", reference(wildcards.checkpoint)) | model_inputs("base", LEDGER.merge_base(run))
 
 
+def evaluated(wildcards):
+    """The run and the evaluation set that an evaluation's folder names: "25112201", "25112201-course"."""
+    run, _, name = re.fullmatch(rf"({RUN_PATTERN})(-([a-z]+))?", wildcards.evaluation).groups()
+    return run, name or "default"
+
+
 def evaluation_inputs(wildcards):
-    run = LEDGER.run(wildcards.run)
+    run_id, name = evaluated(wildcards)
+    run = LEDGER.run(run_id)
     found = model_inputs("trained", Reference(run=run.id)) | file_inputs("vocabulary", VOCABULARY)
+    earlier = [one.path for one in SPECS.sampled(run.id, name)]
+    found |= {"checkpoints": ancient(earlier), "digests": [f"{path}.sha256" for path in earlier]}
     return found | (model_inputs("base", LEDGER.merge_base(run)) if run.fields.base else {"base": []})
+
+
+def evaluation_options(wildcards, input):
+    """What an evaluation is given besides its models: earlier checkpoints, and what of the user's own lies below inputs/."""
+    names = SPECS.sampled(*evaluated(wildcards))
+    given = [f"--checkpoint {str(one).partition('-')[2]}={path}" for one, path in zip(names, input.checkpoints)]
+    own = {"--held-out": Path(INPUTS, "held-out"), "--scorer": Path(INPUTS, SCORER)}
+    given += [f"{option} {path}" for option, path in own.items() if not PICTURES and path.exists()]
+    return " ".join(given)

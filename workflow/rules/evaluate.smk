@@ -1,4 +1,4 @@
-"""Evaluations: pictures and numbers of a run's result, its base and their merges."""
+"""Evaluations: pictures and numbers of a run's result, its base and their merges, or of its checkpoints."""
 
 
 rule evaluation:
@@ -6,25 +6,30 @@ rule evaluation:
         unpack(asked(evaluation_inputs)),
     output:
         report(
-            "evaluations/{run}/index.html",
+            "evaluations/{evaluation}/index.html",
             category="Evaluations",
-            labels={"run": "{run}", "what": "page"},
+            labels={"evaluation": "{evaluation}", "what": "page"},
             caption="../report/evaluation.rst",
         ),
-        metrics="evaluations/{run}/metrics.json",
+        metrics="evaluations/{evaluation}/metrics.json",
         grid=report(
-            "evaluations/{run}/grid.png",
+            "evaluations/{evaluation}/grid.png",
             category="Evaluations",
-            labels={"run": "{run}", "what": "grid"},
+            labels={"evaluation": "{evaluation}", "what": "grid"},
             caption="../report/evaluation.rst",
         ),
     log:
-        "logs/evaluate/{run}.log",
+        "logs/evaluate/{evaluation}.log",
     benchmark:
-        "logs/evaluate/{run}.benchmark.jsonl"
+        "logs/evaluate/{evaluation}.benchmark.jsonl"
+    threads: 2
+    resources:
+        gpu=1 if LEDGER.scale.device == "cuda" else 0,
+        others=evaluation_options,
     params:
-        spec=spec_of(lambda w: SPECS.evaluation(w.run), "evaluations/{run}/index.html"),
+        spec=spec_of(lambda w: SPECS.evaluation(*evaluated(w)), "evaluations/{evaluation}/index.html"),
     shell:
         "job evaluate --spec {params.spec:q} --log {log}"
         " --base '{input.base}' --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"
-        " --out evaluations/{wildcards.run}"
+        " {resources.others} --processes {threads} --device $DEVICE"
+        " --out evaluations/{wildcards.evaluation}"

@@ -60,7 +60,7 @@ rule adopted:
         model=one_of(LEDGER.adopted),
     priority: 100
     params:
-        spec=spec_of(lambda wildcards: SPECS.model(reference(wildcards.model))),
+        spec=spec_of(lambda wildcards: SPECS.model(reference(wildcards.model)), "results/{model}.safetensors"),
     shell:
         "job base --spec {params.spec:q} --log {log} --folder {INPUTS} --remade-by {output.model} --out {output.model}"
 

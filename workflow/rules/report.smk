@@ -20,7 +20,7 @@ rule era_losses:
     wildcard_constraints:
         era=one_of(ERAS),
     params:
-        spec=spec_of(spec_of_losses),
+        spec=spec_of(spec_of_losses, "losses/{era}.png"),
     shell:
         "astolfo losses {wildcards.era} --output {output} 2> {log}"
 
@@ -44,7 +44,7 @@ rule card:
     log:
         "logs/card/{run}.log",
     params:
-        spec=spec_of(spec_of_card),
+        spec=spec_of(spec_of_card, "results/{run}.md"),
     shell:
         "astolfo card {wildcards.run} 2> {log}"
 
