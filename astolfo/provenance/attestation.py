@@ -23,6 +23,7 @@ from astolfo.ledger import schema
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
 from astolfo.provenance.code import MODULES, code_digest
+from astolfo.provenance.stale import ACCEPTED
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -216,9 +217,12 @@ def _internal(spec: Mapping[str, Any], computed: bool) -> dict[str, Any]:
 
 
 def _dependency(role: str, path: Path) -> dict[str, Any]:
-    file = attestation(path)
-    chain = {"attestation": {"sha256": sha256_of(file)}} if file.exists() else {}
-    return {"name": name_of(path), "digest": {"sha256": read_sidecar(path)}, "annotations": {"role": role, **chain}}
+    """A parent: its digests, and what was accepted of it when other code or another lock had made it."""
+    file, accepted = attestation(path), path.with_name(path.name + ACCEPTED)
+    said: dict[str, Any] = {"attestation": {"sha256": sha256_of(file)}} if file.exists() else {}
+    if accepted.exists():
+        said["accepted"] = json.loads(accepted.read_text(encoding="utf-8"))
+    return {"name": name_of(path), "digest": {"sha256": read_sidecar(path)}, "annotations": {"role": role, **said}}
 
 
 def _losses(job: str, out: Path, parents: Mapping[str, Path]) -> list[dict[str, Any]]:

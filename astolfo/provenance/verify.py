@@ -21,6 +21,7 @@ from astolfo.files import read_sidecar, sha256_of, sidecar
 from astolfo.ledger.ledger import Ledger
 from astolfo.provenance import attestation, digests
 from astolfo.provenance.attestation import Attestation, Parent
+from astolfo.provenance.stale import ACCEPTED
 
 _THREADS = 4  # sha256 lets others run meanwhile; more would only fight over the disk
 
@@ -152,7 +153,7 @@ class _Walk:
         """What is worth saying about an artifact whose attestation is sound."""
         if found.adopted:
             self.found.adopted.append(name)
-        accepted = path.with_name(path.name + ".accepted.json")
+        accepted = path.with_name(path.name + ACCEPTED)
         if accepted.exists():
             try:
                 said = json.loads(accepted.read_text(encoding="utf-8"))

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from astolfo.errors import InputError
-from astolfo.files import read_sidecar, sha256_of
+from astolfo.files import read_sidecar, sha256_of, write_json
 from astolfo.provenance import attestation
 from astolfo.provenance.attestation import name_of, read
 from astolfo.provenance.meter import Meter, run_file
-from tests.provenance.conftest import chain
+from tests.provenance.conftest import chain, spec
 
 
 def test_the_form_is_in_toto_with_slsa_provenance(built):
@@ -87,3 +87,12 @@ def test_what_a_job_cost_is_no_part_of_it(tmp_path):
     Meter().write(tmp_path / "x.safetensors")
     found = json.loads(run_file(tmp_path / "x.safetensors").read_text())
     assert {"started", "seconds", "cpu_seconds", "peak_memory_mib"} <= set(found)
+
+
+def test_what_was_accepted_of_a_parent_is_repeated(built):
+    """What is made from an artifact of other code, kept on record, says so and why."""
+    accepted = {"made": {"code": "a" * 64}, "accepted": {"code": "b" * 64}, "reason": "only the log changed"}
+    write_json(built["result"].with_name(built["result"].name + ".accepted.json"), accepted)
+    attestation.write("merge", built["merge"], spec("merge", alpha="0.50"), {"base": built["base"], "trained": built["result"]})
+    rows = attestation.read(built["merge"]).definition["resolvedDependencies"]
+    assert {row["annotations"]["role"]: row["annotations"].get("accepted") for row in rows} == {"base": None, "trained": accepted}
