@@ -294,6 +294,8 @@ def train(
         read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
     train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
+    if ranks.launched():  # of several processes that were started together the first one tells of what they made
+        click.get_current_context().exit()
     done("train", out, spec, parents)
 
 

@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from astolfo.checkpoint.safefile import write_file
 from astolfo.cli import cli
 from astolfo.errors import InputError, StateError
-from astolfo.files import canonical_json, sha256_of
-from astolfo.provenance import stale
+from astolfo.files import canonical_json, sha256_of, write_sidecar
+from astolfo.provenance import attestation, stale
 
 STATE = "states/25112201/00000026.safetensors"
 SPEC = {"verb": "train", "scale": "miniature", "parents": {}, "recipe": {"ranks": 4}, "from": 0, "to": 26}
@@ -83,10 +85,18 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
     """`astolfo job train` refuses a stale state, trains from an accepted one, and its record names what it continued."""
     from astolfo.train import segment
 
-    monkeypatch.setattr(segment, "train_segment", lambda spec, inputs, before, out, placement: out.touch())
+    def trained(spec, inputs, before, out, placement):
+        write_file(out, {"loss": np.zeros(52, np.float32)}, {"astolfo.position": "52"})
+
+    monkeypatch.setattr(segment, "train_segment", trained)
+    for parent in (made, tmp_path / "datasets/6k/store.json", tmp_path / "vocabulary/vocab.json"):
+        parent.parent.mkdir(parents=True, exist_ok=True)
+        parent.touch()
+        write_sidecar(parent)
     out = made.with_name("00000052.safetensors")
     arguments = ["job", "--lock", str(lock), "train", "--spec", canonical_json(SPEC | {"from": 26, "to": 52}), "--base", "",
-                 "--state", str(made), "--dataset", "d", "--vocabulary", "v", "--out", str(out)]  # fmt: skip
+                 "--state", str(made), "--dataset", str(tmp_path / "datasets/6k"),
+                 "--vocabulary", str(tmp_path / "vocabulary"), "--out", str(out)]  # fmt: skip
     aged(made)
     refused = CliRunner().invoke(cli, arguments)
     assert isinstance(refused.exception, StateError)
@@ -94,5 +104,7 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
     stale.accept(tmp_path, "25112201", sha256_of(lock), "a log line")
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     record = json.loads(out.with_name(out.name + stale.MADE).read_text())
+    attested = attestation.read(out).definition["resolvedDependencies"][0]["annotations"]
+    assert attested["accepted"]["reason"] == "a log line"
     assert [(one["artifact"], one["reason"]) for one in record["continues"]] == [("00000026.safetensors", "a log line")]
     assert record["code"] == stale.makers("train", sha256_of(lock))["code"]
