@@ -92,7 +92,7 @@ onstart:
 def spec_of(make, artifact):
     """A params function: the canonical JSON of the spec that `make(wildcards)` gives. The only param of every rule.
 
-    `artifact` is the path of what the rule makes. The function must ask for nothing but wildcards: Snakemake does not compare
+    `artifact` is the path of what is made. The function must ask for nothing but wildcards, as Snakemake does not compare
     params that were derived from outputs or resources.
     """
 

@@ -19,12 +19,12 @@ def as_made(spec, artifact):
 
 
 def check_reasons():
-    """Refuses those of Snakemake's reasons for which a rule whose text or list of inputs was written anew would be run."""
+    """Refuses those of Snakemake's reasons that look at the text of rules and at lists of inputs."""
     reasons = {reason.name.lower() for reason in workflow.dag_settings.rerun_triggers} if workflow.dag_settings else set()
     if reasons & {"code", "input"}:
         raise WorkflowError(
-            f"Snakemake would run finished trainings again because a rule was written anew: expected the rerun triggers mtime and "
-            f"params, found {', '.join(sorted(reasons))}. Use this program's profile (profiles/default), or say "
+            "Snakemake would run finished trainings again because their rules were written anew: expected the rerun triggers "
+            f"mtime and params, found {', '.join(sorted(reasons))}. Use this program's profile (profiles/default), or say "
             "`--rerun-triggers mtime params`."
         )
 
