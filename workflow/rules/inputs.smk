@@ -46,7 +46,8 @@ rule base_pinned:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
         "job base --spec {params.spec:q} --log {log}"
-        ' --folder "$PINNED" --remade-by {resources.remade_by:q} --out {output.model}'
+        ' --folder "$PINNED"'
+        " --remade-by '{resources.remade_by}' --out {output.model}"
 
 
 rule adopted:
@@ -62,7 +63,7 @@ rule adopted:
     params:
         spec=spec_of(lambda wildcards: SPECS.model(reference(wildcards.model)), "results/{model}.safetensors"),
     shell:
-        "job base --spec {params.spec:q} --log {log} --folder {INPUTS} --remade-by {output.model} --out {output.model}"
+        "job base --spec {params.spec:q} --log {log} --folder inputs --remade-by {output.model} --out {output.model}"
 
 
 # What was adopted is not built, whatever could build it.
