@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import ClassVar
 
 from astolfo import numerics
 
@@ -26,7 +27,8 @@ from torch import nn  # noqa: E402
 
 from astolfo import randomness  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
-from astolfo.data.store import NewSample, write_store  # noqa: E402
+from astolfo.data.ingest.run import run  # noqa: E402
+from astolfo.data.ingest.source import Loaded, Row, Source  # noqa: E402
 from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.train.conditioning import time_ids  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
@@ -185,19 +187,33 @@ class PlainLoop:
         self.optimizer.zero_grad()
 
 
+class Synthetic(Source):
+    """Samples of one size, of random latents."""
+
+    about: ClassVar = {"made by": "benchmarks/train_sdxl.py"}
+
+    def __init__(self, count: int, side: int, pixels: int):
+        self.count, self.side, self.size = count, side, (pixels, pixels)
+        self.identity = {"kind": "synthetic", "count": count, "side": side}
+
+    def rows(self, workers):
+        for n in range(self.count):
+            sentence = f"A red star on a blue ground, number {n}."
+            yield Row(id=f"{n}", tags="red star, blue ground, left", sentence=sentence, where=str(n), bucket=self.size)
+
+    def load(self, row):
+        latents = randomness.normal(0, "latents", int(row.where), (4, self.side, self.side))
+        return Loaded(latents=latents, original_size=self.size, crop=(0, 0))
+
+    def shape(self, bucket):
+        return 4, self.side, self.side
+
+
 def prepare(recipe, folder: Path, steps: int) -> Inputs:
     """A store of synthetic latents of the model's own size, and a vocabulary."""
     factor = 2 ** (len(recipe.architecture["vae"]["block_out_channels"]) - 1)
     side, count = recipe.architecture["unet"]["sample_size"], recipe.ranks * recipe.batch_size * recipe.accumulation
-    size = (side * factor, side * factor)
-    samples = [
-        NewSample(
-            id=f"{n}", latents=randomness.normal(0, "latents", n, (4, side, side)), bucket=size, original_size=size, crop=(0, 0),
-            tags="red star, blue ground, left", sentence=f"A red star on a blue ground, number {n}.",
-        )
-        for n in range(count * (steps + 1))
-    ]  # fmt: skip
-    write_store(folder / "store", samples, {})
+    run(Synthetic(count * (steps + 1), side, side * factor), folder / "store", replace=True)
     vocabulary.write(folder / "vocabulary")
     return Inputs(base=None, dataset=folder / "store", vocabulary=folder / "vocabulary")
 

@@ -67,7 +67,7 @@ def stored(folder: Path, scaling_factor: float, *, count: int) -> HeldOut:
     fullest = int(np.argmax(store.counts))
     first = sum(store.counts[:fullest])
     samples = [store.sample(first + i) for i in range(min(count, store.counts[fullest]))]
-    latents = torch.from_numpy(np.stack([one.latents for one in samples])) * scaling_factor
+    latents = torch.from_numpy(np.stack([one.latents for one in samples])).float() * scaling_factor
     sizes = torch.tensor([[*one.original_size, *one.crop, *one.target_size] for one in samples]).float()
     return HeldOut(latents, tuple(", ".join(filter(None, (one.tags, one.sentence))) for one in samples), sizes)
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from astolfo.data.ingest.run import run
 from astolfo.errors import InputError
 from astolfo.evaluate import validate
+from tests.data.conftest import Given
 
 
 class Known(nn.Module):
@@ -68,8 +70,6 @@ def test_a_loss_that_is_no_number_is_none(held_out):
 
 def test_an_empty_store_is_refused(tmp_path):
     """A store without samples is an error that says what to do."""
-    from astolfo.data.store import write_store
-
-    write_store(tmp_path, [], {})
+    run(Given([]), tmp_path / "store")
     with pytest.raises(InputError, match="holds no samples"):
-        validate.stored(tmp_path, 0.13025, count=8)
+        validate.stored(tmp_path / "store", 0.13025, count=8)

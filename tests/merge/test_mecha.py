@@ -254,6 +254,9 @@ def test_the_command_and_the_job_give_the_same_weights(tmp_path, toys):
     assert (done.exit_code, done.output) == (0, f"{done.output.splitlines()[0]}\ncopied from a: {IDS}\n")
     assert sha256_of(tmp_path / "x") in done.output
     spec = {
+        "verb": "mecha",
+        "code": "",
+        "lock": "",
         "recipe": "sum",
         "recipe_sha256": sha256_of(recipe),
         "title": "t",
