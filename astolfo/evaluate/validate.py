@@ -22,7 +22,6 @@ from torch import Tensor
 from astolfo import randomness
 from astolfo.data.procedural import draw, scene
 from astolfo.data.store import Store
-from astolfo.errors import InputError
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.prompts import prompt_of
 from astolfo.evaluate.sample import SMALL, TOGETHER
@@ -59,11 +58,9 @@ def procedural(autoencoder: Any, *, seed: int, count: int, side: int) -> HeldOut
 def stored(folder: Path, scaling_factor: float, *, count: int) -> HeldOut:
     """The first `count` samples of the fullest bucket of a store that the user keeps for validation.
 
-    Raises StoreError for a damaged store, InputError for an empty one.
+    Raises StoreError for a damaged store.
     """
     store = Store(folder)
-    if not len(store):
-        raise InputError(f"{folder} holds no samples: expected a store of held-out pictures. Fill it, or leave it out.")
     fullest = int(np.argmax(store.counts))
     first = sum(store.counts[:fullest])
     samples = [store.sample(first + i) for i in range(min(count, store.counts[fullest]))]

@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from astolfo.data.ingest.run import run
-from astolfo.errors import InputError
 from astolfo.evaluate import validate
-from tests.data.conftest import Given
 
 
 class Known(nn.Module):
@@ -66,10 +63,3 @@ def test_noise_is_fixed(held_out):
 def test_a_loss_that_is_no_number_is_none(held_out):
     """A NaN is not written as a number."""
     assert validate.losses(candidate(float("nan")), held_out, "v", [3], seed=1)["relative"] == [None]
-
-
-def test_an_empty_store_is_refused(tmp_path):
-    """A store without samples is an error that says what to do."""
-    run(Given([]), tmp_path / "store")
-    with pytest.raises(InputError, match="holds no samples"):
-        validate.stored(tmp_path / "store", 0.13025, count=8)
