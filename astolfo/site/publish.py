@@ -44,7 +44,8 @@ def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
     facts = gather(ledger, directory, run.id)
     card = cards.card(facts, run).replace("](../evaluations/", "](evaluations/")
     items = [Item(name="README.md", text=card), Item(name=path.name, source=path)]
-    beside = (sidecar(path), Path(attestation_path(str(path))))
+    attestation = attestation_path(str(path))
+    beside = (sidecar(path), Path(attestation), Path(attestation + ".sig"))
     items += [Item(name=one.name, source=one) for one in beside if one.exists()]
     for folder, report in facts.evaluations.get(run.id, {}).items():
         shown = [one["file"] for key in ("grids", "plots") for one in report[key]]

@@ -6,6 +6,7 @@ with Chromium(folder) as browser:
 """
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -30,6 +31,10 @@ _PATIENCE = 120.0  # seconds: a busy machine is slow
 def find() -> str | None:
     """The browser's program, or None where there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+class ProtocolError(Exception):
+    """The browser could not do what it was told."""
 
 
 class Chromium:
@@ -73,9 +78,12 @@ class Chromium:
         return found["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Waits until an expression is true."""
+        """Waits until an expression is true; a page that is just being left has no value for it."""
         deadline = time.monotonic() + _PATIENCE
-        while not self.value(expression):
+        while True:
+            with contextlib.suppress(ProtocolError):
+                if self.value(expression):
+                    return
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.02)
 
@@ -125,7 +133,8 @@ class Chromium:
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
-                assert "error" not in answer, (method, answer["error"])
+                if "error" in answer:
+                    raise ProtocolError(f"{method}: {answer['error']}")
                 return answer["result"]
             if "method" in answer:
                 self.events.append(answer)

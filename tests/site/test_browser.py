@@ -93,7 +93,7 @@ def test_choosing_a_model_marks_its_lineage(chromium, site):
     """A click marks ancestors and descendants and tells of the run; arrows walk, Escape lets go, Enter twice opens the run."""
     chromium.open(site / "lineage.html")
     chromium.click("li[data-name='26011101'] a")
-    chromium.wait("location.hash === '#26011101'")
+    chromium.wait("document.querySelector('li.at')?.dataset.name === '26011101'")
     kin = set(chromium.value("[...document.querySelectorAll('li.kin')].map(row => row.dataset.name)"))
     assert {"AK-NIL-1.2", "25112201", "AK-Evo-2EP", "26011102", RUN, "26022301"} <= kin
     assert not {"26011001", "25111701", "215c"} & kin
