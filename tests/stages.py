@@ -79,7 +79,7 @@ STAGES = (
     ),
     Stage(
         "slurm",
-        "the lineage to 26022301, submitted to a SLURM cluster of one node, has the local build's digests (short datasets)",
+        "25112201 and its merge, submitted job by job to a SLURM cluster of one node, have the local build's digests",
         15,
         pytest("tests/workflow/test_slurm.py"),
     ),
