@@ -1,5 +1,6 @@
 """SLURM for real: a one-node cluster runs the chain of 25112201 and its merge, with the profile that a user would take."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ def _submit(directory: Path, ledger: Path, environment: dict[str, str]) -> subpr
         *(sys.executable, "-m", "snakemake", TARGET, "--snakefile", ROOT / "Snakefile", "--directory", directory),
         *("--workflow-profile", ROOT / "profiles" / "slurm", "--slurm-no-account", "--latency-wait", "10"),
         *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"),
-        *("--seconds-between-status-checks", "5", "--default-resources", *site, "--config", f"ledger={ledger}"),
+        *("--cores", str(min(os.cpu_count() or 1, 4)), "--seconds-between-status-checks", "5"),
+        *("--default-resources", *site, "--config", f"ledger={ledger}"),
     ]
     return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, cwd=directory)
