@@ -98,7 +98,7 @@ STAGES = (
     Stage("imports", "an import that is killed at random moments ends as the same store", 2, pytest("tests/data")),
     Stage(
         "slurm",
-        "the lineage to 26022301, submitted to a SLURM cluster of one node, has the local build's digests (short datasets)",
+        "25112201 and its merge, submitted job by job to a SLURM cluster of one node, have the local build's digests",
         15,
         pytest("tests/workflow/test_slurm.py"),
     ),

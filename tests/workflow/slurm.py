@@ -1,8 +1,9 @@
 """A SLURM cluster of one node on the loopback: munge, a controller and a node daemon, all in one folder.
 
-    with cluster(folder) as environment: ...        environment has SLURM_CONF; raises Unavailable where it cannot start
+    with cluster(folder) as environment: ...        environment's PATH has its programs; raises Unavailable where it cannot start
 
-It is Debian's slurm-wlm and munge, run as root, without a database of accounts.
+It is Debian's slurm-wlm and munge, run as root, without a database of accounts. Its configuration is linked where SLURM looks
+for it, since jobs get no SLURM_CONF; a machine that has one there already is left alone.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PARTITION = "miniature"
+_PLACE = Path("/etc/slurm/slurm.conf")
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _PATIENCE = 120  # seconds for the node to be idle
@@ -68,7 +70,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
                 cpus=os.cpu_count(), partition=PARTITION,
             )
         )  # fmt: skip
-        environment = {**os.environ, "PATH": _PATH, "SLURM_CONF": str(configuration)}
+        _place(running, configuration)
+        environment = {**os.environ, "PATH": _PATH}
         _start(running, folder, environment, *_munge(folder))
         _until(lambda: (folder / "munge.socket").exists(), folder, "munged.out")
         _start(running, folder, environment, "slurmctld", "-D")
@@ -91,6 +94,16 @@ def _install() -> None:
     found = subprocess.run(["apt-get", "install", "-y", "-q", "slurm-wlm", "munge"], capture_output=True, text=True)
     if found.returncode:
         raise Unavailable(f"apt-get install slurm-wlm munge failed: {found.stderr[-300:]}")
+
+
+def _place(running: contextlib.ExitStack, configuration: Path) -> None:
+    left = _PLACE.is_symlink() and _PLACE.readlink().parent.name.startswith("slurm-")  # by a test that was killed
+    if os.geteuid() or (_PLACE.exists() and not left):
+        raise Unavailable(f"it takes root, and a machine without a cluster of its own: {_PLACE}")
+    _PLACE.unlink(missing_ok=True)
+    _PLACE.parent.mkdir(exist_ok=True)
+    _PLACE.symlink_to(configuration)
+    running.callback(_PLACE.unlink)
 
 
 def _munge(folder: Path) -> list[str]:

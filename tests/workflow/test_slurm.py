@@ -1,5 +1,6 @@
-"""SLURM for real: a one-node cluster runs the lineage to 26022301, with the profile that a user would take."""
+"""SLURM for real: a one-node cluster runs the chain of 25112201 and its merge, with the profile that a user would take."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,12 +12,12 @@ from tests.conftest import ROOT
 from tests.workflow.conftest import artifacts, snakemake
 from tests.workflow.slurm import PARTITION, Unavailable, cluster
 
-TARGET = "results/26022301.safetensors"
+TARGET = "results/25112201-0.50.safetensors"
 
 
 @pytest.mark.slow
 def test_slurm_gives_the_same_digests(tmp_path, small):
-    """Submitted job by job through `snakemake --executor slurm`, every artifact of the lineage is the local build's."""
+    """Submitted job by job through `snakemake --executor slurm`, every artifact of the chain is the local build's."""
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
@@ -31,7 +32,7 @@ def test_slurm_gives_the_same_digests(tmp_path, small):
     snakemake(here, TARGET, config=[f"ledger={small}"])
     local = artifacts(here)
     assert artifacts(there) == local
-    assert any(name.startswith("results/26022301") for name in local)
+    assert any(name.startswith("results/25112201-0.50") for name in local)
 
 
 def _submit(directory: Path, ledger: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
@@ -39,6 +40,8 @@ def _submit(directory: Path, ledger: Path, environment: dict[str, str]) -> subpr
     command = [
         *(sys.executable, "-m", "snakemake", TARGET, "--snakefile", ROOT / "Snakefile", "--directory", directory),
         *("--workflow-profile", ROOT / "profiles" / "slurm", "--slurm-no-account", "--latency-wait", "10"),
-        *("--seconds-between-status-checks", "5", "--default-resources", *site, "--config", f"ledger={ledger}"),
+        *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"),
+        *("--cores", str(min(os.cpu_count() or 1, 4)), "--seconds-between-status-checks", "5"),
+        *("--default-resources", *site, "--config", f"ledger={ledger}"),
     ]
     return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, cwd=directory)
