@@ -200,7 +200,7 @@ def _summary(cells: Sequence[Mapping[str, Any]], own: str) -> list[dict[str, Any
 
 
 def _rank(cell: Mapping[str, Any]) -> float:
-    """What orders alphas that work: how many pictures show what was asked, then how much of them that explains; else the scorer."""
+    """What orders alphas that work: how many pictures show what was asked, then how much of them it explains; or a score."""
     if cell["agreement"] is not None:
         return cell["shown"] + round(cell["agreement"]["explained"], 2) / 2
     return cell["score"]["mean"] if cell["score"] else 0.0

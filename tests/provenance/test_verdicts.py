@@ -45,7 +45,7 @@ def test_verdicts_stand_beside_the_outcome(ledger, tmp_path):
     rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("| 2511")}
     assert rows["25111002"].endswith("| null uncond works: as recorded |")
     assert rows["25111001"].endswith("| null uncond works: **differs** |")
-    assert rows["25111301"].endswith("| null uncond works after merge at 0.55: as recorded |")
+    assert rows["25111301"].endswith("| null uncond works after merge (best at 0.55): as recorded |")
     assert rows["25111501"].endswith("| null uncond blur |")
     assert rows["25111601"].endswith("|  |")
     assert "v runtime, null uncond: Said." in CliRunner().invoke(cli, arguments, catch_exceptions=False).output
