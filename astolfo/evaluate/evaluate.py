@@ -192,14 +192,17 @@ def _summary(cells: Sequence[Mapping[str, Any]], own: str) -> list[dict[str, Any
         verdicts = {alpha: Verdict(one["verdict"], one["reason"]) for alpha, one in at.items()}
         scores = {alpha: _rank(one) for alpha, one in at.items()}
         told = {"runtime": runtime, "uncond": uncond, "own": runtime == own, "cells": [numbers[alpha] for alpha in at]}
-        found.append(told | over_alphas(verdicts, scores))
+        judged = over_alphas(verdicts, scores)
+        if judged["best"] is not None and (agreement := at[judged["best"]]["agreement"]):
+            judged["evidence"] += f" What was asked explains {agreement['explained']:.0%} of them."
+        found.append(told | judged)
     return found
 
 
 def _rank(cell: Mapping[str, Any]) -> float:
-    """What orders alphas that work: how many pictures show what was asked; where nobody knows, the scorer's mean."""
-    if cell["shown"] is not None:
-        return cell["shown"]
+    """What orders alphas that work: how many pictures show what was asked, then how much of them it explains; or a score."""
+    if cell["agreement"] is not None:
+        return cell["shown"] + round(cell["agreement"]["explained"], 2) / 2
     return cell["score"]["mean"] if cell["score"] else 0.0
 
 

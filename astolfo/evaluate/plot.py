@@ -3,6 +3,7 @@
 The same numbers give the same bytes: one backend, the font that matplotlib embeds, no date and no program name.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -12,6 +13,7 @@ from typing import Any
 from astolfo.files import written
 
 os.environ.setdefault("MPLCONFIGDIR", str(Path(".astolfo/matplotlib").absolute()))  # its caches, not in the user's home
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # that it looked for fonts concerns nobody
 SIZE, DPI = (9.0, 4.2), 100
 _COLOURS = {"eps": "#b35806", "v": "#1f6f5c", "rf": "#5b4ea5", "null": "#1f6f5c", "zero": "#b35806"}
 

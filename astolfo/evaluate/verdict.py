@@ -103,7 +103,7 @@ def _reason(found: Evidence) -> str:
     said.append(f"{told} of the dataset's" if told else "nothing to compare their looks with")
     if found.reading is not None:
         but = "but " if _reads_nothing(found) else ""
-        said.append(f"{but}at high noise the model, read as {found.runtime}, loses {found.reading:.2f} of what a guess does")
+        said.append(f"{but}at high noise the model, read as {found.runtime}, loses {found.reading:.2f} times what a guess does")
     return f"{'; '.join(said)}."
 
 

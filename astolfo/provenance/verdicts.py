@@ -78,7 +78,9 @@ def said(run: Run, judged: Mapping[str, Any] | None) -> str:
 
 
 def _one(summary: Mapping[str, Any]) -> str:
-    return summary["verdict"] + (f" at {summary['alpha']:.2f}" if summary["verdict"] == "works after merge" else "")
+    if summary["best"] is None:
+        return summary["verdict"]
+    return summary["verdict"] + (f" (best at {summary['best']:.2f})" if summary["best"] != 1.0 else "")
 
 
 def _agreement(run: Run, own: list[dict[str, Any]]) -> str:

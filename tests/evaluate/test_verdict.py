@@ -64,8 +64,11 @@ def test_reasons_are_plain_sentences():
     assert judged(sharpness=0.9, shown=7).reason == "7 of 8 pictures show what was asked; sharpness 0.90 of the dataset's."
     assert judged(finite=6, shown=7).reason == "2 of 8 pictures are not finite (NaN or infinity)."
     assert judged().reason == "Nobody checked what the pictures show; nothing to compare their looks with."
+    assert judged(shown=8, reading=0.5).reason.endswith(
+        "; at high noise the model, read as v, loses 0.50 times what a guess does."
+    )
     assert judged(shown=8, reading=1.5).reason.endswith(
-        "but at high noise the model, read as v, loses 1.50 of what a guess does."
+        "but at high noise the model, read as v, loses 1.50 times what a guess does."
     )
 
 
