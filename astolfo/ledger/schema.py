@@ -163,7 +163,7 @@ class Placement(Entry):
     numa: int | None = None
     loader_workers: int | None = None
     gradient_checkpointing: bool = False
-    offload_gradients: bool = False
+    offload_gradients: Literal[True] | None = None
     sample_every: PositiveInt | None = None
     keep_states: PositiveInt | None = None
 

@@ -67,10 +67,10 @@ def test_rounding_is_right_on_average():
 def test_processes_and_segments_leave_no_trace(train, spec_of, kind):
     """One process uncut, four processes, and two then one with a cut between: the same state file."""
     changes = {"precision": Precision(**BF16, update=kind), "accumulation": 1, "steps_per_epoch": None}
-    whole = digest(train(spec_of(0, 3, **changes), "whole"))
-    assert digest(train(spec_of(0, 3, **changes), "four", processes=4)) == whole
-    first = train(spec_of(0, 2, **changes), "cut", processes=2)
-    assert digest(train(spec_of(2, 3, **changes), "cut", first)) == whole
+    whole = digest(train(spec_of(0, 2, **changes), "whole"))
+    assert digest(train(spec_of(0, 2, **changes), "four", processes=4)) == whole
+    first = train(spec_of(0, 1, **changes), "cut", processes=2)
+    assert digest(train(spec_of(1, 2, **changes), "cut", first)) == whole
 
 
 @pytest.fixture
