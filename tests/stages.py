@@ -87,7 +87,7 @@ STAGES = (
         "full-size",
         "the memory and the work of true shapes, updates with every optimizer, and torchrun's own processes",
         5,
-        pytest("tests/train/test_memory.py", "tests/train/test_update.py", "tests/train/test_launched.py"),
+        pytest("tests/train/test_memory.py", "tests/train/test_update.py", "tests/train/test_launched.py", "tests/plan"),
     ),
     Stage(
         "deepspeed",

@@ -1,11 +1,11 @@
 """Device memory of one process of a training, in bytes, by arithmetic: no torch, no device, no file.
 
-    memory(recipe, processes=4).total
+    memory(recipe, processes=4, checkpointing=True).total
 
 What is counted is what the trainer allocates (`astolfo/train/ranks.py`, `optimizer.py`): every part's weights; one buffer
-of gradients, one more per doubling of the logical ranks that a process runs, and one to exchange them; the optimizer's
-state of the weights that the process owns; and the activations of a micro-batch. What the allocator and CUDA's context
-take besides is `OVERHEAD`.
+of gradients, and one more per doubling of the logical ranks that a process runs unless they wait in the host's memory; the
+optimizer's state of the weights that the process owns; and the activations of a micro-batch, or what the reduction needs
+where that is more. `astolfo/train/memory.py` counts the same on torch's meta device, and a test holds the two to each other.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,15 @@ MOMENTS: dict[str, float] = {
 """Moments per trained parameter; factored ones (AdaFactor, CAME's second) are rows and columns, and count as none."""
 
 _MOMENT_BYTES = {"AdamW8bit": 1 + 4 / 256, "PagedAdamW8bit": 1 + 4 / 256, "Lion8bit": 1 + 4 / 256, "AdamW4bit": 0.5 + 4 / 128}
-ACTIVATIONS = 1.94e9
-"""Bytes per sample of a micro-batch at 1024 x 1024, with gradient checkpointing: a third of what lies between the record's
-26.1 GB at batch 1 and 31.9 GB at batch 4 (four V100, the whole UNet)."""
+ACTIVATIONS = {True: 0.76e9, False: 7.8e9}
+"""With gradient checkpointing, and without -> bytes per sample of a micro-batch at 1024 x 1024, everything trained, 225 tokens.
+
+Counted by `astolfo.train.memory.predict` (`python benchmarks/memory.py`); not measured on a device yet."""
+
+EXCHANGE = 2 << 24  # elements for each process, while pieces of gradients are exchanged (twice ranks.PIECE)
 
 OVERHEAD = 0.7e9
-"""Bytes of CUDA's context, its libraries' workspaces and the allocator's gaps."""
+"""Bytes of CUDA's context, its libraries' workspaces and the allocator's gaps: an estimate."""
 
 DEEPSPEED_BUCKET = 5e8  # elements; its default for reducing gradients
 
@@ -85,16 +88,21 @@ def result_bytes(recipe: Recipe) -> float:
     return (sum(PARAMETERS[recipe.family].values()) + AUTOENCODER) * BYTES[recipe.precision.save]
 
 
-def memory(recipe: Recipe, processes: int) -> Memory:
-    """Memory of one of `processes` processes that run the recipe's logical ranks, each on a device of its own."""
+def memory(recipe: Recipe, processes: int, *, checkpointing: bool = True, offload: bool = False) -> Memory:
+    """Memory of one of `processes` processes that run the recipe's logical ranks, each on a device of its own.
+
+    `checkpointing` and `offload` are the placement's `gradient_checkpointing` and `offload_gradients`.
+    """
     each = BYTES[recipe.precision.weights]
     trained, whole = trained_parameters(recipe), sum(PARAMETERS[recipe.family].values())
-    shared = {"weights": whole * each, "activations": ACTIVATIONS * recipe.batch_size}
+    activations = ACTIVATIONS[checkpointing] * recipe.batch_size
     if recipe.engine:  # DeepSpeed's ZeRO-2: gradients and optimizer in shares, with fp32 weights of its own
         share = trained / recipe.ranks
         gradients = share * each + DEEPSPEED_BUCKET * each
-        return Memory(gradients=gradients, optimizer=optimizer_bytes(recipe) / recipe.ranks + 4 * share, **shared)
-    buffers = 1 + (recipe.ranks // processes).bit_length() - 1 + (processes > 1)
-    paged = recipe.optimizer.kind == "PagedAdamW8bit"
-    owned = 0.0 if paged else optimizer_bytes(recipe) / processes
-    return Memory(gradients=buffers * trained * each, optimizer=owned, **shared)
+        optimizer = optimizer_bytes(recipe) / recipe.ranks + 4 * share
+        return Memory(weights=whole * each, gradients=gradients, optimizer=optimizer, activations=activations)
+    buffers = 1 if offload else (recipe.ranks // processes).bit_length()
+    moment = EXCHANGE * processes * each if processes > 1 else 0
+    owned = 0.0 if recipe.optimizer.kind == "PagedAdamW8bit" else optimizer_bytes(recipe) / processes
+    gradients = buffers * trained * each
+    return Memory(weights=whole * each, gradients=gradients, optimizer=owned, activations=max(activations, moment))

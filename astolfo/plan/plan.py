@@ -20,6 +20,9 @@ from astolfo.plan.speed import Speed, speed
 OLDEST = (7, 5)
 """The oldest compute capability that torch 2.13's public CUDA 13 wheels have kernels for: Turing. Volta (7.0) is gone."""
 
+PLACEMENTS = ((), ("gradient_checkpointing",), ("gradient_checkpointing", "offload_gradients"))
+"""Keys of a run's placement that save memory and cost time, fewest first."""
+
 _GIB = 1 << 30
 _DAY = 86_400
 
@@ -35,6 +38,7 @@ class Needs:
     segments: int
     processes: int
     memory: Memory | None
+    placement: tuple[str, ...]  # what the run's placement has to say for it to fit
     disk: float | None
     speed: Speed | None
     days: tuple[float, float] | None
@@ -55,8 +59,7 @@ def plan(ledger: Ledger, run: Run, machine: schema.Hardware) -> Needs:
     _check_build(machine)
     processes = _processes(recipe, machine)
     full = ledger.scale.device == "cuda"
-    needed = memory(recipe, processes) if full else None
-    _check_memory(run, recipe, machine, needed, processes)
+    placement, needed = _placed(run, recipe, machine, processes) if full else ((), None)
     length, segments = steps.end - steps.start, len(steps.boundaries) - 1
     images = _images(ledger, run, steps.start, steps.end)
     pace = speed(recipe, machine, processes)
@@ -64,8 +67,8 @@ def plan(ledger: Ledger, run: Run, machine: schema.Hardware) -> Needs:
     kwh = tuple(day * 24 * machine.power.watts / 1000 for day in days) if days and machine.power else None
     disk = segments * state_bytes(recipe) + result_bytes(recipe) if full else None
     return Needs(
-        run=run, recipe=recipe, steps=length, images=images, segments=segments, processes=processes, memory=needed, disk=disk,
-        speed=pace, days=days, kwh=kwh,
+        run=run, recipe=recipe, steps=length, images=images, segments=segments, processes=processes, memory=needed,
+        placement=placement, disk=disk, speed=pace, days=days, kwh=kwh,
     )  # fmt: skip
 
 
@@ -125,12 +128,16 @@ def _check_build(machine: schema.Hardware) -> None:
         )
 
 
-def _check_memory(run: Run, recipe: Recipe, machine: schema.Hardware, needed: Memory | None, processes: int) -> None:
-    if needed is None or machine.device_memory_gib is None:
-        return
-    has = machine.device_memory_gib * _GIB
-    if needed.total <= has:
-        return
+def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) -> tuple[tuple[str, ...], Memory]:
+    """The first of the placements with which the run fits, the quickest first, and its memory; none of them decides a bit.
+
+    Raises PlacementError when the run fits with none.
+    """
+    has = (machine.device_memory_gib or float("inf")) * _GIB
+    for named in PLACEMENTS:
+        needed = memory(recipe, processes, checkpointing=len(named) > 0, offload=len(named) > 1)
+        if needed.total <= has:
+            return named, needed
     advice = "" if processes == recipe.ranks else f" {recipe.ranks} devices would hold less each."
     raise PlacementError(
         f"Run {run.id} does not fit {machine.title}: a device needs about {needed.total / 1e9:.1f} GB ({needed}), it has "

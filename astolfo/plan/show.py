@@ -60,10 +60,16 @@ def _full_scale(needs: Needs, machine: schema.Hardware) -> list[tuple[str, str, 
         (
             "memory",
             f"{needs.memory.total / 1e9:.1f}{has} GB a device",
-            f"arithmetic, with gradient checkpointing: {needs.memory}",
+            f"arithmetic: {needs.memory}{_placement(needs)}",
         ),
         ("disk", _bytes(needs.disk), states),
     ]
+
+
+def _placement(needs: Needs) -> str:
+    """What the run's entry has to say for it, where it has to say something."""
+    keys = ", ".join(f"{key}: true" for key in needs.placement)
+    return f"; with placement: {{{keys}}}" if keys else ""
 
 
 def _speed(needs: Needs) -> tuple[str, str, str]:
