@@ -82,14 +82,20 @@ def _remembered() -> dict[str, str]:
 
 def _tree(source: str, known: dict[str, str]) -> str:
     """sha256 (hex) of the syntax tree of `source` without docstrings, looked up in or added to `known`."""
-    key = hashlib.sha256(f"{sys.version_info[:2]}\n{source}".encode()).hexdigest()
+    key = hashlib.sha256(f"any Python\n{source}".encode()).hexdigest()
     if key not in known:
         tree = ast.parse(source)
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 node.body = [statement for statement in node.body if not _is_docstring(statement)]
-        known[key] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+            if not getattr(node, "type_params", True):
+                del node.type_params
+        known[key] = hashlib.sha256(ast.dump(tree, **_AS_BEFORE).encode()).hexdigest()
     return known[key]
+
+
+# A tree is written as Python 3.11 writes it: 3.12 added empty type parameters, 3.13 leaves empty fields out.
+_AS_BEFORE = {"show_empty": True} if sys.version_info >= (3, 13) else {}
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
