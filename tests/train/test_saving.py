@@ -73,6 +73,16 @@ def test_a_failed_write_is_told(kept, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_bf16_weight_is_found(tmp_path, bad):
+    """One NaN or infinity among bf16 weights stops the write; the largest numbers do not."""
+    weight = torch.full((64, 64), torch.finfo(torch.bfloat16).max, dtype=torch.bfloat16)
+    state.save(tmp_path / "good.safetensors", State(position=1, weights={"unet.a": -weight}), "x")
+    weight[63, 1] = bad
+    with pytest.raises(StateError, match="NaN or infinity"):
+        state.save(tmp_path / "bad.safetensors", State(position=1, weights={"unet.a": weight}), "x")
+
+
 def test_a_kill_during_a_write_loses_nothing(inputs, spec_of, train, tmp_path):
     """Killed while its second state is half written, a training goes on from its first and ends with the same bytes."""
     whole, spec = digest(train(spec_of(), "whole")), spec_of()
