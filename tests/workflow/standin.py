@@ -11,6 +11,7 @@ from pathlib import Path
 from astolfo.files import read_sidecar, sha256_of, sidecar, write_sidecar
 from astolfo.ledger.specs import identity
 from astolfo.provenance import stale
+from astolfo.provenance.attestation import attestation
 
 arguments = sys.argv[1:]
 spec = json.loads(arguments[arguments.index("--spec") + 1])
@@ -33,5 +34,6 @@ artifact.write_bytes(hashlib.sha256("".join([identity(spec), *read]).encode()).d
 if name == "vocab.json":
     (out / "merges.txt").touch()
 write_sidecar(artifact)
+attestation(artifact).write_text("{}\n")
 if known:
     stale.record(artifact, spec, known, before)
