@@ -73,14 +73,20 @@ def trained_parameters(recipe: Recipe) -> int:
 
 def optimizer_bytes(recipe: Recipe) -> float:
     """Bytes of the optimizer's whole state, wherever it lies."""
-    kind = recipe.optimizer.kind
-    each = MOMENTS[kind] * _MOMENT_BYTES.get(kind, BYTES[recipe.precision.weights])
-    return trained_parameters(recipe) * each
+    kind, precision = recipe.optimizer.kind, recipe.precision
+    whole = BYTES["fp32"] if precision.update else BYTES[precision.weights]
+    return trained_parameters(recipe) * MOMENTS[kind] * _MOMENT_BYTES.get(kind, whole)
+
+
+def master_bytes(recipe: Recipe) -> float:
+    """Bytes of the fp32 weights that are kept beside the model's, where they are."""
+    return trained_parameters(recipe) * BYTES["fp32"] if recipe.precision.update == "master" else 0.0
 
 
 def state_bytes(recipe: Recipe) -> float:
-    """Bytes of a saved state: the trained weights and the optimizer's state."""
-    return trained_parameters(recipe) * BYTES[recipe.precision.weights] + optimizer_bytes(recipe)
+    """Bytes of a saved state: the trained weights (the masters, where there are any) and the optimizer's state."""
+    weights = master_bytes(recipe) or trained_parameters(recipe) * BYTES[recipe.precision.weights]
+    return weights + optimizer_bytes(recipe)
 
 
 def result_bytes(recipe: Recipe) -> float:
@@ -104,5 +110,6 @@ def memory(recipe: Recipe, processes: int, *, checkpointing: bool = True, offloa
     buffers = 1 if offload else (recipe.ranks // processes).bit_length()
     moment = EXCHANGE * processes * each if processes > 1 else 0
     owned = 0.0 if recipe.optimizer.kind == "PagedAdamW8bit" else optimizer_bytes(recipe) / processes
+    owned += master_bytes(recipe) / processes
     gradients = buffers * trained * each
     return Memory(weights=whole * each, gradients=gradients, optimizer=owned, activations=max(activations, moment))

@@ -60,12 +60,13 @@ def test_what_saves_memory_is_asked_for_only_where_it_is_needed(ledger):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("run", "processes"), [("25112201", 4), ("25112201", 1), ("24121001", 1), ("26022301", 1)])
-@pytest.mark.parametrize("checkpointing", [True, False])
-def test_arithmetic_agrees_with_what_is_counted(ledger, run, processes, checkpointing):
+@pytest.mark.parametrize(("checkpointing", "update"), [(True, None), (False, None), (True, "master")])
+def test_arithmetic_agrees_with_what_is_counted(ledger, run, processes, checkpointing, update):
     """What the plan computes is within 3 % of the peak that is counted on the meta device, operator by operator."""
     from astolfo.train.memory import predict
 
     recipe = recipe_of(ledger, ledger.run(run))
+    recipe = recipe.model_copy(update={"precision": recipe.precision.model_copy(update={"update": update})})
     counted = predict(recipe, processes=processes, checkpointing=checkpointing).peak
     computed = memory.memory(recipe, processes, checkpointing=checkpointing)
     assert computed.total - computed.overhead == pytest.approx(counted, rel=0.03)
