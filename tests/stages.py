@@ -78,6 +78,12 @@ STAGES = (
         pytest("tests/train/test_kills.py", "tests/workflow/test_interrupted.py"),
     ),
     Stage(
+        "graph",
+        "a rewritten segment in a chain of 778 and a stale cache are noticed",
+        2,
+        pytest("tests/workflow/test_traps.py"),
+    ),
+    Stage(
         "equivalence",
         "one changed rounding is equivalent to the reference, another seed or rate is different",
         5,

@@ -24,7 +24,6 @@ def test_what_differs_is_named_with_both_values(diff):
         ["seed", "25022502", "25022601"],
         ["placement.ramdisk", "-", "True"],
         ["placement.gradient_checkpointing", "-", "False"],
-        ["placement.offload_gradients", "-", "False"],
     ]
     assert rows[-1][0] == "recipe"
     assert rows[-1][1] != rows[-1][2]

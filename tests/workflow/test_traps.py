@@ -176,6 +176,7 @@ def test_a_corrupted_result(small):
     assert f"{RESULT} is damaged: expected sha256" in done.stdout
 
 
+@pytest.mark.slow
 def test_nothing_stale_comes_from_a_cache(small, tmp_path):
     """Snakemake's cache between workflows knows no environment, but the spec does: after a change of the lock it is not used."""
     environment = {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")}
@@ -191,6 +192,7 @@ def test_nothing_stale_comes_from_a_cache(small, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 2 * len(cached)
 
 
+@pytest.mark.slow
 def test_a_rewritten_segment_in_a_chain_of_778(large):
     """Where segment 5 of 778 was rewritten, all that follow are planned, though the last file alone is the target."""
     large.edit("config/scales/miniature.yaml", "12.4M: {images: 1245", "12.4M: {images: 12446670")
