@@ -36,7 +36,7 @@ ACTIVATIONS = {True: 0.76e9, False: 7.8e9}
 
 Counted by `astolfo.train.memory.predict` (`python benchmarks/memory.py`); not measured on a device yet."""
 
-EXCHANGE = 2 << 24  # elements for each process, while pieces of gradients are exchanged (twice ranks.PIECE)
+EXCHANGE = 2 << 25  # elements for each process, while pieces of gradients are exchanged (twice ranks.PIECE)
 
 OVERHEAD = 0.7e9
 """Bytes of CUDA's context, its libraries' workspaces and the allocator's gaps: an estimate."""

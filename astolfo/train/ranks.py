@@ -25,7 +25,7 @@ from astolfo.errors import AstolfoError, PlacementError
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
 _LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-PIECE = 1 << 24  # elements that are moved and summed at once, so that nothing needs a whole model's size again
+PIECE = 1 << 25  # elements that are moved and summed at once, so that nothing needs a whole model's size again
 ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
 
 
@@ -65,6 +65,14 @@ class PairwiseSum:
         for there, here in zip(left.split(PIECE), value.split(PIECE), strict=True):
             here.add_(there.to(here.device))  # a + b is b + a, to the bit
         return value
+
+
+def _summed(parts: Tensor) -> Tensor:
+    """The rows of `parts`, whose number is a power of two, summed in the fixed tree; uses them up."""
+    tree = PairwiseSum()
+    for part in parts:
+        tree.add(part)
+    return tree.total()
 
 
 def _on_host(value: Tensor) -> Tensor:
@@ -206,10 +214,8 @@ class Flat:
         received, sent = self._received[: sum(parts)], block if sum(sizes) == len(block) else torch.cat(pieces)
         torch.distributed.all_to_all_single(received, sent, parts, sizes)
         if len(mine):
-            tree = PairwiseSum()
-            for part in received.split(len(mine)):
-                tree.add(part)
-            mine.copy_(tree.total())
+            halves = received.view(2, -1, len(mine))  # the two sides of the tree's last sum
+            torch.add(*(_summed(half) for half in halves), out=mine)
 
     def share_weights(self) -> None:
         """Gives every process the weights that their owners have updated."""
