@@ -70,7 +70,8 @@ def _verify_record(context: click.Context, directory: Path, record: bool) -> Non
     from astolfo.numerics import numerics_class
     from astolfo.provenance import digests
 
-    found, numerics = ledger_of(context), numerics_class()
+    found = ledger_of(context)
+    numerics = numerics_class(found.scale.device)
     if record:
         click.echo(f"recorded in {digests.record(found, directory, numerics)}")
         return
@@ -91,7 +92,7 @@ def verdicts(context: click.Context, directory: Path, record: bool) -> None:
 
     found = ledger_of(context)
     if record:
-        path, count = judged.record(found, directory, numerics_class())
+        path, count = judged.record(found, directory, numerics_class(found.scale.device))
         click.echo(f"{count} recorded in {path}")
         return
     click.echo(judged.report(found, directory))

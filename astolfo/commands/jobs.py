@@ -296,7 +296,7 @@ def train(
     train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
     if ranks.launched():  # of several processes that were started together the first one tells of what they made
         click.get_current_context().exit()
-    done("train", out, spec, parents)
+    done("train", out, spec, parents, device=device)
 
 
 @jobs.command()

@@ -140,12 +140,12 @@ def read(path: Path) -> Attestation:
 
 def write(
     job: str, out: Path, spec: Mapping[str, Any], parents: Mapping[str, Path | None], *, also: Iterable[Path] = (),
-    **parameters: Any,
+    device: str = "cpu", **parameters: Any,
 ) -> Path:  # fmt: skip
     """Writes the attestation of the artifact `out`, which `job` made of `parents` (role -> path) by `spec`; returns its path.
 
-    `also` are further files that belong to the artifact; `parameters` join the external ones where they are not None. Raises
-    InputError when an artifact or a parent has no side-car.
+    `also` are further files that belong to the artifact, `device` is the kind that computed it; `parameters` join the external
+    ones where they are not None. Raises InputError when an artifact or a parent has no side-car.
     """
     given = {role: path for role, path in parents.items() if path is not None}
     digests = {name_of(out): read_sidecar(out)} | {name_of(path): sha256_of(path) for path in also}
@@ -157,7 +157,7 @@ def write(
             "buildDefinition": {
                 "buildType": f"urn:astolfo:job:{job}:v1",
                 "externalParameters": _external(out, spec) | {key: value for key, value in parameters.items() if value},
-                "internalParameters": _internal(spec, job not in (ADOPT, LINK)),
+                "internalParameters": _internal(spec, job not in (ADOPT, LINK), device, given),
                 "resolvedDependencies": [_dependency(role, path) for role, path in given.items()],
             },
             "runDetails": {
@@ -206,14 +206,23 @@ def _semantics(spec: Mapping[str, Any]) -> str | None:
     return next((name for name, known in schema.SEMANTICS.items() if known.model_dump() == choices), None)
 
 
-def _internal(spec: Mapping[str, Any], computed: bool) -> dict[str, Any]:
+def _internal(spec: Mapping[str, Any], computed: bool, device: str, parents: Mapping[str, Path]) -> dict[str, Any]:
     """What it was made with: this program's code and lock, and the numerics class, where anything was computed."""
     found: dict[str, Any] = {"identity": identity(dict(spec))}
     if computed and spec["verb"] in MODULES:
-        from astolfo.numerics import numerics_class
-
-        found |= {"code": code_digest(spec["verb"]), "lock": sha256_of(_LOCK), "numerics": dict(numerics_class())}
+        found |= {"code": code_digest(spec["verb"]), "lock": sha256_of(_LOCK), "numerics": _numerics(device, parents)}
     return found
+
+
+def _numerics(device: str, parents: Mapping[str, Path]) -> dict[str, str]:
+    """The class of what was computed on `device`. What a CPU casts and sums of a GPU's weights has those weights' class."""
+    from astolfo.numerics import numerics_class
+
+    for path in parents.values() if device == "cpu" else ():
+        known = read(path).numerics if attestation(path).exists() else None
+        if known and known["device"] != "cpu":
+            return dict(known)
+    return dict(numerics_class(device))
 
 
 def _dependency(role: str, path: Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def reproduce(ledger: Ledger, reference: Reference, directory: Path, folder: Pat
     the build fails.
     """
     existing = directory / reference.path
-    recorded = digests.recorded(ledger, numerics_class()).get(str(reference))
+    recorded = digests.recorded(ledger, numerics_class(ledger.scale.device)).get(str(reference))
     if not existing.exists() and recorded is None:
         raise InputError(
             f"There is nothing to compare with: {existing} is not built, and no digest of {reference} is on record for this "

@@ -14,8 +14,8 @@ def spec(verb, **content):
     return {"verb": verb, "scale": "miniature", "parents": {}, "code": "c" * 64, "lock": "d" * 64, **content}
 
 
-def chain(folder):
-    """Writes the chain into `folder` and returns the paths by a short name."""
+def chain(folder, device="cpu"):
+    """Writes the chain into `folder`, trained on a kind of device, and returns the paths by a short name."""
     paths = {
         "vocabulary": folder / "vocabulary/vocab.json", "base": folder / "bases/AK.safetensors",
         "state 1": folder / "states/25112201/00000001.safetensors", "state 2": folder / "states/25112201/00000002.safetensors",
@@ -33,7 +33,9 @@ def chain(folder):
         loss = np.arange(number, dtype=np.float32)
         write_file(paths[name], {"weights/x": np.ones(3, np.float32) * number, "loss": loss}, {"astolfo.position": str(number)})
         parents = {"state": before, "base": paths["base"], "vocabulary": paths["vocabulary"]}
-        attestation.write("train", paths[name], spec("train", recipe={"seed": 1}) | {"from": number - 1, "to": number}, parents)
+        attestation.write(
+            "train", paths[name], spec("train", recipe={"seed": 1}) | {"from": number - 1, "to": number}, parents, device=device
+        )
         before = paths[name]
     write_file(paths["result"], {"x": np.ones(3, np.float16)})
     parents = {"state": before, "base": paths["base"]}

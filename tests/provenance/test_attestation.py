@@ -89,6 +89,16 @@ def test_what_a_job_cost_is_no_part_of_it(tmp_path):
     assert {"started", "seconds", "cpu_seconds", "peak_memory_mib"} <= set(found)
 
 
+def test_what_a_gpu_computed_has_its_class(tmp_path, monkeypatch):
+    """A state names the device that trained it, and what a CPU casts and sums of its weights names that device too."""
+    monkeypatch.setattr("astolfo.numerics.numerics_class", lambda device="cpu": {"device": device})
+    paths = chain(tmp_path / "work", device="cuda")
+    classes = {name: read(path).numerics for name, path in paths.items()}
+    assert classes["base"] is None
+    assert classes["vocabulary"] == {"device": "cpu"}
+    assert {classes[name]["device"] for name in ("state 1", "state 2", "result", "merge")} == {"cuda"}
+
+
 def test_what_was_accepted_of_a_parent_is_repeated(built):
     """What is made from an artifact of other code, kept on record, says so and why."""
     accepted = {"made": {"code": "a" * 64}, "accepted": {"code": "b" * 64}, "reason": "only the log changed"}
