@@ -20,6 +20,7 @@ from astolfo import numerics
 
 ROOT = Path(__file__).parent.parent
 SIDE = 48  # pixels of the miniature's pictures
+PROMPTS, SEED, STEPS, CFG = 8, 25112201, 20, 4.0  # the pictures by which the bound was set
 ROUNDINGS = ("ulp-1", "ulp-2", "ulp-3", "ulp-4", "threads-2", "avx512", "scalar")
 OTHERS = ("seed", "rate-1.1", "rate-1.5", "rate-2")
 CLASSES = {"avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "ALL", "MKL_CBWR": "AUTO"},
@@ -132,20 +133,28 @@ def draw(folder: Path, directory: Path) -> None:
     from astolfo.ledger import load
 
     ledger = load(ROOT / "config")
-    wanted, architecture = ledger.evaluations["default"], Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
-    prompts = [prompt.text for prompt in procedural_prompts(wanted.seed, wanted.prompts, width=SIDE, height=SIDE)]
-    shared = {"steps": wanted.sampler_steps, "cfg": wanted.cfg, "height": SIDE, "width": SIDE}
+    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    prompts = [prompt.text for prompt in procedural_prompts(SEED, PROMPTS, width=SIDE, height=SIDE)]
     for result in sorted(folder.glob("*/*/result.safetensors")):
         out = result.parent / "evaluations" / "result"
         if (out / "metrics.json").exists():
             continue
         objective = ledger.run(result.parent.parent.name).objective
-        settings = Settings(runtime=objective.kind, zero_terminal_snr=objective.zero_terminal_snr, **shared)
+        settings = Settings(
+            runtime=objective.kind, zero_terminal_snr=objective.zero_terminal_snr, steps=STEPS, cfg=CFG, height=SIDE, width=SIDE
+        )
         candidate = Candidate(architecture, None, result, directory / "vocabulary")
-        pictures, _ = sample(candidate.at(1.0), candidate.text, prompts, settings, seed=wanted.seed)
-        for number, picture in enumerate(pictures):
-            save_png(out / "pictures" / f"{number}.png", picture, {})
-        write_json(out / "metrics.json", {"models": {"trained": {"sha256": read_sidecar(result)}}})
+        pictures, _ = sample(candidate.at(1.0), candidate.text, prompts, settings, seed=SEED)
+        files = [f"pictures/{number}.png" for number in range(len(pictures))]
+        for name, picture in zip(files, pictures, strict=True):
+            save_png(out / name, picture, {})
+        cell = {"runtime": objective.kind, "alpha": 1.0, "files": files}
+        metrics = {
+            "models": {"trained": {"sha256": read_sidecar(result)}},
+            "objective": {"kind": objective.kind},
+            "cells": [cell],
+        }
+        write_json(out / "metrics.json", metrics)
         print(result, flush=True)
 
 

@@ -204,13 +204,13 @@ def _attested_step(a: Path, b: Path) -> int | None:
 
 def _pictures(found: Comparison, a: Path, b: Path, bounds: Bounds) -> None:
     """Compares what the two draw: the evaluations that lie beside them, where both are of these very checkpoints."""
-    folders = [_evaluation(path) for path in (a, b)]
-    if None in folders:
+    drawn = [_drawn(path) for path in (a, b)]
+    if None in drawn:
         found.reasons.append("the pictures were not compared: build evaluations/ID/index.html in both places")
         return
-    names = [{picture.name: picture for picture in (folder / "pictures").glob("*.png")} for folder in folders if folder]
-    common = sorted(names[0].keys() & names[1].keys())
-    value = max((picture_distance(names[0][name], names[1][name]) for name in common), default=math.inf)
+    first, second = (one or {} for one in drawn)
+    common = sorted(first.keys() & second.keys())
+    value = max((picture_distance(first[name], second[name]) for name in common), default=math.inf)
     found.measure("pictures", value, bounds.pictures, "the pictures that they draw lie")
 
 
@@ -222,14 +222,20 @@ def picture_distance(a: Path, b: Path) -> float:
     return float(np.abs(first - second).mean()) if first.shape == second.shape else math.inf
 
 
-def _evaluation(path: Path) -> Path | None:
-    """The evaluation folder of a run's result, if there is one of this very file."""
+def _drawn(path: Path) -> dict[str, Path] | None:
+    """What a run's result draws as trained, under its own objective, by name; None without an evaluation of this very file.
+
+    A foreign runtime makes noise of most models, and noise tells roundings only.
+    """
     folder = attestation.root_of(path) / "evaluations" / path.stem
     try:
-        models = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["models"]
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return folder if models["trained"]["sha256"] == sha256_of(path) else None
+    if metrics["models"]["trained"]["sha256"] != sha256_of(path):
+        return None
+    own = [cell for cell in metrics["cells"] if cell["runtime"] == metrics["objective"]["kind"] and cell["alpha"] == 1.0]
+    return {name: folder / name for cell in own for name in cell["files"]}
 
 
 def _common_base(a: Path, b: Path) -> Path | None:

@@ -42,8 +42,13 @@ def run(folder, off=0.0, loss=LOSS, scale=1.0, extra=None, picture=100):
     attestation.write("export", result, spec("export"), {"state": state, "base": base})
     pictures = folder / "evaluations/1/pictures"
     pictures.mkdir(parents=True)
-    Image.new("RGB", (4, 4), (picture, picture, picture)).save(pictures / "eps-null-1.00-01.png")
-    write_json(pictures.parent / "metrics.json", {"models": {"trained": {"sha256": sha256_of(result)}}})
+    cells = []
+    for runtime, alpha, value in (("eps", 1.0, picture), ("eps", 0.5, 255 - picture), ("v", 1.0, 255 - picture)):
+        name = f"pictures/{runtime}-null-{alpha:.2f}-01.png"
+        Image.new("RGB", (4, 4), (value, value, value)).save(pictures.parent / name)
+        cells.append({"runtime": runtime, "alpha": alpha, "files": [name]})
+    metrics = {"models": {"trained": {"sha256": sha256_of(result)}}, "objective": {"kind": "eps"}, "cells": cells}
+    write_json(pictures.parent / "metrics.json", metrics)
     return result
 
 

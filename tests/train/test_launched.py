@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from astolfo.errors import PlacementError
-from astolfo.files import canonical_json
+from astolfo.files import canonical_json, write_sidecar
 from astolfo.train.segment import Placement, train_segment
 from tests.train.conftest import digest, in_child
 
@@ -54,6 +54,7 @@ def test_torchrun_itself(train, spec_of, inputs, tmp_path):
     spec = spec_of(0, 1, accumulation=1, steps_per_epoch=None)
     out, expected = tmp_path / "torchrun" / "00000001.safetensors", digest(train(spec))
     (tmp_path / "spec.json").write_text(canonical_json(spec))
+    write_sidecar(inputs.vocabulary / "vocab.json")
     job = ["-m", "astolfo", "job", "train", "--spec", f"@{tmp_path / 'spec.json'}", "--dataset", str(inputs.dataset),
            "--vocabulary", str(inputs.vocabulary), "--out", str(out)]  # fmt: skip
     with socket.socket() as probe:
