@@ -27,6 +27,10 @@ class Nix:
     def __init__(self, stub: Path):
         self.stub = stub
 
+    def use(self, python: str) -> None:
+        """The interpreter that the stand-in passes off as nixpkgs' python312."""
+        (self.stub / "host.nix").write_text(f'{{ python = "{python}"; path = "/usr/bin:/bin"; }}\n')
+
     def __call__(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
         """One call; repeated when a builder was killed for nothing."""
         for _ in range(30):
@@ -49,15 +53,24 @@ class Nix:
 
 
 @pytest.fixture(scope="session")
+def python312() -> str:
+    """A Python of the flake's version, on PATH or among pyenv's; the test is skipped where there is none."""
+    for found in (shutil.which("python3.12"), *Path.home().glob(".pyenv/versions/3.12.*/bin/python3.12")):
+        if found and subprocess.run([found, "-c", "import venv"], capture_output=True).returncode == 0:
+            return os.path.realpath(found)
+    pytest.skip("python3.12 is missing: the exact locks name files for it, and nixpkgs, which would bring it, is a stand-in here")
+
+
+@pytest.fixture(scope="session")
 def nix(tmp_path_factory) -> Nix:
     """Nix, installed first where it is missing and this is root on Debian; else the test is skipped, saying why."""
     if not shutil.which("nix"):
         _install()
     stub = tmp_path_factory.mktemp("nix") / "nixpkgs"
     shutil.copytree(STUB, stub)
-    python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-    (stub / "host.nix").write_text(f'{{ python = "{python}"; path = "/usr/bin:/bin"; }}\n')
-    return Nix(stub)
+    found = Nix(stub)
+    found.use(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+    return found
 
 
 def _install() -> None:
