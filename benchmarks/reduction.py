@@ -28,7 +28,7 @@ from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.ledger import load  # noqa: E402
 from astolfo.train import ranks  # noqa: E402
 from astolfo.train.initialise import initialise  # noqa: E402
-from astolfo.train.ranks import Flat, PairwiseSum  # noqa: E402
+from astolfo.train.ranks import Flat  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 RANKS = 4
@@ -81,12 +81,12 @@ class Ours:
 
     def step(self, number):
         """Forward and backward of this process's ranks, the tree, the update, the exchange."""
-        tree = PairwiseSum(self.flat.release)
-        for rank in self.processes.block(RANKS):
-            gradients = self.flat.fresh_gradients()
-            self.model(number * RANKS + rank).backward()
-            tree.add(gradients)
-        self.flat.reduce(tree.total()).div_(RANKS)
+        block = self.processes.block(RANKS)
+        self.flat.begin(len(block))
+        for rank in block:
+            with self.flat.leaf():
+                self.model(number * RANKS + rank).backward()
+        self.flat.reduce().div_(RANKS)
         self.optimizer.step()
         self.flat.share_weights()
 

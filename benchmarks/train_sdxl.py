@@ -37,7 +37,7 @@ from astolfo.train.model import DTYPES, architecture_of  # noqa: E402
 from astolfo.train.objective import loss  # noqa: E402
 from astolfo.train.optimizer import build  # noqa: E402
 from astolfo.train.placement import Placement  # noqa: E402
-from astolfo.train.ranks import PairwiseSum, Processes  # noqa: E402
+from astolfo.train.ranks import Processes  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # on a CPU, processor time of the one thread
@@ -121,7 +121,10 @@ def timed(subject, options) -> float:
 
 
 def split(trainer, steps: int) -> dict[str, float]:
-    """The share of each part in a step; what is no part of these is data, random numbers and guards."""
+    """The share of each part in a step; what is no part of these is data, random numbers and guards.
+
+    A process's own ranks are summed in the backward pass; the reduction is what processes exchange.
+    """
     seconds, undo = defaultdict(float), []
 
     def clock(owner, name, part):
@@ -141,7 +144,6 @@ def split(trainer, steps: int) -> dict[str, float]:
     clock(trainer.text, "encode", "text encoders")
     clock(trainer.parts["unet"], "forward", "UNet forward")
     clock(torch.Tensor, "backward", "backward")
-    clock(PairwiseSum, "add", "reduction")
     clock(trainer.flat, "reduce", "reduction")
     clock(trainer.update, "step", "optimizer")
     begun = CLOCK()

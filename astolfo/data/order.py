@@ -6,12 +6,14 @@ any step, in any order, and a resume needs nothing but the step's number.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from astolfo import randomness
+
+_TOGETHER = 32  # steps whose order is computed at once
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Order:
     batch_size: int
     accumulation: int
     wraps: bool
+    _blocks: dict[tuple[int, int], list[list[list[Batch | None]]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def _batches(self) -> np.ndarray:
@@ -62,10 +67,20 @@ class Order:
         The last step of an epoch has fewer micro-steps when the epoch's batches do not fill them.
         """
         epoch, within = divmod(step, self.steps_per_epoch)
-        each = self.ranks * self.accumulation
-        wanted = min(each, -(-(self.batches_per_epoch - within * each) // self.ranks) * self.ranks)
-        batches = self._batches_at(epoch, within * each + np.arange(wanted), step * each)
-        return [batches[first : first + self.ranks] for first in range(0, wanted, self.ranks)]
+        number, at = divmod(within, _TOGETHER)
+        if (epoch, number) not in self._blocks:
+            self._blocks.clear()
+            self._blocks[epoch, number] = self._block(epoch, number * _TOGETHER)
+        return self._blocks[epoch, number][at]
+
+    def _block(self, epoch: int, first: int) -> list[list[list[Batch | None]]]:
+        """Steps number `first` and after it in an epoch: one call costs little more than one step would."""
+        each, count = self.ranks * self.accumulation, self.batches_per_epoch
+        last = min(first + _TOGETHER, self.steps_per_epoch)
+        places = np.arange(first * each, min(last * each, -(-count // self.ranks) * self.ranks))
+        batches = self._batches_at(epoch, places, (epoch * self.steps_per_epoch + first) * each)
+        rounds = [batches[at : at + self.ranks] for at in range(0, len(batches), self.ranks)]
+        return [rounds[at : at + self.accumulation] for at in range(0, len(rounds), self.accumulation)]
 
     def _batches_at(self, epoch: int, places: np.ndarray, position: int) -> list[Batch | None]:
         """The batches at `places` of an epoch's order; the first of them has the absolute number `position`."""

@@ -15,9 +15,14 @@ CHUNK = 75
 
 def chunks(tokenizer: Any, texts: Sequence[str], tokens: int) -> np.ndarray:
     """Token ids of `texts`: int64 (texts, tokens // 75, 77). `tokens` is 75, 150 or 225."""
-    length = tokens + 2
-    ids = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)["input_ids"]
-    return np.array([_split(np.array(one, np.int64), tokenizer, length) for one in ids])
+    length, rust = tokens + 2, tokenizer.backend_tokenizer
+    rust.no_truncation()
+    rust.no_padding()
+    rows = np.full((len(texts), length), tokenizer.pad_token_id, np.int64)
+    for row, text in zip(rows, texts, strict=True):
+        ids = rust.encode(text, add_special_tokens=False).ids[:tokens]
+        row[: len(ids) + 2] = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
+    return np.array([_split(row, tokenizer, length) for row in rows])
 
 
 def _split(ids: np.ndarray, tokenizer: Any, length: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from astolfo.train.model import DTYPES, build_parts, latent_scale
 from astolfo.train.objective import Objective, loss
 from astolfo.train.partial import trained
 from astolfo.train.placement import Placement
-from astolfo.train.ranks import Flat, PairwiseSum, Processes
+from astolfo.train.ranks import Flat, Processes
 from astolfo.train.samples import Draws
 from astolfo.train.state import State
 
@@ -89,14 +89,14 @@ class Trainer:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.reader.step(step)
         block, losses, bad = self.processes.block(self.recipe.ranks), [], []
-        tree = PairwiseSum(self.flat.release, len(block) if self.offload else 0)
+        self.flat.begin(len(block), self.offload)
         for rank in block:
-            tree.add(self._gradients(rank, rounds, losses, bad))
+            losses.append(self._leaf([row[rank] for row in rounds if row[rank] is not None], rounds, bad))
         self._check_losses(bad, step)
         loss = self._mean(losses)
         if value := spike(self.losses, loss, self.recipe.loss_spike):
             self._wrong("spike", step, [], value)
-        owned = self.flat.reduce(tree.total())
+        owned = self.flat.reduce()
         owned.div_(self.recipe.ranks)
         self._check("gradient", owned, step)
         self._clip(owned)
@@ -106,20 +106,23 @@ class Trainer:
         self.losses.append(loss)
         return loss
 
-    def _gradients(self, rank: int, rounds: list, losses: list[float], bad: list[tuple[Batch, float]]) -> Tensor:
-        """One logical rank's gradients of a step. Adds its loss to `losses`, and batches whose loss is not finite to `bad`."""
-        gradients, total = self.flat.fresh_gradients(), 0.0
-        for batch in (row[rank] for row in rounds):
-            if batch is None:
-                continue
-            value = self._loss(batch) * self._share(batch, rounds)
-            if math.isfinite(number := value.item()):
-                value.backward()
-                total += number
-            else:
-                bad.append((batch, number))
-        losses.append(total)
-        return gradients
+    def _leaf(self, batches: list[Batch], rounds: list[list[Batch | None]], bad: list[tuple[Batch, float]]) -> float:
+        """One logical rank's gradients of a step, into the tree; returns its loss. Batches without a finite one go to `bad`."""
+        total = 0.0
+        for batch in batches[:-1]:
+            total += self._backward(batch, rounds, bad)
+        with self.flat.leaf():
+            for batch in batches[-1:]:  # none, when an epoch's last step is too short for this rank
+                total += self._backward(batch, rounds, bad)
+        return total
+
+    def _backward(self, batch: Batch, rounds: list[list[Batch | None]], bad: list[tuple[Batch, float]]) -> float:
+        value = self._loss(batch) * self._share(batch, rounds)
+        if not math.isfinite(number := value.item()):
+            bad.append((batch, number))
+            return 0.0
+        value.backward()
+        return number
 
     def _mean(self, losses: list[float]) -> float:
         """The mean of the ranks' losses, of which `losses` are this process's."""

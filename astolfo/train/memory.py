@@ -67,7 +67,7 @@ def predict(
     chosen = list(trained(recipe, parts))
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
     flats = [Flat([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
-    buffers = 1 if offload else int(math.log2(recipe.ranks // processes)) + 1  # PairwiseSum's partial sums and the newest leaf
+    buffers = 1 if offload else max(1, int(math.log2(recipe.ranks // processes)))  # one for each level of the tree
     width = DTYPES[recipe.precision.weights].itemsize
     largest = max(len(flat.owned_weights()) for flat in flats)
     moment = 2 * processes * min(PIECE, largest) * width if processes > 1 else 0
@@ -91,10 +91,10 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
         for part in parts.values():
             checkpoint(part)
     parameters = [parameter.requires_grad_(True) for *_, parameter in trained(recipe, parts)]
-    Flat(parameters, Processes()).fresh_gradients()
-    with _fused_attention(), _Living() as living:
-        prediction = _forward(recipe, parts, size)
-        prediction.float().square().mean().backward()
+    flat = Flat(parameters, Processes())
+    flat.begin(1)
+    with _fused_attention(), _Living() as living, flat.leaf():
+        _forward(recipe, parts, size).float().square().mean().backward()
     return living.peak
 
 

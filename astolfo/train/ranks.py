@@ -11,8 +11,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,58 +29,6 @@ _GRACE = 0.5  # seconds in which a failing process may say why before it is ende
 _LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PIECE = 1 << 25  # elements that are moved and summed at once, so that nothing needs a whole model's size again
 ALIGN = 64  # elements; every parameter starts on a cache line, whatever its neighbours
-
-
-class PairwiseSum:
-    """Sums tensors in the fixed pairwise tree while they arrive one by one, holding at most log2(n) partial sums.
-
-    `release` gets each tensor that is not needed any more. Partial sums of fewer than `host_below` leaves wait in the host's
-    memory and come back in pieces; the bits are the same.
-    """
-
-    def __init__(self, release: Callable[[Tensor], None] | None = None, host_below: int = 0) -> None:
-        self._partial: list[tuple[int, Tensor]] = []
-        self._release = release or (lambda value: None)
-        self._host_below = host_below
-
-    def add(self, value: Tensor) -> None:
-        """Takes the next leaf. The tensor belongs to the sum from here on."""
-        size = 1
-        while self._partial and self._partial[-1][0] == size:
-            _, left = self._partial.pop()
-            value, size = self._sum(left, value), 2 * size
-        if size < self._host_below:
-            self._release(device := value)
-            value = _on_host(device)
-        self._partial.append((size, value))
-
-    def total(self) -> Tensor:
-        """The sum of all leaves, whose number must be a power of two."""
-        assert len(self._partial) == 1, "the number of leaves is not a power of two"
-        return self._partial.pop()[1]
-
-    def _sum(self, left: Tensor, value: Tensor) -> Tensor:
-        if not self._host_below:
-            left.add_(value)
-            self._release(value)
-            return left
-        for there, here in zip(left.split(PIECE), value.split(PIECE), strict=True):
-            here.add_(there.to(here.device))  # a + b is b + a, to the bit
-        return value
-
-
-def _summed(parts: Tensor) -> Tensor:
-    """The rows of `parts`, whose number is a power of two, summed in the fixed tree; uses them up."""
-    tree = PairwiseSum()
-    for part in parts:
-        tree.add(part)
-    return tree.total()
-
-
-def _on_host(value: Tensor) -> Tensor:
-    """A copy in the host's memory, pinned where that makes copies faster."""
-    host = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda)
-    return host.copy_(value)
 
 
 @dataclass
@@ -137,12 +87,20 @@ class Processes:
         return tuple(bool(column) for column in self.gather(torch.tensor(flags, dtype=torch.uint8)).any(dim=0))
 
 
-class Flat:
-    """All trained parameters in one buffer, and one process's gradients of one logical rank in another.
+def _summed(parts: Tensor) -> Tensor:
+    """The rows of `parts`, whose number is a power of two, summed in the fixed tree; uses them up."""
+    while len(parts) > 1:
+        parts = parts[0::2].add_(parts[1::2])
+    return parts[0]
 
-    Each parameter's data and gradient are views of the buffers. Whole parameters are owned by processes in contiguous
-    stretches of about equal size, so an optimizer's blocks never straddle two owners. Buffers are used again from step to
-    step: memory that the system has just given out costs more than the sums in it.
+
+class Flat:
+    """All trained parameters in one buffer, and sums of their gradients in others.
+
+    Each parameter's data is a view of the first. Gradients go into the tree's sums one by one, as soon as the backward pass has
+    made them, so that a whole model's gradients exist once per level of the tree and not once per rank. Whole parameters are
+    owned by processes in contiguous stretches of about equal size, so an optimizer's blocks never straddle two owners. Buffers are
+    used again from step to step: memory that the system has just given out costs more than the sums in it.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], processes: Processes):
@@ -158,8 +116,12 @@ class Flat:
             self.weights[place].copy_(parameter.data.reshape(-1))
             parameter.data = self.weights[place].view(parameter.shape)
         self._cuts, self._owners = self._share_out(starts, end)
-        self._spare: list[Tensor] = []
-        self._reduced: Tensor | None = None  # what `.grad` shows since the last `reduce`
+        self._total: Tensor | None = None
+        self._sums: list[Tensor] = []  # views of it
+        self._waiting: list[
+            dict[int, Tensor]
+        ] = []  # by level of the tree below the last: parameters' sums that lack their other half
+        self._host, self._leaf, self._arrived = False, 0, [True] * len(self.parameters)
         self._received: Tensor | None = None
 
     def owned(self) -> list[nn.Parameter]:
@@ -174,31 +136,69 @@ class Flat:
         """The stretch of the weights that this process updates."""
         return self.weights[slice(*self._cuts[self.processes.index : self.processes.index + 2])]
 
-    def fresh_gradients(self) -> Tensor:
-        """A zeroed buffer into which the next backward passes accumulate. What `reduce` gave is void from here on."""
-        if self._reduced is not None:
-            self.release(self._reduced)
-            self._reduced = None
-        buffer = self._spare.pop().zero_() if self._spare else torch.zeros_like(self.weights)
-        for parameter, place in zip(self.parameters, self._places, strict=True):
-            parameter.grad = buffer[place].view(parameter.shape)
-        return buffer
+    def begin(self, leaves: int, host: bool = False) -> None:
+        """Makes ready to sum `leaves` (a power of two) logical ranks' gradients; what `reduce` gave is void from here on.
 
-    def release(self, buffer: Tensor) -> None:
-        """Takes back a buffer that `fresh_gradients` gave."""
-        self._spare.append(buffer)
-
-    def reduce(self, block: Tensor) -> Tensor:
-        """Sums every process's block of gradients, in place; returns the stretch that this process owns, and sets `.grad` to it.
-
-        The processes exchange pieces of every owner's stretch, so that this takes little memory besides the block.
+        With `host`, sums that lack their other half wait in the host's memory; the bits are the same.
         """
+        if self._total is None:
+            self._total = torch.zeros_like(self.weights)
+            self._sums = [self._total[place].view(p.shape) for place, p in zip(self._places, self.parameters, strict=True)]
+            for index, parameter in enumerate(self.parameters):
+                parameter.register_post_accumulate_grad_hook(partial(self._take, index))
+        self._waiting = [{} for _ in range(leaves.bit_length() - 2)]
+        self._host, self._leaf = host, 0
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @contextmanager
+    def leaf(self) -> Iterator[None]:
+        """The last backward pass of a logical rank: its gradients, and those of passes before it, become the tree's next leaf."""
+        self._arrived = [False] * len(self.parameters)
+        yield
+        for index, parameter in enumerate(self.parameters):
+            if not self._arrived[index]:  # this pass did not reach it
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self._take(index, parameter)
+        self._leaf += 1
+
+    def _take(self, index: int, parameter: Tensor) -> None:
+        """Adds a parameter's gradient to the tree, if this is its leaf's last pass. A sum a + b is b + a, to the bit."""
+        if self._arrived[index]:
+            return
+        self._arrived[index] = True
+        value, parameter.grad = parameter.grad, None
+        for level, waiting in enumerate(self._waiting):
+            if not self._leaf >> level & 1:
+                waiting[index] = self._on_host(value) if self._host else value
+                return
+            value.add_(waiting.pop(index).to(value.device, non_blocking=True))
+        total = self._sums[index]
+        if self._leaf >> len(self._waiting) & 1:
+            total.add_(value)
+        else:
+            total.copy_(value)
+
+    @staticmethod
+    def _on_host(value: Tensor) -> Tensor:
+        """A copy in the host's memory, pinned where that makes copies faster."""
+        host = torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=value.is_cuda)
+        return host.copy_(value, non_blocking=True)
+
+    def reduce(self) -> Tensor:
+        """Sums every process's leaves, in place; returns the stretch of the sum that this process owns, and sets `.grad` to it.
+
+        The processes exchange pieces of every owner's stretch, so that this takes little memory besides the sum.
+        """
+        block = self._total
+        assert block is not None
         low, high = self._cuts[self.processes.index], self._cuts[self.processes.index + 1]
         if self.processes.count > 1:
             longest = max(b - a for a, b in pairwise(self._cuts))
             for start in range(0, longest, PIECE):
                 self._reduce_piece(block, start)
-        total, self._reduced = block[low:high], block
+        total = block[low:high]
         for parameter, place, owner in zip(self.parameters, self._places, self._owners, strict=True):
             mine = owner == self.processes.index
             parameter.grad = total[place.start - low : place.stop - low].view(parameter.shape) if mine else None

@@ -100,3 +100,13 @@ def test_a_bang_in_one_chunk_stays(both):
     second = both[1]
     assert chunks(second, ["!! star"], 75)[0, 0].tolist() == second("!! star", padding="max_length", max_length=77)["input_ids"]
     assert chunks(second, ["!! star"], 75)[0, 0, 1] == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a red star", "UPPER  Ünïcode 日本語", "<|endoftext|> star <|startoftext|>", "! " * 80, "star " * 75]
+)
+def test_one_chunk_is_the_librarys_own(both, text):
+    """What the library's call would give, in 77 tokens; a call of it in between changes nothing."""
+    for tokenizer in both:
+        own = tokenizer(text, padding="max_length", truncation=True, max_length=77)["input_ids"]
+        assert chunks(tokenizer, [text], 75)[0, 0].tolist() == own

@@ -51,9 +51,9 @@ def test_storages_count_while_they_live():
 
 
 def test_placement_decides_memory(recipe):
-    """Four ranks on one device hold three buffers of gradients, offloaded one; four devices share the optimizer's state."""
+    """Four ranks on one device hold two sums of gradients, offloaded one; four devices share the optimizer's state."""
     one, offloaded, four = predict(recipe), predict(recipe, offload=True), predict(recipe, processes=4, checkpointing=True)
-    assert one.gradients == 3 * offloaded.gradients == 3 * four.gradients
+    assert one.gradients == 2 * offloaded.gradients == 2 * four.gradients
     assert one.weights == four.weights
     assert 0.25 <= four.optimizer / one.optimizer < 0.35
     assert four.activations < one.activations

@@ -5,31 +5,92 @@ import torch
 
 from astolfo.errors import PlacementError
 from astolfo.train import ranks
-from astolfo.train.ranks import Flat, PairwiseSum, Processes
+from astolfo.train.ranks import Flat, Processes
 from tests.train.conftest import in_child
 
 
+def leaves_of(count, dtype=torch.float32, size=100):
+    """Gradients of ranks, of very different sizes, so that the order of their sum shows."""
+    return [torch.rand(size, generator=torch.Generator().manual_seed(n)).mul(10.0**n).to(dtype) for n in range(count)]
+
+
+def summed(leaves, host=False, passes=1):
+    """What one process makes of its ranks' gradients, each of `passes` equal backward passes."""
+    parameters = [torch.nn.Parameter(torch.zeros(n, dtype=leaves[0].dtype)) for n in (60, 40)]
+    flat = Flat(parameters, Processes())
+    flat.begin(len(leaves), host)
+    for leaf in leaves:
+        loss = sum((p * g).sum() for p, g in zip(parameters, leaf.split([60, 40]), strict=True))
+        for _ in range(passes - 1):
+            loss.backward(retain_graph=True)
+        with flat.leaf():
+            loss.backward()
+    flat.reduce()
+    return torch.cat([p.grad for p in parameters])
+
+
 def test_the_tree_is_pairwise():
-    """Eight leaves are summed as ((0+1)+(2+3))+((4+5)+(6+7)), to the bit."""
-    leaves = [torch.rand(100, generator=torch.Generator().manual_seed(n)) * 10.0**n for n in range(8)]
+    """Eight leaves are summed as ((0+1)+(2+3))+((4+5)+(6+7)), to the bit; two as 0+1; one is itself."""
+    leaves = leaves_of(8)
     a, b, c, d, e, f, g, h = leaves
-    expected = ((a + b) + (c + d)) + ((e + f) + (g + h))
-    tree = PairwiseSum()
-    for leaf in leaves:
-        tree.add(leaf.clone())
-    assert torch.equal(tree.total(), expected)
+    assert torch.equal(summed(leaves), ((a + b) + (c + d)) + ((e + f) + (g + h)))
+    assert torch.equal(summed(leaves[:4]), (a + b) + (c + d))
+    assert torch.equal(summed(leaves[:2]), a + b)
+    assert torch.equal(summed(leaves[:1]), a)
 
 
+def test_a_rank_sums_its_passes_first():
+    """Several backward passes of a rank are one leaf: (0+0)+(1+1), not ((0+0)+1)+1."""
+    a, b = leaves_of(2)
+    assert torch.equal(summed([a, b], passes=3), (a + a + a) + (b + b + b))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sums_that_wait_in_the_host_are_the_same(monkeypatch, dtype):
-    """Partial sums kept on the host and added piece by piece have the same bits; the whole sum is where the leaves are."""
-    monkeypatch.setattr(ranks, "PIECE", 32)
-    leaves = [torch.rand(100, generator=torch.Generator().manual_seed(n)).mul(10.0**n).to(dtype) for n in range(8)]
-    trees = PairwiseSum(), PairwiseSum(host_below=8)
-    for leaf in leaves:
-        for tree in trees:
-            tree.add(leaf.clone())
-    assert torch.equal(trees[0].total(), trees[1].total())
+def test_sums_that_wait_in_the_host_are_the_same(count, dtype):
+    """Partial sums kept on the host have the same bits."""
+    leaves = leaves_of(count, dtype)
+    assert torch.equal(summed(leaves), summed(leaves, host=True))
+
+
+def test_what_a_pass_does_not_reach_counts_as_zero():
+    """A parameter that takes no part in a rank's pass, and a rank without any pass, add nothing; nothing is left of the last step."""
+    first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    flat = Flat([first, second], Processes())
+    for _ in range(2):
+        flat.begin(4)
+        with flat.leaf():
+            (first * 2).sum().backward()
+        with flat.leaf():
+            pass
+        (second * 5).sum().backward()  # a pass before the leaf's last, which is another parameter's
+        with flat.leaf():
+            (first * 3).sum().backward()
+        with flat.leaf():
+            (first * 4 + second).sum().backward()
+        flat.reduce()
+        assert first.grad.tolist() == [9.0] * 3
+        assert second.grad.tolist() == [6.0] * 3
+
+
+def test_few_gradients_live_at_once():
+    """Of four ranks' gradients two sums live, and of a rank's own no more than has not been added yet."""
+    parameters = [torch.nn.Parameter(torch.zeros(1000)) for _ in range(50)]
+    flat = Flat(parameters, Processes())
+    flat.begin(4)
+    most = 0
+
+    def watch(parameter):
+        nonlocal most
+        most = max(most, sum(p.grad is not None for p in parameters) + sum(map(len, flat._waiting)))
+
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(watch)
+    for _ in range(4):
+        with flat.leaf():
+            sum((p * 2).sum() for p in parameters).backward()
+    assert most <= len(parameters) + 1
+    assert not any(flat._waiting)
 
 
 @pytest.mark.parametrize("piece", [7, 1 << 24])
@@ -42,8 +103,9 @@ def test_four_processes_reduce_to_the_tree_of_one(monkeypatch, piece):
     def work():
         processes = ranks.start(4)
         flat = Flat([torch.nn.Parameter(torch.zeros(n)) for n in (100, 10, 130, 70)], processes)
-        block = leaves[processes.index].clone()
-        mine = flat.reduce(block)
+        flat.begin(1)
+        block = flat._total.copy_(leaves[processes.index])
+        mine = flat.reduce()
         low, high = flat._cuts[processes.index : processes.index + 2]
         assert torch.equal(mine, expected[low:high])
         assert high == low or mine.data_ptr() == block[low:].data_ptr()
@@ -64,15 +126,16 @@ def test_ranks_must_be_shared_out_evenly():
         Processes(count=3).block(4)
 
 
-def test_gradients_accumulate_in_one_buffer():
-    """Parameters and gradients are views of flat buffers that start on cache lines; values are untouched."""
+def test_weights_and_sums_are_flat():
+    """Parameters and the sums of their gradients are views of flat buffers that start on cache lines; values are untouched."""
     parameters = [torch.nn.Parameter(torch.full((n,), float(n))) for n in (3, 100, 1)]
     flat = Flat(parameters, Processes())
     assert [p.tolist() for p in parameters] == [[3.0] * 3, [100.0] * 100, [1.0]]
-    buffer = flat.fresh_gradients()
-    sum((p * p).sum() for p in parameters).backward()
-    assert [buffer[start].item() for start in (0, 64, 192)] == [6.0, 200.0, 2.0]
-    flat.reduce(buffer)
+    flat.begin(1)
+    with flat.leaf():
+        sum((p * p).sum() for p in parameters).backward()
+    whole = flat.reduce()
+    assert [whole[start].item() for start in (0, 64, 192)] == [6.0, 200.0, 2.0]
     assert [p.grad.flatten()[0].item() for p in parameters] == [6.0, 200.0, 2.0]
 
 
