@@ -80,6 +80,14 @@ class Processes:
                 torch.distributed.recv(value, src=owner)
         return mine
 
+    def exchange(self, received: Tensor, sent: Tensor, parts: list[int], sizes: list[int]) -> None:
+        """Sends process k its `sizes[k]` elements of `sent`, and gets `parts[k]` elements of `received` from it."""
+        torch.distributed.all_to_all_single(received, sent, parts, sizes)
+
+    def broadcast(self, values: Tensor, owner: int) -> None:
+        """Gives every process what `owner` has in `values`."""
+        torch.distributed.broadcast(values, src=owner)
+
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Which of `flags` at least one process has set: all processes get the same answer."""
         if self.count == 1:
@@ -99,8 +107,7 @@ class Flat:
 
     Each parameter's data is a view of the first. Gradients go into the tree's sums one by one, as soon as the backward pass has
     made them, so that a whole model's gradients exist once per level of the tree and not once per rank. Whole parameters are
-    owned by processes in contiguous stretches of about equal size, so an optimizer's blocks never straddle two owners. Buffers are
-    used again from step to step: memory that the system has just given out costs more than the sums in it.
+    owned by processes in contiguous stretches of about equal size, so an optimizer's blocks never straddle two owners.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], processes: Processes):
@@ -212,7 +219,7 @@ class Flat:
         if self._received is None:
             self._received = block.new_empty(sum(parts))  # the first piece is the longest
         received, sent = self._received[: sum(parts)], block if sum(sizes) == len(block) else torch.cat(pieces)
-        torch.distributed.all_to_all_single(received, sent, parts, sizes)
+        self.processes.exchange(received, sent, parts, sizes)
         if len(mine):
             halves = received.view(2, -1, len(mine))  # the two sides of the tree's last sum
             torch.add(*(_summed(half) for half in halves), out=mine)
@@ -223,7 +230,7 @@ class Flat:
             return
         for owner, (low, high) in enumerate(pairwise(self._cuts)):
             if high > low:
-                torch.distributed.broadcast(self.weights[low:high], src=owner)
+                self.processes.broadcast(self.weights[low:high], owner)
 
     def _share_out(self, starts: list[int], end: int) -> tuple[list[int], list[int]]:
         count = self.processes.count

@@ -21,6 +21,7 @@ from torch import Tensor
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.errors import StateError
 from astolfo.files import canonical_json, verified
+from astolfo.train.guards import finite
 
 FORMAT = "1"
 
@@ -50,7 +51,7 @@ def save(path: Path, state: State, identity: str, give_back: bool = False) -> st
     With `give_back` the state is used up: every tensor is let go as soon as it is in the file.
     """
     for name, value in state.weights.items():
-        if not _finite(value):
+        if not finite(value):
             raise StateError(
                 f"{name} has NaN or infinity at step {state.position}: nothing was written, the last good state stays."
             )
@@ -66,13 +67,6 @@ def save(path: Path, state: State, identity: str, give_back: bool = False) -> st
     about = {"stopped": state.stopped, "realised": state.realised}
     metadata |= {f"astolfo.{key}": canonical_json(value) for key, value in about.items() if value}
     return write_file(path, tensors, metadata, give_back=give_back)
-
-
-def _finite(value: Tensor) -> bool:
-    """Whether no element is NaN or infinite. In bf16 those have all exponent bits set; torch's own test takes far longer."""
-    if value.dtype == torch.bfloat16:
-        return not bool(((value.view(torch.int16) & 0x7F80) == 0x7F80).any())
-    return bool(torch.isfinite(value).all())
 
 
 def load(path: Path, identity: str | None = None) -> State:

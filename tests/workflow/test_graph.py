@@ -140,3 +140,12 @@ def test_a_run_that_restarts_takes_its_own_checkpoint(tmp_path):
     shown = snakemake(tmp_path, "results/24122101.safetensors", "-n").stdout
     assert jobs(shown)["checkpoint"] == 2
     assert re.search(r"input: results/24122101-epoch000001.safetensors, .*\n +output: states/24122101/", shown)
+
+
+def test_the_scheduler_looks_once_per_job(tmp_path):
+    """Jobs that wait for a core cost Snakemake nothing: it looks for work when a job ends, and not every second for each that ended."""
+    targets = ("vocabulary/vocab.json", "bases/AK-NIL-1.2.safetensors", "bases/21b.safetensors")
+    shown = snakemake(tmp_path, *targets, "--cores", "1", "--verbose").stderr
+    assert shown.count("Ready jobs: ") == len(targets)
+    limited = snakemake(tmp_path, *targets, "--forceall", "--cores", "1", "--max-jobs-per-timespan", "1/2s", "--verbose").stderr
+    assert "Job rate limit reached" in limited  # a limit that somebody asks for is kept
