@@ -7,6 +7,11 @@ Nothing is downloaded. Printed: images per second, TFLOP/s and their share of th
 run, peak memory beside what was predicted, and the split of a step (timed in steps of their own, with the device waited for
 after each part). `--plain` adds a loop in the manner of diffusers' text-to-image example, with the same batch, precision,
 optimizer and checkpointing, and the ratio; `--no-determinism` adds the same trainer without deterministic algorithms.
+
+    python benchmarks/train_sdxl.py --device cuda --unet 100 --processes 4 --memory 23.5          what four cards of 24 GB need
+
+With `--processes` it is one of so many processes, the one that holds most, with the true sizes of its share; what the others
+would send, it makes up. `--memory` lets torch have so many GB (10^9 bytes) of the card, whatever its size: more is an error.
 """
 
 import argparse
@@ -14,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,11 +42,31 @@ from astolfo.train.memory import flops, predict  # noqa: E402
 from astolfo.train.model import DTYPES, architecture_of  # noqa: E402
 from astolfo.train.objective import loss  # noqa: E402
 from astolfo.train.optimizer import build  # noqa: E402
+from astolfo.train.partial import trained  # noqa: E402
 from astolfo.train.placement import Placement  # noqa: E402
-from astolfo.train.ranks import Processes  # noqa: E402
+from astolfo.train.ranks import Flat, Processes  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # on a CPU, processor time of the one thread
+
+
+@dataclass
+class Alone(Processes):
+    """One of several processes, whose others do not exist: what they would send is what it has itself."""
+
+    def gather(self, values):
+        return torch.stack([values] * self.count)
+
+    def gather_objects(self, value):
+        return [value] * self.count
+
+    def exchange(self, received, sent, parts, sizes):
+        mine = sent.split(sizes)[self.index]
+        for place in received.split(parts):
+            place.copy_(mine)
+
+    def broadcast(self, values, owner):
+        pass
 
 
 class Subject(Trainer):
@@ -57,6 +83,9 @@ def main() -> None:
     changes = {"unet": options.unet, "batch_size": options.micro_batch, "accumulation": options.accumulation}
     recipe = recipe.model_copy(update={key: value for key, value in changes.items() if value})
     placement = Placement(device=options.device, gradient_checkpointing=options.checkpointing, offload_gradients=options.offload)
+    if options.memory and options.device == "cuda":
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, options.memory * 1e9 / whole))
     with tempfile.TemporaryDirectory() as folder:
         inputs = prepare(recipe, Path(folder), options.steps)
         report(recipe, options, placement, inputs)
@@ -73,22 +102,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--accumulation", type=int, help="micro-batches of a rank and step, instead of the run's")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations again in the backward pass")
     parser.add_argument("--offload", action="store_true", help="partial sums of gradients wait in the host's memory")
+    parser.add_argument("--processes", type=int, default=1, help="be one of so many, the others made up")
+    parser.add_argument("--memory", type=float, help="GB of the card that may be used")
     parser.add_argument("--plain", action="store_true", help="time a plain loop too")
     parser.add_argument("--no-determinism", action="store_true", help="time the trainer without determinism too")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.plain and options.processes > 1:
+        parser.error("--plain: the plain loop is one process, so there is nothing to compare with --processes")
+    return options
 
 
 def report(recipe, options, placement, inputs) -> None:
-    images, per_image = recipe.ranks * recipe.batch_size * recipe.accumulation, flops(recipe) / recipe.batch_size
+    images = recipe.ranks // options.processes * recipe.batch_size * recipe.accumulation
+    per_image = flops(recipe) / recipe.batch_size
     device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU, one thread"
     print(f"{device}: {recipe.unet} % of the UNet, {images} images a step in micro-batches of {recipe.batch_size}, "
           f"{recipe.optimizer.kind}, {per_image / 1e12:.4g} TFLOP an image forward and backward")  # fmt: skip
     peak = matrix_peak(options.device, DTYPES[recipe.precision.compute])
     print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.3g} TFLOP/s")
-    trainer = Subject(recipe, inputs, Processes(), placement)
+    trainer = Subject(recipe, inputs, Alone(options.processes, largest(recipe, options.processes)), placement)
     own = tell("trainer", timed(trainer, options), images, per_image, peak)
     if options.device == "cuda":
-        expected = predict(recipe, checkpointing=options.checkpointing, offload=options.offload)
+        expected = predict(recipe, processes=options.processes, checkpointing=options.checkpointing, offload=options.offload)
         print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB, predicted: {expected}")
     print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in split(trainer, options.steps).items()))
     if options.no_determinism:
@@ -100,6 +135,14 @@ def report(recipe, options, placement, inputs) -> None:
         plain = PlainLoop(trainer)
         del trainer
         print(f"{tell('plain loop', timed(plain, options), images, per_image, peak) / own:.2f} times the plain loop's speed")
+
+
+def largest(recipe, processes: int) -> int:
+    """The process that owns most weights."""
+    architecture = architecture_of(recipe)
+    parts = {part: architecture.build(part) for part in architecture.parts if part != "vae"}
+    parameters = [parameter for *_, parameter in trained(recipe, parts)]
+    return max(range(processes), key=lambda index: len(Flat(parameters, Processes(processes, index)).owned_weights()))
 
 
 def tell(name: str, seconds: float, images: int, per_image: float, peak: float) -> float:
@@ -167,6 +210,7 @@ class PlainLoop:
         rows = [(name.split(".")[0], name, parameter) for name, parameter in zip(source.names, source.parameters, strict=True)]
         for _, _, parameter in rows:
             parameter.data, parameter.grad = parameter.data.clone(), None
+            parameter._post_accumulate_grad_hooks.clear()  # the trainer's, which would keep its buffers
         source.flat = source.update = None
         self.optimizer = build(self.recipe, rows)
 
