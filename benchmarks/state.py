@@ -71,7 +71,7 @@ def measure(training: State, place: Path, times: dict[str, list[float]], memory:
     take("restore", lambda: restore(path, training))
     saver = Saver()
     staged = [take("stage", training.staged)]  # on a card this is the copy to the host
-    take("begin a save", lambda: saver.start(path, staged.pop(), "benchmark"))
+    take("begin a save", lambda: saver.start(lambda own=staged.pop(): state.save(path, own, "benchmark", give_back=True)))
     saver.wait()
 
 
