@@ -71,7 +71,7 @@ def measure(training: State, place: Path, times: dict[str, list[float]], memory:
     take("restore", lambda: restore(path, training))
     saver = Saver()
     staged = [take("stage", training.staged)]  # on a card this is the copy to the host
-    take("begin a save", lambda: saver.start(lambda own=staged.pop(): state.save(path, own, "benchmark", give_back=True)))
+    take("begin a save", lambda: saver.start(lambda: state.save(path, staged.pop(), "benchmark", give_back=True)))
     saver.wait()
 
 
@@ -88,11 +88,11 @@ def random_state(gb: float) -> State:
 
 @torch.no_grad()
 def restore(path: Path, training: State) -> None:
-    found = state.load(path, "benchmark")
-    for name, value in training.weights.items():
-        value.copy_(found.weights[name])
-        for entry, moment in training.optimizer[name].items():
-            moment.copy_(found.optimizer[name][entry])
+    with state.reading(path, "benchmark") as found:
+        for name, value in training.weights.items():
+            value.copy_(found.weights[name])
+            for entry, moment in training.optimizer[name].items():
+                moment.copy_(found.optimizer[name][entry])
 
 
 def write(path: Path, size: int) -> None:

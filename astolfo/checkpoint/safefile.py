@@ -10,19 +10,18 @@ sha256 side-car is written with it.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
 from astolfo.files import sha256_of, sidecar, write_sidecar, written
 
@@ -41,7 +40,6 @@ _TORCH = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "u
           "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "I64": "int64", "U64": "uint64",
           "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
 _LARGEST_HEADER = 100_000_000  # the safetensors library's own limit
-_WRITE_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -265,38 +263,48 @@ def write_file(
         cast("dict[str, Any]", tensors).clear()
     about = dict(metadata or {}) | ({hash_key: "0x" + "0" * 64} if hash_key else {})
     header, places = plan(specs, about)
-    digest = hashlib.sha256(b"" if hash_key else header)
+    size = max((place.end for place in places.values()), default=len(header))
+    source = _Source(header, pending, places)
     with written(path) as beside:
-        with open(beside, "wb", buffering=0) as file, ThreadPoolExecutor(1) as hasher:
-            _write(file, memoryview(header))
-            for block in _blocks(pending, places):
-                if len(block) < _WRITE_BLOCK:
-                    digest.update(block)
-                    _write(file, block)
-                else:  # digested while it is written: both let other threads run
-                    taken = hasher.submit(digest.update, block)
-                    _write(file, block)
-                    taken.result()
-            if hash_key:
-                file.seek(0)
-                file.write(plan(specs, about | {hash_key: "0x" + digest.hexdigest()})[0])
-        result = sha256_of(beside) if hash_key else digest.hexdigest()
+        with contextlib.closing(Output(beside, size, skip=len(header) if hash_key else 0)) as output:
+            produce([output], source.fill, lambda piece: None, threads=1, digests=True)
+            output.finish()
+        digest = output.digest.hexdigest()
+        if hash_key:
+            with open(beside, "r+b") as file:
+                file.write(plan(specs, about | {hash_key: "0x" + digest})[0])
+            digest = sha256_of(beside)
         sidecar(path).unlink(missing_ok=True)  # never an old digest beside a new file
-    return write_sidecar(path, result)
+    return write_sidecar(path, digest)
 
 
-def _write(file: Any, block: memoryview) -> None:
-    while block:
-        block = block[file.write(block) :]
+class _Source:
+    """The bytes of a file from its first to its last; each tensor's are made when their turn comes, and let go."""
 
+    def __init__(self, header: bytes, pending: dict[str, Pending], places: Mapping[str, Entry]):
+        self._blocks = self._all(header, pending, places)
+        self._rest = memoryview(b"")
 
-def _blocks(pending: dict[str, Pending], places: Mapping[str, Entry]) -> Iterator[memoryview]:
-    for key, place in places.items():
-        data = memoryview(pending.pop(key).make())
-        data = data.cast("B") if data.nbytes else memoryview(b"")
-        assert data.nbytes == place.end - place.start, f"{key}: {data.nbytes} bytes made, {place.end - place.start} promised"
-        for start in range(0, data.nbytes, _WRITE_BLOCK):
-            yield data[start : start + _WRITE_BLOCK]
+    def fill(self, piece: int, buffers: list[np.ndarray]) -> None:
+        """Fills the buffer with the next bytes; pieces must come in order."""
+        (buffer,), done = buffers, 0
+        while done < len(buffer):
+            if not self._rest:
+                self._rest = next(self._blocks, self._rest)
+                if not self._rest:
+                    return
+            taken = self._rest[: len(buffer) - done]
+            buffer[done : done + len(taken)] = np.frombuffer(taken, np.uint8)
+            done, self._rest = done + len(taken), self._rest[len(taken) :]
+
+    @staticmethod
+    def _all(header: bytes, pending: dict[str, Pending], places: Mapping[str, Entry]) -> Iterator[memoryview]:
+        yield memoryview(header)
+        for key, place in places.items():
+            data = memoryview(pending.pop(key).make())
+            assert data.nbytes == place.end - place.start, f"{key}: {data.nbytes} bytes made, {place.end - place.start} promised"
+            if data.nbytes:
+                yield data.cast("B")
 
 
 def _pending(key: str, value: Any) -> Pending:

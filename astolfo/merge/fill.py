@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile
+from astolfo.checkpoint.stream import PIECE
 from astolfo.errors import CheckpointError, NumericsError
 from astolfo.merge import kernel
-from astolfo.merge.stream import PIECE
 
 BLOCK = 1 << 18  # elements; a thread's arrays then stay in the processor's cache
 AHEAD = 8  # pieces

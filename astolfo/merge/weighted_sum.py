@@ -25,11 +25,11 @@ from typing import Any
 from astolfo.checkpoint.layout import block_of, identify, part_of
 from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
 from astolfo.checkpoint.safefile import Entry, SafeFile, open_file, plan
+from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
 from astolfo.files import canonical_json, read_sidecar, sha256_of, sidecar, verified, write_sidecar, written
 from astolfo.merge import kernel
 from astolfo.merge.fill import AHEAD, Job, Source
-from astolfo.merge.stream import Output, produce
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 STALE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}

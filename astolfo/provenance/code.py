@@ -15,7 +15,7 @@ from astolfo.files import write_json
 
 _PACKAGE = Path(__file__).parent.parent
 _MEMORY = Path(".astolfo/code.json")
-_COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py")
+_COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py", "checkpoint/stream.py")
 _FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
 _DATA = (
@@ -30,7 +30,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "dataset": (*_MODEL, *_ROAD, "data/procedural.py", "data/make.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
-    "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py", "merge/stream.py"),
+    "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py"),
     "mecha": (*_FILES, "merge"),
     "evaluate": (
         *_MODEL,
@@ -44,8 +44,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "train/conditioning.py",
         "train/objective.py",
     ),
-    "losses": ("errors.py", "files.py", "checkpoint/safefile.py", "site/losses.py", "site/plots.py"),
-    "card": ("errors.py", "files.py", "checkpoint/safefile.py", "ledger", "site"),
+    "losses": ("errors.py", "files.py", "checkpoint/safefile.py", "checkpoint/stream.py", "site/losses.py", "site/plots.py"),
+    "card": ("errors.py", "files.py", "checkpoint/safefile.py", "checkpoint/stream.py", "ledger", "site"),
 }
 """Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
 

@@ -91,9 +91,9 @@ class _Job:
             return False
         if not write:
             return True
-        found = self._before()
-        assert found.stopped
-        log.warning("the run stopped at step %d (%s): its state is handed on", found.stopped["step"], found.stopped["why"])
+        with self._before() as found:
+            assert found.stopped
+            log.warning("the run stopped at step %d (%s): its state is handed on", found.stopped["step"], found.stopped["why"])
         state.save(self.out, found, identity(self.spec))
         return True
 
@@ -178,18 +178,20 @@ class _Job:
             return found.position
         if self.before is None:
             return int(self.spec["from"])
-        found = self._before()
-        trainer.restore(found)
+        with self._before() as found:
+            trainer.restore(found)
         return found.position
 
-    def _before(self) -> state.State:
+    @contextmanager
+    def _before(self) -> Iterator[state.State]:
+        """The state that the segment begins with; whole when the block ends."""
         assert self.before
-        found = state.load(self.before, identity(self.spec | {"to": self.spec["from"]}))
-        if found.position != self.spec["from"] and not found.stopped:
-            raise StateError(
-                f"{self.before} is at step {found.position}, but the segment begins at {self.spec['from']}. Build it again."
-            )
-        return found
+        with state.reading(self.before, identity(self.spec | {"to": self.spec["from"]})) as found:
+            if found.position != self.spec["from"] and not found.stopped:
+                raise StateError(
+                    f"{self.before} is at step {found.position}, but the segment begins at {self.spec['from']}. Build it again."
+                )
+            yield found
 
     def _keep(self, trainer: Trainer, position: int, wait: bool = True) -> None:
         """Keeps the state after `position` steps for the next attempt. Without `wait` the training goes on meanwhile.

@@ -11,6 +11,9 @@ weights are not in a state: they are the base's.
 """
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +77,28 @@ def load(path: Path, identity: str | None = None) -> State:
 
     Raises InputError when the bytes differ from the recorded digest, StateError when `identity` is given and is not the state's.
     """
-    verified(path)
+    with reading(path, identity) as found:
+        pass
+    return found
+
+
+@contextmanager
+def reading(path: Path, identity: str | None = None) -> Iterator[State]:
+    """As `load`, while the block copies what it needs: its file is read once, and digested by another thread meanwhile.
+
+    What was copied holds only when the block has ended without an error.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(verified, path)
+        try:
+            yield _parsed(path, identity)
+        except Exception:
+            checked.result()  # that the file is damaged explains whatever else went wrong
+            raise
+        checked.result()
+
+
+def _parsed(path: Path, identity: str | None) -> State:
     file = open_file(path)
     meta = file.metadata
     if meta.get("astolfo.state") != FORMAT:

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from astolfo.checkpoint import stream
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.errors import CheckpointError, InputError, NumericsError, PlacementError
 from astolfo.files import read_sidecar, sha256_of, sidecar
-from astolfo.merge import fill, stream
+from astolfo.merge import fill
 from astolfo.merge.weighted_sum import digest_of, merge
 
 UNET, TE, TE2, VAE = (

@@ -105,24 +105,31 @@ def test_what_was_accepted_is_mentioned(built):
     assert "states/25112201/00000002.safetensors was accepted: only the log changed" in verify(built["result"]).verdict
 
 
-def test_the_command(built):
+@pytest.fixture
+def program(tmp_path):
+    """The arguments that every call begins with: a ledger without records, whose digests the chain's could not have."""
+    folder = shutil.copytree(CONFIG, tmp_path / "unrecorded", ignore=shutil.ignore_patterns("digests"))
+    return ["--config", str(folder)]
+
+
+def test_the_command(built, program):
     """Exit status 0 and one line; 1 when a bit is wrong; --json has everything."""
-    done = CliRunner().invoke(cli, ["verify", str(built["merge"])])
+    done = CliRunner().invoke(cli, [*program, "verify", str(built["merge"])])
     assert (done.exit_code, done.output.count("\n")) == (0, 1)
     write_sidecar(built["base"], "0" * 64)
-    done = CliRunner().invoke(cli, ["verify", str(built["merge"]), "--json"])
+    done = CliRunner().invoke(cli, [*program, "verify", str(built["merge"]), "--json"])
     assert done.exit_code == 1
     assert json.loads(done.output)["problems"]
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH is not installed")
-def test_signatures(built, tmp_path):
+def test_signatures(built, program, tmp_path):
     """A signature by an allowed signer is named; by another, missing, or of a changed attestation it is refused."""
     for name in ("mine", "other"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
     allowed = tmp_path / "allowed"
     allowed.write_text(f"me@example.org {(tmp_path / 'mine.pub').read_text()}")
-    arguments = ["verify", str(built["result"]), "--allowed-signers", str(allowed)]
+    arguments = [*program, "verify", str(built["result"]), "--allowed-signers", str(allowed)]
     assert "is not signed" in CliRunner().invoke(cli, arguments).output
     assert CliRunner().invoke(cli, ["sign", str(built["result"]), "--key", str(tmp_path / "mine")]).exit_code == 0
     assert "signed by me@example.org" in CliRunner().invoke(cli, arguments).output

@@ -23,10 +23,13 @@ _PAGE = 4096
 
 
 class Output:
-    """One file of a known size, open for writing at `path`; pieces may be written in any order, but not taken into the digest."""
+    """One file of a known size, open for writing at `path`; pieces may be written in any order, but not taken into the digest.
 
-    def __init__(self, path: Path, size: int, direct: bool = True):
-        self.size, self.digest = size, hashlib.sha256()
+    The digest leaves out the first `skip` bytes.
+    """
+
+    def __init__(self, path: Path, size: int, direct: bool = True, skip: int = 0):
+        self.size, self.digest, self._skip = size, hashlib.sha256(), skip
         self._file = _open(path, direct)
         if self.direct and size:
             os.posix_fallocate(self._file, 0, -(-size // _PAGE) * _PAGE)
@@ -61,7 +64,7 @@ class Output:
     def take(self, piece: int, buffer: np.ndarray) -> None:
         """Takes one piece into the digest; pieces must come in order."""
         start, end = self.span(piece)
-        self.digest.update(memoryview(buffer)[: end - start])
+        self.digest.update(memoryview(buffer)[max(0, self._skip - start) : end - start])
 
     def finish(self) -> None:
         """Cuts the padding off the end and closes the file."""
