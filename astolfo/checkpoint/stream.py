@@ -32,7 +32,7 @@ class Output:
         self.size, self.digest, self._skip = size, hashlib.sha256(), skip
         self._file = _open(path, direct)
         if self.direct and size:
-            os.posix_fallocate(self._file, 0, -(-size // _PAGE) * _PAGE)
+            _reserve(self._file, -(-size // _PAGE) * _PAGE)
 
     @property
     def direct(self) -> bool:
@@ -142,6 +142,15 @@ def _open(path: Path, direct: bool) -> int:
             if error.errno != errno.EINVAL:
                 raise
     return os.open(path, flags, 0o666)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Has a file's place on the disk set aside, where the file system can do that (NFS and FUSE often cannot)."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
 
 
 def _pwrite(file: int, data: memoryview, offset: int) -> None:

@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from astolfo.checkpoint import stream
 from astolfo.checkpoint.safefile import Pending, open_file, plan, write_file
 from astolfo.errors import CheckpointError
 from astolfo.files import read_sidecar, sha256_of
@@ -221,6 +222,28 @@ def test_the_hash_that_modelspec_defines(tmp_path):
     data = whole[8 + int.from_bytes(whole[:8], "little") :]
     assert open_file(tmp_path / "x").metadata["modelspec.hash_sha256"] == "0x" + hashlib.sha256(data).hexdigest()
     assert digest == sha256_of(tmp_path / "x")
+
+
+@pytest.mark.parametrize("key", [None, "modelspec.hash_sha256"])
+def test_pieces_leave_no_trace(tmp_path, monkeypatch, key):
+    """Tensors that begin and end anywhere in the pieces of a file give its bytes and both digests, with a header longer than a piece."""
+    tensors = {f"{'long name ' * 20}{n}": np.arange(n * 911, dtype=np.float32) for n in range(30)}
+    whole = write_file(tmp_path / "whole", tensors, {"x": "y"}, hash_key=key)
+    monkeypatch.setattr(stream, "PIECE", 4096)
+    assert write_file(tmp_path / "pieces", tensors, {"x": "y"}, hash_key=key) == whole == sha256_of(tmp_path / "pieces")
+    assert (tmp_path / "pieces").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("number", [22, 95])
+def test_a_file_system_that_sets_no_place_aside(tmp_path, monkeypatch, number):
+    """Where a file's place cannot be reserved, as on NFS, it is written nevertheless."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    write_file(tmp_path / "x", {"a": np.arange(5000)})
+    assert open_file(tmp_path / "x").array("a").tolist() == list(range(5000))
 
 
 def test_the_plan_is_a_function_of_names_dtypes_and_shapes():
