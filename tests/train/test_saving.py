@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from astolfo.errors import StateError
+from astolfo.errors import InputError, StateError
 from astolfo.train import state
 from astolfo.train.kept import Kept
 from astolfo.train.segment import Placement, train_segment
@@ -107,3 +107,22 @@ def test_a_kill_during_a_write_loses_nothing(inputs, spec_of, train, tmp_path):
     assert state.load(next(out.parent.glob(".*.safetensors"))).position == 1
     assert digest(train(spec, "killed")) == whole
     assert not list(out.parent.glob(".*.part"))
+
+
+def test_a_damaged_state_explains_what_went_wrong(tmp_path):
+    """A flipped bit is an error when the block ends, whatever went wrong inside it; an error of a whole file stays itself."""
+    path = tmp_path / "state.safetensors"
+    state.save(path, State(position=3, weights={"unet.x": torch.arange(100_000.0)}), "mine")
+    with pytest.raises(ZeroDivisionError), state.reading(path):
+        1 / 0  # noqa: B018
+    with pytest.raises(StateError, match="belongs to another recipe"):
+        state.load(path, "other")
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged"), state.reading(path) as found:
+        assert found.position == 3
+    with pytest.raises(InputError, match="is damaged"), state.reading(path):
+        1 / 0  # noqa: B018
+    with pytest.raises(InputError, match="is damaged"):
+        state.load(path, "other")
