@@ -70,14 +70,18 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
 def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     """Records `file` as the model `name` of a run (a result, a checkpoint, a merge), which is then not built; says so.
 
-    Raises InputError for a base or when another file was adopted before, LedgerError for a model that the ledger does not
-    know, CheckpointError when the file is no model of the run's architecture.
+    Raises InputError for a base, for a file that this program made as another model, or when another file was adopted before,
+    LedgerError for a model that the ledger does not know, CheckpointError when the file is no model of the run's architecture.
     """
     reference = parse(name)
     if not reference.run:
         raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `astolfo pin {name} {file}`.")
     step_of(ledger, reference)
     digest = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
+    with open_file(file) as opened:
+        title = opened.metadata.get("modelspec.title", name) if "astolfo.scale" in opened.metadata else name
+    if title != name:
+        raise InputError(f"{file} is not {name}: its header says that this program made it as {title}. Adopt the file you mean.")
     before = read_pins(directory).get(name, digest)
     if before != digest:
         raise InputError(

@@ -9,7 +9,14 @@ ROOT = Path(__file__).parent.parent.parent  # of the program: its config/, envs/
 LOCK = ROOT / "envs" / "lock.txt"
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-WHERE = click.option("--directory", "-d", type=FOLDER, default=Path("."), help="The working directory that holds the outputs.")
+WHOLE = click.Path(path_type=Path, dir_okay=False, exists=True)  # of a file that must be there
+WHERE = click.option(
+    "--directory",
+    "-d",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path("."),
+    help="The working directory that holds the outputs.",
+)
 
 
 def ledger_of(context: click.Context) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from astolfo.commands import FILE, FOLDER, WHERE, ledger_of
+from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of
 from astolfo.errors import InputError
 
 
@@ -99,15 +99,15 @@ def verdicts(context: click.Context, directory: Path, record: bool) -> None:
 
 
 @click.command()
-@click.argument("a", type=FILE)
-@click.argument("b", type=FILE)
-@click.option("--base", type=FILE, help="What both were trained from. [default: as their attestations tell]")
+@click.argument("a", type=WHOLE)
+@click.argument("b", type=WHOLE)
+@click.option("--base", type=WHOLE, help="What both were trained from. [default: as their attestations tell]")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def compare(context: click.Context, a: Path, b: Path, base: Path | None, as_json: bool) -> None:
-    """Says whether two checkpoints are identical, equivalent or different, and where they part.
+    """Says whether two checkpoints, files such as results/25112201.safetensors, are identical, equivalent or different.
 
-    Exit status 0 for identical and equivalent, 1 for different. docs/reproduce.md derives the bounds.
+    And where they part. Exit status 0 for identical and equivalent, 1 for different. docs/reproduce.md derives the bounds.
     """
     from astolfo.provenance.compare import DIFFERENT, bounds_of
     from astolfo.provenance.compare import compare as look

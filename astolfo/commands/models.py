@@ -57,6 +57,7 @@ def merge(
 
     if len(alpha) != len(output):
         raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
+    _not_the_graphs(output)
     outputs = dict(zip(alpha, output, strict=True))
     click.echo(weighted_sum(base, trained, outputs, dtype=dtype, per_part=_weights(part), per_block=_weights(block)))
 
@@ -72,7 +73,15 @@ def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None
     """Merges checkpoints by a .mecha RECIPE of sd-mecha; NAME=FILE says what each model of the recipe stands for."""
     from astolfo.merge.mecha import merge_mecha
 
+    _not_the_graphs((output,))
     click.echo(merge_mecha(recipe, named(models), output, dtype=dtype))
+
+
+def _not_the_graphs(outputs: tuple[Path, ...]) -> None:
+    """Raises AstolfoError for an output that is there as an artifact of the graph, which would be made into something else."""
+    for path in outputs:
+        if path.with_name(f"{path.name}.attestation.json").exists():
+            raise AstolfoError(f"{path} was made by the graph, and a merge by hand would pass for it. Write it somewhere else.")
 
 
 def _weights(given: tuple[str, ...]) -> dict[str, float]:

@@ -61,10 +61,12 @@ def publish(context: click.Context, run: str, repository: str, directory: Path, 
     """
     from astolfo.site.publish import collect, plan, upload
 
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise click.BadParameter(f"expected USER/NAME, found {repository!r}.", param_hint="--to")
     ledger = ledger_of(context)
     items = collect(ledger, directory, ledger.run(run))
     if not really:
         click.echo(plan(items, repository))
-        click.echo("Nothing was uploaded. Read README.md first (`astolfo card`), and say --upload to do it.")
+        click.echo(f"Nothing was uploaded. Read the card first (`astolfo card {run}` writes it), and say --upload to do it.")
         return
     click.echo(upload(items, repository, public=public))

@@ -7,10 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from astolfo.checkpoint import stream
 from astolfo.checkpoint.safefile import open_file, write_file
-from astolfo.errors import CheckpointError, InputError, NumericsError, PlacementError
+from astolfo.cli import cli
+from astolfo.errors import AstolfoError, CheckpointError, InputError, NumericsError, PlacementError
 from astolfo.files import read_sidecar, sha256_of, sidecar
 from astolfo.merge import fill
 from astolfo.merge.weighted_sum import digest_of, merge
@@ -312,3 +314,13 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
     done = subprocess.run(["sh", "-c", '"$0" -c "$1"', sys.executable, code], capture_output=True, text=True, check=True)
     assert os.path.getsize(tmp_path / "x") > 200e6
     assert int(done.stdout) < 150
+
+
+def test_a_result_of_the_graph_is_not_overwritten(tmp_path, pair):
+    """Where an artifact with an attestation lies, a merge by hand is refused and the artifact stays."""
+    for name in ("x.safetensors", "x.safetensors.attestation.json"):
+        (tmp_path / name).write_bytes(b"made")
+    command = ["merge", str(pair[0]), str(pair[1]), "--alpha", "0.5", "-o", str(tmp_path / "x.safetensors")]
+    with pytest.raises(AstolfoError, match="was made by the graph"):
+        CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert (tmp_path / "x.safetensors").read_bytes() == b"made"

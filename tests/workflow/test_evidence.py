@@ -3,14 +3,15 @@
 import pytest
 from click.testing import CliRunner
 
+from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
-from astolfo.files import read_sidecar
+from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger.ledger import read_pins
 from astolfo.provenance.attestation import read
 from tests.conftest import CONFIG
 from tests.workflow.conftest import jobs, snakemake
 
-FILE = CONFIG / "pinned" / "miniature" / "AC-NoobAI-1.0.safetensors"
+OWN = CONFIG / "pinned" / "miniature" / "AC-NoobAI-1.0.safetensors"
 MERGE = "results/25112201-0.50.safetensors"
 
 
@@ -20,10 +21,18 @@ def astolfo(*arguments):
     return done
 
 
-def test_an_adopted_run_is_not_planned(tmp_path):
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A model that somebody else made: the weights of one of ours, and nothing that says so."""
+    path, source = tmp_path_factory.mktemp("theirs") / "theirs.safetensors", open_file(OWN)
+    write_file(path, {key: source.tensor(key) for key in source.keys()})
+    return path
+
+
+def test_an_adopted_run_is_not_planned(file, tmp_path):
     """With run 25112201 adopted, none of its segments is planned for what follows from it."""
     before = jobs(snakemake(tmp_path, "results/26011101.safetensors", "-n").stdout)
-    astolfo("adopt", "25112201", FILE, "-d", tmp_path)
+    astolfo("adopt", "25112201", file, "-d", tmp_path)
     after = jobs(snakemake(tmp_path, "results/26011101.safetensors", "-n").stdout)
     assert (after["adopted"], after["merge"]) == (1, 1)
     assert before["segment"] - after["segment"] == 3
@@ -31,10 +40,10 @@ def test_an_adopted_run_is_not_planned(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def merged(tmp_path_factory):
+def merged(file, tmp_path_factory):
     """The merge of an adopted result with its base."""
     folder = tmp_path_factory.mktemp("adopted")
-    astolfo("adopt", "25112201", FILE, "-d", folder)
+    astolfo("adopt", "25112201", file, "-d", folder)
     snakemake(folder, MERGE)
     return folder
 
@@ -48,42 +57,43 @@ def test_an_adopted_result_is_attested_as_such(merged):
     assert "adopted, not rebuilt" in done.output
 
 
-def test_the_lineage_of_what_is_built(merged):
+def test_the_lineage_of_what_is_built(file, merged):
     """`lineage` reads the attestations: digests, what was adopted, and what would remake it."""
     shown = astolfo("lineage", "25112201-0.50", "-d", merged).output
     assert f"{MERGE}  [sha256 {read_sidecar(merged / MERGE)[:12]}, merge]" in shown
-    assert (
-        "results/25112201.safetensors  [sha256 77c81a3770e5, adopted, not rebuilt; results/25112201.safetensors makes it]"
-        in shown
-    )
+    adopted = f"results/25112201.safetensors  [sha256 {sha256_of(file)[:12]}, adopted, not rebuilt; results/25112201.safetensors"
+    assert f"{adopted} makes it]" in shown
     assert "adopted, not rebuilt; results/foundation-eps.safetensors makes it" in shown
 
 
-def test_an_adopted_file_that_changed_is_refused(merged, tmp_path):
+def test_an_adopted_file_that_changed_is_refused(file, merged, tmp_path):
     """Another file in its place stops the build, with both digests."""
     copy = tmp_path / "mine.safetensors"
-    copy.write_bytes(FILE.read_bytes())
+    copy.write_bytes(file.read_bytes())
     astolfo("adopt", "25112201", copy, "-d", tmp_path)
     data = bytearray(copy.read_bytes())
     data[-1] ^= 1
     copy.write_bytes(data)
     done = snakemake(tmp_path, "results/25112201.safetensors", check=False)
     assert done.returncode == 1
-    assert "is not the adopted 25112201: expected sha256 77c81a37" in done.stdout + done.stderr
+    assert f"is not the adopted 25112201: expected sha256 {sha256_of(file)[:8]}" in done.stdout + done.stderr
 
 
-def test_what_cannot_be_adopted(tmp_path):
+def test_what_cannot_be_adopted(file, tmp_path):
     """A base, an unknown run, a checkpoint that the run has not, another file for an adopted run: each refused, nothing noted."""
     for name, message in (
         ("AK-NIL-1.2", "A base is pinned"), ("25112299", "unknown run"), ("26011101-epoch000009", "there is no 26011101-epoch"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            CliRunner().invoke(cli, ["adopt", name, str(FILE), "-d", str(tmp_path)], catch_exceptions=False)
+            CliRunner().invoke(cli, ["adopt", name, str(file), "-d", str(tmp_path)], catch_exceptions=False)
     assert read_pins(tmp_path) == {}
-    astolfo("adopt", "25112201", FILE, "-d", tmp_path)
+    astolfo("adopt", "25112201", file, "-d", tmp_path)
     with pytest.raises(ValueError, match=r"has another file for 25112201.*Remove its line first"):
-        other = str(FILE.with_name("AK-NIL-1.2.safetensors"))
-        CliRunner().invoke(cli, ["adopt", "25112201", other, "-d", str(tmp_path)], catch_exceptions=False)
+        other, source = tmp_path / "other.safetensors", open_file(OWN)
+        write_file(other, {key: source.tensor(key) for key in source.keys()}, {"another": "file"})
+        CliRunner().invoke(cli, ["adopt", "25112201", str(other), "-d", str(tmp_path)], catch_exceptions=False)
+    with pytest.raises(ValueError, match="made it as foundation-v"):
+        CliRunner().invoke(cli, ["adopt", "26011101", str(OWN), "-d", str(tmp_path)], catch_exceptions=False)
 
 
 def test_reproduce_needs_something_to_compare_with(small, tmp_path):
