@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from astolfo import numerics
@@ -42,9 +43,9 @@ def main() -> None:
     memory: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         place = Path(folder)
-        for _ in range(options.rounds):
+        for number in range(options.rounds + 1):
             training = random_state(options.gb)
-            measure(training, place, times, memory)
+            measure(training, place, times if number else {}, memory, watched=not number)
     median = {name: statistics.median(values) for name, values in times.items()}
     for name, value in median.items():
         extra = f", {memory[name]:.2f} GB of memory" if name in memory else ""
@@ -53,13 +54,16 @@ def main() -> None:
     print(f"restore / disk's read    {median['restore'] / median['read the same bytes']:.2f}")
 
 
-def measure(training: State, place: Path, times: dict[str, list[float]], memory: dict[str, float]) -> None:
+def measure(training: State, place: Path, times: dict[str, list[float]], memory: dict[str, float], watched: bool) -> None:
+    """One round: of times, or of memory, since watching that takes time from what is watched."""
+
     def take(name, work):
-        with Peak() as peak:
+        with Peak() if watched else nullcontext() as peak:
             begun = time.perf_counter()
             result = work()
             times.setdefault(name, []).append(time.perf_counter() - begun)
-        memory[name] = max(memory.get(name, 0.0), peak.extra / 1e9)
+        if peak:
+            memory[name] = peak.extra / 1e9
         return result
 
     path, plain = place / "state.safetensors", place / "plain"
