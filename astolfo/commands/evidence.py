@@ -105,9 +105,10 @@ def verdicts(context: click.Context, directory: Path, record: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def compare(context: click.Context, a: Path, b: Path, base: Path | None, as_json: bool) -> None:
-    """Says whether two checkpoints, files such as results/25112201.safetensors, are identical, equivalent or different.
+    """Says whether two checkpoint files are identical, equivalent or different, and where they part.
 
-    And where they part. Exit status 0 for identical and equivalent, 1 for different. docs/reproduce.md derives the bounds.
+    A and B are paths such as results/25112201.safetensors. Exit status 0 for identical and equivalent, 1 for different.
+    docs/reproduce.md derives the bounds.
     """
     from astolfo.provenance.compare import DIFFERENT, bounds_of
     from astolfo.provenance.compare import compare as look

@@ -79,8 +79,10 @@ def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None
 
 def _not_the_graphs(outputs: tuple[Path, ...]) -> None:
     """Raises AstolfoError for an output that is there as an artifact of the graph, which would be made into something else."""
+    from astolfo.provenance.attestation import attestation
+
     for path in outputs:
-        if path.with_name(f"{path.name}.attestation.json").exists():
+        if attestation(path).exists():
             raise AstolfoError(f"{path} was made by the graph, and a merge by hand would pass for it. Write it somewhere else.")
 
 

@@ -5,9 +5,9 @@ An epoch's batches are each of one aspect-ratio bucket; which samples a batch ho
 any step, in any order, and a resume needs nothing but the step's number.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -44,9 +44,6 @@ class Order:
     batch_size: int
     accumulation: int
     wraps: bool
-    _blocks: dict[tuple[int, int], list[list[list[Batch | None]]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @cached_property
     def _batches(self) -> np.ndarray:
@@ -67,11 +64,12 @@ class Order:
         The last step of an epoch has fewer micro-steps when the epoch's batches do not fill them.
         """
         epoch, within = divmod(step, self.steps_per_epoch)
-        number, at = divmod(within, _TOGETHER)
-        if (epoch, number) not in self._blocks:
-            self._blocks.clear()
-            self._blocks[epoch, number] = self._block(epoch, number * _TOGETHER)
-        return self._blocks[epoch, number][at]
+        return self._together(epoch, within - within % _TOGETHER)[within % _TOGETHER]
+
+    @cached_property
+    def _together(self) -> Callable[[int, int], list[list[list[Batch | None]]]]:
+        """`_block`, which remembers: one block for the trainer, one for the thread that reads ahead of it."""
+        return lru_cache(2)(self._block)
 
     def _block(self, epoch: int, first: int) -> list[list[list[Batch | None]]]:
         """Steps number `first` and after it in an epoch: one call costs little more than one step would."""

@@ -67,7 +67,7 @@ def finite(values: Tensor) -> bool:
 def _finite(chunk: Tensor) -> bool:
     """A finite sum has finite terms only; a sum that is not may have overflowed, so then every element is looked at.
 
-    The sum is in the chunk's own dtype, as whose it is computed without a copy: of a GB of bf16 in 0.05 s, not in 1.1.
+    It is asked for in the chunk's own dtype: for another one torch copies the chunk, which takes 1.1 s a GB of bf16 and not 0.05.
     """
     return math.isfinite(chunk.sum().item()) or bool(chunk.isfinite().all())
 

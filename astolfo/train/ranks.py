@@ -125,9 +125,8 @@ class Flat:
         self._cuts, self._owners = self._share_out(starts, end)
         self._total: Tensor | None = None
         self._sums: list[Tensor] = []  # views of it
-        self._waiting: list[
-            dict[int, Tensor]
-        ] = []  # by level of the tree below the last: parameters' sums that lack their other half
+        # By level of the tree below the last: the sums, by parameter, that lack their other half.
+        self._waiting: list[dict[int, Tensor]] = []
         self._host, self._leaf, self._arrived = False, 0, [True] * len(self.parameters)
         self._received: Tensor | None = None
 

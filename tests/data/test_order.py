@@ -1,5 +1,7 @@
 """The order of the data is a function of (seed, epoch, position), complete and bucket-homogeneous."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,11 @@ def test_wrapping_fills_an_epoch_smaller_than_the_ranks():
     wrapped = order([3], wraps=True).step(0)
     assert [batch.rows.tolist() for batch in wrapped[0]][3] == wrapped[0][0].rows.tolist()
     assert order([3]).step(0)[0][3] is None
+
+
+def test_threads_may_ask_for_steps_at_once():
+    """The thread that reads ahead and the trainer ask the same order, for steps far apart too, and each gets its own."""
+    found, steps = order([20, 1, 35]), [0, 400, 31, 32, 1000, 63, 5, 64] * 20
+    wanted = [repr(order([20, 1, 35]).step(step)) for step in steps]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda step: repr(found.step(step)), steps)) == wanted

@@ -21,12 +21,16 @@ def astolfo(*arguments):
     return done
 
 
+def theirs(folder, **metadata):
+    """A model that somebody else made: the weights of one of ours, and nothing that says so."""
+    path, source = folder / "theirs.safetensors", open_file(OWN)
+    write_file(path, {key: source.tensor(key) for key in source.keys()}, metadata)
+    return path
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A model that somebody else made: the weights of one of ours, and nothing that says so."""
-    path, source = tmp_path_factory.mktemp("theirs") / "theirs.safetensors", open_file(OWN)
-    write_file(path, {key: source.tensor(key) for key in source.keys()})
-    return path
+    return theirs(tmp_path_factory.mktemp("theirs"))
 
 
 def test_an_adopted_run_is_not_planned(file, tmp_path):
@@ -89,9 +93,8 @@ def test_what_cannot_be_adopted(file, tmp_path):
     assert read_pins(tmp_path) == {}
     astolfo("adopt", "25112201", file, "-d", tmp_path)
     with pytest.raises(ValueError, match=r"has another file for 25112201.*Remove its line first"):
-        other, source = tmp_path / "other.safetensors", open_file(OWN)
-        write_file(other, {key: source.tensor(key) for key in source.keys()}, {"another": "file"})
-        CliRunner().invoke(cli, ["adopt", "25112201", str(other), "-d", str(tmp_path)], catch_exceptions=False)
+        other = str(theirs(tmp_path, another="file"))
+        CliRunner().invoke(cli, ["adopt", "25112201", other, "-d", str(tmp_path)], catch_exceptions=False)
     with pytest.raises(ValueError, match="made it as foundation-v"):
         CliRunner().invoke(cli, ["adopt", "26011101", str(OWN), "-d", str(tmp_path)], catch_exceptions=False)
 

@@ -87,7 +87,8 @@ shell.prefix(
 onstart:
     # While jobs per second are limited, every pass of Snakemake's scheduler that leaves a job waiting adds a timer, which brings on
     # such a pass each second: after some hundred jobs they take half a core. No option sets no limit. (Snakemake 9.27)
-    if vars(workflow.scheduling_settings.max_jobs_per_timespan or object) == {"max_jobs": 100, "timespan": 1.0}:
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):  # the default
         workflow.scheduler.job_rate_limiter = None
     SCALE_RECORD.parent.mkdir(exist_ok=True)
     SCALE_RECORD.write_text(f"{SCALE}\n")
