@@ -3,9 +3,10 @@
     memory(recipe, processes=4, checkpointing=True).total
 
 What is counted is what the trainer allocates (`astolfo/train/ranks.py`, `optimizer.py`): every part's weights; one buffer
-of gradients, and one more per doubling of the logical ranks that a process runs unless they wait in the host's memory; the
-optimizer's state of the weights that the process owns; and the activations of a micro-batch, or what the reduction needs
-where that is more. `astolfo/train/memory.py` counts the same on torch's meta device, and a test holds the two to each other.
+of gradients, and one more per doubling of the logical ranks that a process runs beyond two, unless they wait in the host's
+memory; the optimizer's state of the weights that the process owns; and the activations of a micro-batch, or what the
+reduction needs where that is more. `astolfo/train/memory.py` counts the same on torch's meta device, and a test holds the
+two to each other.
 """
 
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def memory(recipe: Recipe, processes: int, *, checkpointing: bool = True, offloa
         gradients = share * each + DEEPSPEED_BUCKET * each
         optimizer = optimizer_bytes(recipe) / recipe.ranks + 4 * share
         return Memory(weights=whole * each, gradients=gradients, optimizer=optimizer, activations=activations)
-    buffers = 1 if offload else (recipe.ranks // processes).bit_length()
+    buffers = 1 if offload else max(1, (recipe.ranks // processes).bit_length() - 1)  # one for each level of the tree
     moment = EXCHANGE * processes * each if processes > 1 else 0
     owned = 0.0 if recipe.optimizer.kind == "PagedAdamW8bit" else optimizer_bytes(recipe) / processes
     owned += master_bytes(recipe) / processes

@@ -23,6 +23,8 @@ OLDEST = (7, 5)
 PLACEMENTS = ((), ("gradient_checkpointing",), ("gradient_checkpointing", "offload_gradients"))
 """Keys of a run's placement that save memory and cost time, fewest first."""
 
+USABLE = 0.91  # of a device's memory: 23.5 GB of a 24 GiB card. A screen, and gaps beyond `memory.OVERHEAD`, have the rest
+
 _GIB = 1 << 30
 _DAY = 86_400
 
@@ -133,7 +135,7 @@ def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) 
 
     Raises PlacementError when the run fits with none.
     """
-    has = (machine.device_memory_gib or float("inf")) * _GIB
+    has = (machine.device_memory_gib or float("inf")) * _GIB * USABLE
     for named in PLACEMENTS:
         needed = memory(recipe, processes, checkpointing=len(named) > 0, offload=len(named) > 1)
         if needed.total <= has:
@@ -141,6 +143,6 @@ def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) 
     advice = "" if processes == recipe.ranks else f" {recipe.ranks} devices would hold less each."
     raise PlacementError(
         f"Run {run.id} does not fit {machine.title}: a device needs about {needed.total / 1e9:.1f} GB ({needed}), it has "
-        f"{has / 1e9:.1f} GB, so {(needed.total - has) / 1e9:.1f} GB are lacking with {recipe.ranks} logical ranks on "
+        f"{has / 1e9:.1f} GB to use, so {(needed.total - has) / 1e9:.1f} GB are lacking with {recipe.ranks} logical ranks on "
         f"{processes} device{'s' * (processes > 1)}.{advice} `astolfo plan` with another --hardware shows what it needs there."
     )
