@@ -44,7 +44,7 @@ def verify(
 
     With FILE: its bytes and side-car, the attestations up to its bases, every ancestor that is still there, and the recorded
     digests. One line says the verdict; exit status 1 when a bit is wrong. Without: exit status 1 when a model differs or is
-    damaged; what is not built is listed, no more.
+    damaged; what is not built is counted, no more.
     """
     if file is None:
         if as_json or attestations_only or allowed_signers:

@@ -143,11 +143,12 @@ def _became(run: Run, one: dict[str, Any]) -> str:
 
 
 def report(findings: list[Finding], numerics: dict[str, str]) -> str:
-    """The findings as lines: one per model, then the count of each verdict."""
-    width = max(len(finding.name) for finding in findings)
+    """The findings as lines: one per model that is there, then the count of each verdict."""
+    built = [finding for finding in findings if finding.verdict != NOT_BUILT]
+    width = max((len(finding.name) for finding in built), default=0)
     lines = []
-    for finding in findings:
-        line = f"{finding.name:{width}}  {finding.verdict:12}  {finding.found or finding.recorded or ''}"
+    for finding in built:
+        line = f"{finding.name:{width}}  {finding.verdict:12}  {finding.found or ''}"
         if finding.verdict == DIFFERS:
             line += f"  (recorded: {finding.recorded})"
         lines.append((line + (f"  {finding.problem}" if finding.problem else "")).rstrip())

@@ -89,6 +89,20 @@ def test_a_difference_a_damage_and_a_gap_are_told_apart(ledger, built):
     assert [found[run] for run in ("25112201", "26011101", "26011102")] == ["differs", "damaged", "not built"]
 
 
+def test_what_is_not_built_is_counted(ledger, tmp_path):
+    """`astolfo verify` has a line for each model that is there, and one count for all that are not."""
+    path = tmp_path / "work/results/25112201.safetensors"
+    path.parent.mkdir(parents=True)
+    for count in (0, 1):
+        done = CliRunner().invoke(cli, ["--config", str(ledger.folder), "verify", "-d", str(tmp_path / "work")])
+        lines = [line for line in done.output.splitlines() if not line.startswith("Nothing is recorded")]
+        assert done.exit_code == 0
+        assert len(lines) == count + 1
+        assert f" {len(digests.models(ledger)) - count} not built" in lines[-1]
+        write_file(path, {"x": np.zeros(1, np.float32)}, {})
+    assert lines[0].split() == ["25112201", "not", "recorded", sha256_of(path)]
+
+
 def test_a_record_is_whole(ledger, built):
     """With a model missing nothing is recorded."""
     (built / "results/26011102.safetensors").unlink()
