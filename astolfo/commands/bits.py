@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands import LOCK, WHERE
+from astolfo.commands import LOCK, WHERE, ledger_of
+from astolfo.errors import LedgerError
 
 
 @click.command()
@@ -42,10 +43,16 @@ def stale(context: click.Context, directory: Path, lock: Path) -> None:
 @WHERE
 @click.option("--reason", required=True, help="Why the change decides no bit, or why its bits are wanted. It is attested.")
 @click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), default=LOCK, help="The environment's lock file.")
-def accept(id: str, directory: Path, reason: str, lock: Path) -> None:
+@click.pass_context
+def accept(context: click.Context, id: str, directory: Path, reason: str, lock: Path) -> None:
     """Keeps what is stale of a run, base or dataset: a record with the reason beside each artifact."""
     from astolfo.files import sha256_of
+    from astolfo.ledger.ledger import unknown
     from astolfo.provenance import stale as stales
 
-    for line in stales.lines(stales.accept(directory, id, sha256_of(lock), reason)):
+    ledger, digest = ledger_of(context), sha256_of(lock)
+    owners = [*(one.owner for one in stales.find(directory, digest)), *ledger.runs, *ledger.bases, *ledger.datasets]
+    if id not in owners:
+        raise LedgerError(unknown("run, base or dataset", id, dict.fromkeys(owners)) + " `astolfo stale` lists what is stale.")
+    for line in stales.lines(stales.accept(directory, id, digest, reason)):
         click.echo(f"accepted: {line}")

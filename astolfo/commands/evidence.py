@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of
+from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of, reference_of
 from astolfo.errors import InputError
 
 
@@ -22,10 +22,9 @@ def lineage(context: click.Context, target: str, directory: Path) -> None:
     from astolfo.provenance import lineage as built
     from astolfo.provenance.attestation import attestation
 
-    ledger, reference = _pinned_ledger(context, directory), parse(target)
-    path = directory / reference.path
+    ledger, path = _pinned_ledger(context, directory), directory / parse(target).path
     found = path.exists() and attestation(path).exists()
-    click.echo(built.tree(path) if found else tree(ledger, reference, directory))
+    click.echo(built.tree(path) if found else tree(ledger, reference_of(ledger, target), directory))
 
 
 @click.command()
@@ -130,13 +129,13 @@ def reproduce(context: click.Context, target: str, output: Path | None, director
     """
     import shutil
 
-    from astolfo.ledger import parse
     from astolfo.provenance.compare import DIFFERENT, IDENTICAL, bounds_of
     from astolfo.provenance.reproduce import reproduce as rebuild
 
     ledger = ledger_of(context)
+    reference = reference_of(ledger, target)
     folder = output or Path(tempfile.mkdtemp(prefix="astolfo-reproduce-"))
-    found = rebuild(ledger, parse(target), directory, folder, bounds_of(ledger))
+    found = rebuild(ledger, reference, directory, folder, bounds_of(ledger))
     click.echo(str(found))
     if output is None and found.comparison.verdict == IDENTICAL:
         shutil.rmtree(folder)
@@ -155,11 +154,12 @@ def adopt(context: click.Context, name: str, file: Path, directory: Path) -> Non
     """
     from astolfo.pins import adopt as take
 
-    click.echo(take(_pinned_ledger(context, directory), name, file, directory))
+    ledger = _pinned_ledger(context, directory)
+    click.echo(take(ledger, str(reference_of(ledger, name)), file, directory))
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=WHOLE)
 @click.option("--key", type=FILE, required=True, help="An SSH key: a private one, or a public one that your agent holds.")
 def sign(file: Path, key: Path) -> None:
     """Signs the attestation of FILE, and so FILE and everything that it comes from, with a key of yours. Never required."""

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from astolfo.commands import LOCK, ledger_of
+from astolfo.commands import LOCK, ledger_of, reference_of
 
 
 @click.group()
@@ -64,7 +64,7 @@ def ledger_diff(context: click.Context, a: str, b: str) -> None:
 def ledger_spec(context: click.Context, target: str) -> None:
     """Prints the spec of a model: a run, RUN-step..., RUN-epoch..., RUN-ALPHA, or a base."""
     from astolfo.files import canonical_json, sha256_of
-    from astolfo.ledger import parse
     from astolfo.ledger.specs import Specs
 
-    click.echo(canonical_json(Specs(ledger_of(context), sha256_of(LOCK)).model(parse(target))))
+    found = ledger_of(context)
+    click.echo(canonical_json(Specs(found, sha256_of(LOCK)).model(reference_of(found, target))))

@@ -7,7 +7,7 @@ import click
 
 from astolfo.commands import FILE, FOLDER, ledger_of
 from astolfo.commands.jobs import named
-from astolfo.errors import AstolfoError
+from astolfo.errors import AstolfoError, InputError, LedgerError
 
 
 @click.command()
@@ -33,9 +33,19 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
 
     NAME `vocabulary` takes the folder of a CLIP vocabulary.
     """
+    from astolfo.ledger import parse
+    from astolfo.ledger.ledger import SCORER, unknown
     from astolfo.pins import pin as record
 
-    click.echo(record(ledger_of(context), name, file, directory))
+    ledger = ledger_of(context)
+    known = [*ledger.bases, *ledger.datasets, "vocabulary", SCORER]
+    if name not in known and parse(name).run:
+        raise InputError(f"{name} is a model of a run, which is adopted, not pinned: `astolfo adopt {name} {file}`.")
+    if name not in known:
+        raise LedgerError(unknown("base or dataset", name, known))
+    if name not in ledger.bases and file.is_file():
+        raise InputError(f"{name} is pinned as a folder, and {file} is a file. Name the folder that holds it.")
+    click.echo(record(ledger, name, file, directory))
 
 
 @click.command()

@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from astolfo.cli import cli
+from astolfo.errors import AstolfoError, LedgerError
 from tests.conftest import ROOT
 
 
@@ -57,6 +60,41 @@ def test_an_unknown_run_is_one_line(verb):
     assert done.returncode == 1
     assert done.stderr.startswith("astolfo: unknown run '25112202'. Did you mean 25112201")
     assert "Traceback" not in done.stderr
+
+
+MISTYPED = {  # what is typed, and what is said
+    "25112202x": "unknown run or base '25112202x'. Did you mean 25112201",
+    "2511220": "unknown run or base '2511220'. Did you mean 25112201",
+    "AK-NIL-1.1": "unknown run or base 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
+    "era 3": "unknown run or base 'era 3'. Known: 24120801",
+    "": "unknown run or base ''. Known: 24120801",
+    "results/25112201.safetensors": "Expected the name of a model, such as 25112201, .* found the path 'results/25112201",
+    "25112201-epoch000099": "there is no 25112201-epoch000099: run 25112201 trains steps 0 to 78",
+}
+
+
+@pytest.mark.parametrize("verb", [("ledger", "spec"), ("lineage",), ("reproduce",), ("adopt",)])
+def test_a_mistyped_model_is_told_by_near_names(verb, tmp_path):
+    """Whatever takes a model's name says of one that is not there which are near, and does nothing."""
+    file = [str(ROOT / "README.md")] if verb == ("adopt",) else []
+    for name, said in MISTYPED.items():
+        with pytest.raises(LedgerError, match=said):
+            CliRunner().invoke(cli, [*verb, name, *file], catch_exceptions=False)
+
+
+PINNED = {  # what is typed, and what is said
+    "25112201": "25112201 is a model of a run, which is adopted, not pinned: `astolfo adopt 25112201 ",
+    "AK-NIL-1.1": "unknown base or dataset 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
+    "12.5M": "unknown base or dataset '12.5M'. Did you mean 12.4M",
+    "12.4M": "12.4M is pinned as a folder, and .*README.md is a file",
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_cannot_be_pinned_is_told(name, tmp_path):
+    """`pin` names near bases and datasets, the verb for a run's model, and what is a folder."""
+    with pytest.raises(AstolfoError, match=PINNED[name]):
+        CliRunner().invoke(cli, ["pin", name, str(ROOT / "README.md"), "-d", str(tmp_path)], catch_exceptions=False)
 
 
 def test_no_torch_for_the_ledger():

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from astolfo.checkpoint.safefile import write_file
 from astolfo.cli import cli
-from astolfo.errors import InputError, StateError
+from astolfo.errors import AstolfoError, InputError, StateError
 from astolfo.files import canonical_json, sha256_of, write_sidecar
 from astolfo.provenance import attestation, stale
 
@@ -72,6 +72,15 @@ def test_accepting_needs_a_reason_and_something_stale(tmp_path, made, lock):
         stale.accept(tmp_path, "25112201", sha256_of(lock), "  ")
     with pytest.raises(InputError, match="what is: 25112201"):
         stale.accept(tmp_path, "25112101", sha256_of(lock), "why not")
+
+
+def test_accepting_something_unknown_names_near_ones(tmp_path, made, lock):
+    """An ID that is no run, base or dataset is told by near names; a known one of which nothing is stale, as that."""
+    known = {"25112202x": "unknown run, base or dataset '25112202x'. Did you mean 25112201", "25112201": "Nothing of 25112201"}
+    for name, said in known.items():
+        command = ["accept", name, "-d", str(tmp_path), "--lock", str(lock), "--reason", "why not"]
+        with pytest.raises(AstolfoError, match=said):
+            CliRunner().invoke(cli, command, catch_exceptions=False)
 
 
 def test_a_damaged_record_is_named(tmp_path, made, lock):
