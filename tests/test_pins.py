@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from astolfo.checkpoint.safefile import write_file
+from astolfo.cli import cli
 from astolfo.errors import CheckpointError, InputError
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger import load
@@ -92,6 +94,23 @@ def test_a_model_of_another_size_is_not_pinned(tmp_path):
     small = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
     with pytest.raises(CheckpointError, match=r"its unet has wrong shapes|its unet lacks"):
         pin(load(CONFIG, "full"), "AK-NIL-1.2", small, tmp_path)
+    assert read_pins(tmp_path) == {}
+
+
+@pytest.mark.parametrize("verb", [("pin", "AK-NIL-1.2"), ("adopt", "25112201")])
+def test_a_model_of_another_scale_is_named_first(verb, tmp_path):
+    """A file of the miniature, at full scale, is said to be one before what it lacks; one that is of no scale is not."""
+    small = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
+    command = ["--scale", "full", *verb, str(small), "-d", str(tmp_path)]
+    with pytest.raises(
+        CheckpointError, match=r"is an sdxl model of the miniature scale, and the full scale .* lacks 1182 keys"
+    ) as said:
+        CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert str(said.value).count("model.diffusion_model.") == 10
+    write_file(tmp_path / "part.safetensors", {key: np.arange(4.0) for key in SDXL}, {})
+    command[-3] = str(tmp_path / "part.safetensors")
+    with pytest.raises(CheckpointError, match=r"part.safetensors: its unet lacks"):
+        CliRunner().invoke(cli, command, catch_exceptions=False)
     assert read_pins(tmp_path) == {}
 
 

@@ -1,9 +1,13 @@
 """The verbs of the command line, by subject, and what they share. Heavy libraries are imported inside the verbs."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+
+from astolfo.errors import CheckpointError, LedgerError
 
 ROOT = Path(__file__).parent.parent.parent  # of the program: its config/, envs/ and workflow/
 LOCK = ROOT / "envs" / "lock.txt"
@@ -28,7 +32,6 @@ def ledger_of(context: click.Context) -> Any:
 
 def reference_of(ledger: Any, name: str) -> Any:
     """The model of the ledger that `name` means. Raises LedgerError with near names for one that it does not know."""
-    from astolfo.errors import LedgerError
     from astolfo.ledger import parse, step_of
     from astolfo.ledger.ledger import unknown
 
@@ -43,3 +46,33 @@ def reference_of(ledger: Any, name: str) -> Any:
         hint = unknown("run or base", name, [*ledger.runs, *ledger.bases])
         raise LedgerError(f"{hint} `astolfo ledger list` shows every run.")
     return reference
+
+
+@contextlib.contextmanager
+def naming_scale(ledger: Any, file: Path) -> Iterator[None]:
+    """A CheckpointError within says first that `file` is a whole model of another scale, when it is one."""
+    try:
+        yield
+    except CheckpointError as error:
+        if found := _other_scale(ledger, file):
+            other, family = found
+            raise CheckpointError(
+                f"{file} is an {family} model of the {other} scale, and the {ledger.scale_name} scale expects another size. Name a file of "
+                f"that size, or say --scale {other}. {error}"
+            ) from None
+        raise
+
+
+def _other_scale(ledger: Any, file: Path) -> tuple[str, str] | None:
+    """The scale, not the ledger's, and the family of which `file` is a whole model; None for any other file."""
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.model import check
+    from astolfo.ledger import load
+    from astolfo.ledger.ledger import SCALES
+
+    for scale in (one for one in SCALES if one != ledger.scale_name):
+        for family, sizes in load(ledger.folder, scale).scale.architectures.items():
+            with contextlib.suppress(CheckpointError):
+                check(file, Architecture.from_mapping(sizes, family))
+                return scale, family
+    return None

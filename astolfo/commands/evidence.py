@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of, reference_of
+from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of, naming_scale, reference_of
 from astolfo.errors import InputError
 
 
@@ -155,7 +155,9 @@ def adopt(context: click.Context, name: str, file: Path, directory: Path) -> Non
     from astolfo.pins import adopt as take
 
     ledger = _pinned_ledger(context, directory)
-    click.echo(take(ledger, str(reference_of(ledger, name)), file, directory))
+    reference = reference_of(ledger, name)
+    with naming_scale(ledger, file):
+        click.echo(take(ledger, str(reference), file, directory))
 
 
 @click.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands import FILE, FOLDER, ledger_of
+from astolfo.commands import FILE, FOLDER, ledger_of, naming_scale
 from astolfo.commands.jobs import named
 from astolfo.errors import AstolfoError, InputError, LedgerError
 
@@ -45,7 +45,8 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
         raise LedgerError(unknown("base or dataset", name, known))
     if name not in ledger.bases and file.is_file():
         raise InputError(f"{name} is pinned as a folder, and {file} is a file. Name the folder that holds it.")
-    click.echo(record(ledger, name, file, directory))
+    with naming_scale(ledger, file):
+        click.echo(record(ledger, name, file, directory))
 
 
 @click.command()
