@@ -57,8 +57,8 @@ def naming_scale(ledger: Any, file: Path) -> Iterator[None]:
         if found := _other_scale(ledger, file):
             other, family = found
             raise CheckpointError(
-                f"{file} is an {family} model of the {other} scale, and the {ledger.scale_name} scale expects another size. Name a file of "
-                f"that size, or say --scale {other}. {error}"
+                f"{file} is an {family} model of the {other} scale, and the {ledger.scale_name} scale expects another size. "
+                f"Name a file of that size, or say --scale {other}. {error}"
             ) from None
         raise
 
