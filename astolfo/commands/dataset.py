@@ -64,9 +64,9 @@ def import_() -> None:
 @import_.command()
 @click.argument("index", type=FILE)
 @click.argument("folder", type=FOLDER)
-@click.option("--factor", type=click.IntRange(1), default=8, show_default=True, help="Pixels per latent.")
+@click.option("--factor", type=click.IntRange(1), default=None, help="Pixels per latent. [default: as the samples have it]")
 @_EVERY
-def kohya(index: Path, folder: Path, factor: int, output: Path, **options: Any) -> None:
+def kohya(index: Path, folder: Path, factor: int | None, output: Path, **options: Any) -> None:
     """From sd-scripts' own layout: an INDEX (meta_lat.json) and the FOLDER of its .npz files."""
     from astolfo.data.ingest.kohya import Kohya
 

@@ -99,7 +99,7 @@ def test_in_and_out(tmp_path):
     assert len(set(page.crop((0, 0, 484, 230)).get_flattened_data())) > 20
     call("export", tmp_path / "store", tmp_path / "out")
     assert json.loads((tmp_path / "out/meta_lat.json").read_text())["0"]["train_resolution"] == [64, 64]
-    call("import", "kohya", tmp_path / "out/meta_lat.json", tmp_path / "out", "-o", tmp_path / "again", "--factor", 4, "--strict")
+    call("import", "kohya", tmp_path / "out/meta_lat.json", tmp_path / "out", "-o", tmp_path / "again", "--strict")
     assert Store(tmp_path / "again").manifest["shards"] == Store(tmp_path / "store").manifest["shards"]
     call("table", tmp_path / "store", tmp_path / "t.parquet")
     call("captions", tmp_path / "store", tmp_path / "t.parquet", "-o", tmp_path / "recaptioned")

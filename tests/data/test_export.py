@@ -28,7 +28,7 @@ def test_to_sd_scripts_and_back(store, tmp_path, sized):
     names = set(np.load(tmp_path / "out/s1.npz", allow_pickle=False))
     suffix = "_12x20" if sized else ""
     assert names == {f"latents{suffix}", f"original_size{suffix}", f"crop_ltrb{suffix}"}
-    run(Kohya(tmp_path / "out/meta_lat.json", tmp_path / "out", factor=4), tmp_path / "again")
+    run(Kohya(tmp_path / "out/meta_lat.json", tmp_path / "out"), tmp_path / "again")
     for name in ("index.arrow", "captions.arrow"):
         assert (tmp_path / "again" / name).read_bytes() == (store.folder / name).read_bytes()
     assert Store(tmp_path / "again").manifest["shards"] == store.manifest["shards"]

@@ -90,6 +90,24 @@ def test_every_sample_comes_in_whole(data):
     assert np.array_equal(found["e621/2"].latents, latents(4, 64, 64))
 
 
+def test_the_samples_tell_how_many_pixels_a_latent_has(data):
+    """Most of the first samples decide; another number that is given is refused with the sizes; a bad one is no witness."""
+    index = {f"half/{n}": {"tags": "a", "train_resolution": [32, 48]} for n in range(4)}
+    for n in range(3):
+        save(data / f"data/half/{n}.npz", n, (64, 96), (64, 96))  # latents of half as many pixels
+    save(data / "data/half/3.npz", 3, (32, 48), (32, 48))
+    reindexed(data, json.dumps({"half/4": 7, "half/5": {"train_resolution": [32, 48]}, **index}))
+    store, left = imported(data)
+    assert Store(store.folder).buckets[0]["latents"] == [4, 12, 8]
+    assert set(left) == {"half/3", "half/4", "half/5"}
+    said = r"expected 8 pixels per latent, as --factor says, found 4: half/0 has 32x48 pixels and 8x12 latents.*say --factor 4"
+    with pytest.raises(InputError, match=said):
+        Kohya(data / "meta_lat.json", data / "data", factor=8)
+    assert Kohya(data / "meta_lat.json", data / "data", factor=4).factor == 4
+    reindexed(data, json.dumps({"half/0": {"tags": "a"}}))
+    assert Kohya(data / "meta_lat.json", data / "data").factor == 8
+
+
 def test_the_index_alone_decides_the_order(data):
     """Inside a bucket samples stand in the order of the index."""
     store, _ = imported(data)
@@ -150,6 +168,12 @@ def test_a_bad_npz_is_listed_and_the_rest_stays(data, what):
     assert len(store) == 5
     assert list(left) == ["danbooru/1"]
     assert re.search(reason, left["danbooru/1"]), left
+
+
+def test_a_bad_npz_that_is_asked_for_its_size_is_listed(data):
+    """A damaged sample without a train_resolution is left out, too."""
+    (data / "data/e621/4.npz").write_bytes(damaged(data))
+    assert "its .npz is damaged: Bad CRC-32" in imported(data)[1]["e621/4"]
 
 
 def test_a_missing_npz_is_listed(data):

@@ -7,6 +7,7 @@ are in `<key>.npz`, or, as newer versions name them, in `<key>_<width>x<height>_
 Where two members of the object have one key the last counts, as in that trainer.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -21,26 +22,57 @@ from astolfo.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 CHANNELS = 4
+FACTOR = 8  # pixels per latent of SDXL's and SD 2.1's autoencoders
+_ASKED = 64  # first samples that are asked for theirs
 _LARGEST = 1 << 14  # pixels of a bucket's side
 
 
 class Kohya(Source):
     """The samples of an `index` (meta_lat.json) whose `.npz` files lie below `folder`.
 
-    `factor`: pixels per latent. Raises InputError when one of them is not there.
+    `factor`: pixels per latent; None: as the first samples have it, else 8. Raises InputError when index or folder is not there,
+    or when the first samples have another factor.
     """
 
-    def __init__(self, index: Path, folder: Path, factor: int = 8):
+    def __init__(self, index: Path, folder: Path, factor: int | None = None):
         if not index.is_file() or not folder.is_dir():
             raise InputError(f"Expected an index and the folder of its .npz files, found {index} and {folder}: one is missing.")
-        self.index, self.folder, self.factor = index, folder, factor
+        self.index, self.folder = index, folder
         self._root = os.path.abspath(folder) + os.sep
+        self.factor = self._factor(factor)
         self.about = {"made by": "astolfo dataset import kohya"}
         status = index.stat()
         self.identity = {
             "kind": "kohya", "index": str(index.resolve()), "size": status.st_size, "changed": status.st_mtime_ns,
-            "folder": str(folder.resolve()), "factor": factor,
+            "folder": str(folder.resolve()), "factor": self.factor,
         }  # fmt: skip
+
+    def _factor(self, given: int | None) -> int:
+        """The factor that most of the first samples have. Raises InputError when another one is `given`."""
+        examples: dict[int, list[str]] = {}
+        for one in islice(members(self.index), _ASKED):
+            with contextlib.suppress(Refused, OSError):  # such a sample is left out later, with its reason
+                if not isinstance(one, LeftOut) and (found := self._own_factor(*one)):
+                    examples.setdefault(found[0], []).append(found[1])
+        told = max(examples, key=lambda factor: len(examples[factor]), default=None)
+        if given and told and given != told:
+            raise InputError(
+                f"{self.index}: expected {given} pixels per latent, as --factor says, found {told}: {examples[told][0]}. "
+                f"Leave --factor out, or say --factor {told}."
+            )
+        return given or told or FACTOR
+
+    def _own_factor(self, key: str, entry: Any) -> tuple[int, str] | None:
+        """Pixels per latent of a sample whose entry and `.npz` both have a size, and these sizes in words. Raises Refused."""
+        if not isinstance(entry, dict):
+            return None
+        name = self._id(key)
+        width, height = _pair(entry.get("train_resolution"), "train_resolution")
+        high, wide = latent_size(self.folder / self._where(name, entry.get("image_size")))
+        factor = width // max(1, wide)
+        if factor == 0 or (width, height) != (factor * wide, factor * high):
+            return None
+        return factor, f"{shown(name)} has {width}x{height} pixels and {wide}x{high} latents"
 
     def shape(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
         """Four channels, one latent for `factor` pixels."""

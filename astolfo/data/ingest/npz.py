@@ -16,6 +16,7 @@ from astolfo.data.ingest.source import Loaded, Refused
 
 _MEMBERS = 64
 _HEADER = 1 << 12  # bytes that an array's header may take
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 _SIZED = re.compile(r"latents(?:_(\d+)x(\d+))?\.npy")
 
 
@@ -40,8 +41,12 @@ def latent_size(path: Path) -> tuple[int, int]:
         found = [match for info in file.infolist() if (match := _SIZED.fullmatch(info.filename))]
         if len(found) != 1:
             raise Refused(f"{len(found)} sizes of latents in its .npz, and the index has no train_resolution")
-        with file.open(found[0][0]) as member:
-            shape = _header(member.read(_HEADER))[0]
+        try:
+            with file.open(found[0][0]) as member:
+                data = member.read(_HEADER)
+        except _DAMAGE as error:
+            raise Refused(f"its .npz is damaged: {error}") from None
+        shape = _header(data)[0]
     if len(shape) != 3:
         raise Refused(f"latents of shape {list(shape)} in its .npz")
     return shape[1], shape[2]
@@ -71,7 +76,7 @@ def _array(file: zipfile.ZipFile, names: dict[str, zipfile.ZipInfo], name: str, 
         raise Refused(f"{name} of {info.file_size:,} bytes in its .npz, where {8 * most + _HEADER:,} would do: not unpacked")
     try:
         data = file.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+    except _DAMAGE as error:
         raise Refused(f"its .npz is damaged: {error}") from None
     shape, dtype, start = _header(data)
     if dtype.kind not in "fiu" or len(data) - start != int(np.prod(shape)) * dtype.itemsize:
