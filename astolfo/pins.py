@@ -94,11 +94,11 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
 def _checked(ledger: Ledger, file: Path, family: str, kind: str) -> str:
     """The sha256 of a model file that is to be used. Raises CheckpointError when it is not of the scale's architecture."""
     _check_kind(file, family, kind)
-    if kind == "model":
-        from astolfo.checkpoint.architecture import Architecture
-        from astolfo.checkpoint.model import check
+    from astolfo.checkpoint import autoencoder, model
+    from astolfo.checkpoint.architecture import Architecture
 
-        check(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
+    check = model.check if kind == "model" else autoencoder.check
+    check(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
     return sha256_of(file)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from astolfo.checkpoint import layout
+from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.safefile import write_file
 from astolfo.cli import cli
 from astolfo.errors import CheckpointError, InputError
@@ -22,10 +24,20 @@ def file(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-@pytest.fixture
-def encoder(tmp_path):
-    write_file(tmp_path / "vae.safetensors", {"encoder.conv_in.weight": np.arange(4.0)}, {})
-    return tmp_path / "vae.safetensors"
+def autoencoder(path, value):
+    """A file with the keys and shapes of SDXL's autoencoder, in fp16."""
+    architecture = Architecture.from_mapping(load(CONFIG, "full").scale.architectures["sdxl"], "sdxl")
+    prefix = layout.PREFIXES["sdxl"]["vae"]
+    tensors = {
+        place.key.removeprefix(prefix): np.full(place.shape, value, np.float16) for place in layout.places(architecture, "vae")
+    }
+    write_file(path, tensors, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return autoencoder(tmp_path_factory.mktemp("pinned") / "vae.safetensors", 0)
 
 
 def spec(digest):
@@ -84,7 +96,7 @@ def test_a_pin_never_changes_silently(encoder, tmp_path):
     """Pinning another file under the same name is refused."""
     ledger = load(CONFIG, "full")
     pin(ledger, "sdxl-vae", encoder, tmp_path)
-    write_file(tmp_path / "other.safetensors", {"encoder.conv_in.weight": np.arange(5.0)}, {})
+    autoencoder(tmp_path / "other.safetensors", 1)
     with pytest.raises(InputError, match="is not the sdxl-vae that is recorded"):
         pin(load(CONFIG, "full", read_pins(tmp_path)), "sdxl-vae", tmp_path / "other.safetensors", tmp_path)
 
@@ -94,6 +106,14 @@ def test_a_model_of_another_size_is_not_pinned(tmp_path):
     small = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
     with pytest.raises(CheckpointError, match=r"its unet has wrong shapes|its unet lacks"):
         pin(load(CONFIG, "full"), "AK-NIL-1.2", small, tmp_path)
+    assert read_pins(tmp_path) == {}
+
+
+def test_an_autoencoder_of_another_size_is_not_pinned(tmp_path):
+    """Nor is the miniature's autoencoder SDXL's."""
+    small = CONFIG / "pinned" / "miniature" / "sdxl-vae.safetensors"
+    with pytest.raises(CheckpointError, match=r"sdxl-vae\.safetensors: expected .* with shape .* in an autoencoder, found \("):
+        pin(load(CONFIG, "full"), "sdxl-vae", small, tmp_path)
     assert read_pins(tmp_path) == {}
 
 

@@ -1,11 +1,12 @@
 """An autoencoder in a file of its own, under the names of the public `sdxl_vae.safetensors`: sgm names without prefix."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from astolfo.checkpoint import layout
 from astolfo.checkpoint.architecture import Architecture
-from astolfo.checkpoint.safefile import open_file, write_file
+from astolfo.checkpoint.safefile import SafeFile, open_file, write_file
 from astolfo.errors import CheckpointError
 
 
@@ -23,17 +24,30 @@ def load_autoencoder(path: Path | str, architecture: Architecture) -> Any:
     """The AutoencoderKL of such a file, or of a whole model, in float32 and eval mode; CheckpointError when it does not fit."""
     import torch
 
-    prefix = layout.PREFIXES[architecture.family]["vae"]
     with open_file(path) as file:
-        inside = prefix if any(key.startswith(prefix) for key in file.keys()) else ""
         state: dict[str, torch.Tensor] = {}
-        for place in layout.places(architecture, "vae"):
-            key = inside + place.key.removeprefix(prefix)
-            if key not in file or file.shape(key) not in (place.shape, place.shape[:2]):
-                found = file.shape(key) if key in file else "nothing"
-                raise CheckpointError(f"{path}: expected {key} with shape {place.shape} in an autoencoder, found {found}.")
+        for key, place in _keys(file, architecture):
             pieces = layout.to_module(place, file.tensor(key), "reference")
             state |= {name: piece.float().clone() for name, piece in zip(place.names, pieces, strict=True)}
     module = architecture.build("vae")
     module.load_state_dict(state, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def check(path: Path | str, architecture: Architecture) -> None:
+    """Raises CheckpointError unless `path` holds a whole autoencoder of `architecture`: the right keys in the right shapes."""
+    with open_file(path) as file:
+        for _ in _keys(file, architecture):
+            pass
+
+
+def _keys(file: SafeFile, architecture: Architecture) -> Iterator[tuple[str, layout.Place]]:
+    """The keys of an autoencoder, by itself or in a whole model, each with its place."""
+    prefix = layout.PREFIXES[architecture.family]["vae"]
+    inside = prefix if any(key.startswith(prefix) for key in file.keys()) else ""
+    for place in layout.places(architecture, "vae"):
+        key = inside + place.key.removeprefix(prefix)
+        if key not in file or file.shape(key) not in (place.shape, place.shape[:2]):
+            found = file.shape(key) if key in file else "nothing"
+            raise CheckpointError(f"{file.path}: expected {key} with shape {place.shape} in an autoencoder, found {found}.")
+        yield key, place
