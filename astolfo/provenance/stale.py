@@ -13,6 +13,7 @@ A training goes on from a stale state only when that was accepted. Imports nothi
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from astolfo.errors import InputError, StateError
 from astolfo.files import write_json
+from astolfo.ledger.references import RUN_PATTERN
 from astolfo.ledger.specs import identity
 from astolfo.provenance.code import MODULES, code_digest
 
@@ -155,11 +157,11 @@ def _changed(made: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:
 
 
 def owner_of(path: Path) -> str:
-    """The run, base or dataset of an artifact: of states/ID/..., results/ID-0.50..., datasets/NAME/..., bases/NAME..."""
+    """The run, base or dataset of an artifact: of states/ID/..., results/ID-0.50..., evaluations/ID-course/..., bases/NAME..."""
     folder = path.parent.name
-    if folder == "results":
-        return path.name.partition("-")[0].partition(".")[0]
-    return path.name.removesuffix(".safetensors") if folder in ("bases", "rebuilt") else folder
+    name = path.name.removesuffix(".safetensors") if folder in ("results", "bases", "rebuilt") else folder
+    run = re.match(RUN_PATTERN, name) if folder == "results" or path.parent.parent.name == "evaluations" else None
+    return run[0] if run else name
 
 
 def _kind(path: Path) -> str:

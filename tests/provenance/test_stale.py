@@ -1,6 +1,7 @@
 """Who made what is on record beside it, and a run goes on only from what is in use or accepted."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,3 +118,18 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
     assert attested["accepted"]["reason"] == "a log line"
     assert [(one["artifact"], one["reason"]) for one in record["continues"]] == [("00000026.safetensors", "a log line")]
     assert record["code"] == stale.makers("train", sha256_of(lock))["code"]
+
+
+@pytest.mark.parametrize(("place", "owner"), [
+    ("states/foundation-eps/00000026.safetensors", "foundation-eps"),
+    ("results/foundation-eps.safetensors", "foundation-eps"),
+    ("results/25112201.safetensors", "25112201"),
+    ("results/25111701-step00011274-0.75.safetensors", "25111701"),
+    ("evaluations/25112201-course/index.html", "25112201"),
+    ("evaluations/foundation-eps/index.html", "foundation-eps"),
+    ("datasets/12.4M/store.json", "12.4M"),
+    ("bases/AK-NIL-1.2.safetensors", "AK-NIL-1.2"),
+])  # fmt: skip
+def test_an_artifact_belongs_to_what_the_ledger_names(place, owner):
+    """The run of a checkpoint, merge or evaluation, whatever the form of its ID; otherwise the dataset or base."""
+    assert stale.owner_of(Path(place)) == owner
