@@ -24,7 +24,11 @@ SNAKEMAKE = (
 def snakemake(directory, *arguments, config=(), check=True, **options):
     """Calls Snakemake in `directory`; arguments before --config, which swallows what follows it."""
     command = [*SNAKEMAKE, *arguments, "--directory", str(directory), "--config", "scale=miniature", *config]
-    return subprocess.run(command, capture_output=True, text=True, check=check, cwd=directory, **options)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=check, cwd=directory, **options)
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr[-5000:])
+        raise
 
 
 @pytest.fixture(scope="session")
