@@ -10,6 +10,8 @@ or Kubernetes the devices that a job sees are its own already, and nothing is cl
 import fcntl
 import logging
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -77,3 +79,28 @@ def _lock(name: str, folder: Path) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+def memory() -> int | None:
+    """Bytes of the machine's smallest card, None where nothing tells."""
+    found = _asked("memory.total")
+    return int(min(found)) << 20 if found else None
+
+
+def watts() -> float | None:
+    """What the machine's cards draw now, None where nothing tells."""
+    found = _asked("power.draw")
+    return sum(found) if found else None
+
+
+def _asked(what: str) -> list[float]:
+    """A figure of every card of this machine, by the driver's own program, which starts no CUDA; empty where it has none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        command = [program, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+        return [float(line) for line in said.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []

@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--run 25112201]
 
-Each line is a way to run the recipe: on so many cards, with which placement options.
+Each line is a way to run the recipe: on so many cards, with which placement options. Then what of gradient checkpointing each
+block saves in activations and costs in operations, the whole UNet trained.
 """
 
 import argparse
@@ -14,7 +15,8 @@ numerics.pin()
 numerics.make_deterministic()
 
 from astolfo.ledger import load, recipe_of  # noqa: E402
-from astolfo.train.memory import predict  # noqa: E402
+from astolfo.plan.memory import ACTIVATIONS, placements  # noqa: E402
+from astolfo.train.memory import flops, predict  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 CASES = (  # percent of the UNet, cards, options
@@ -36,6 +38,13 @@ def main() -> None:
     for percent, cards, placement in CASES:
         found = predict(recipe.model_copy(update={"unet": percent}), processes=cards, **placement)
         print(f"{percent:3} % of the UNet, {cards} x device, {', '.join(placement) or 'nothing else'}: {found}", flush=True)
+    recipe = recipe.model_copy(update={"unet": 100})
+    least = flops(recipe)
+    for _, placement in zip(ACTIVATIONS, placements(), strict=False):
+        blocks = placement["gradient_checkpointing"]
+        kept, work = predict(recipe, checkpointing=blocks).activations, flops(recipe, checkpointing=blocks)
+        name = {True: "all", False: "none"}.get(blocks) or ", ".join(blocks)
+        print(f"{kept / 1e9:.2f} GB of activations, {work / least:.3f} times the operations: {name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.ingest.run import run  # noqa: E402
 from astolfo.data.ingest.source import Loaded, Row, Source  # noqa: E402
 from astolfo.ledger import load, recipe_of  # noqa: E402
+from astolfo.plan.memory import blocks  # noqa: E402
 from astolfo.train.conditioning import time_ids  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
 from astolfo.train.memory import flops, predict  # noqa: E402
@@ -100,7 +101,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--unet", type=int, help="percent of the UNet that trains, instead of the run's")
     parser.add_argument("--micro-batch", type=int, help="samples of a micro-batch, instead of the run's")
     parser.add_argument("--accumulation", type=int, help="micro-batches of a rank and step, instead of the run's")
-    parser.add_argument("--checkpointing", action="store_true", help="compute activations again in the backward pass")
+    parser.add_argument(
+        "--checkpointing", nargs="?", type=blocks, const=True, default=False, metavar="BLOCKS",
+        help="compute activations again in the backward pass: all, or those of blocks such as text_encoders,mid_block",
+    )  # fmt: skip
     parser.add_argument("--offload", action="store_true", help="partial sums of gradients wait in the host's memory")
     parser.add_argument("--processes", type=int, default=1, help="be one of so many, the others made up")
     parser.add_argument("--memory", type=float, help="GB of the card that may be used")

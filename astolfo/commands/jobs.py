@@ -7,6 +7,7 @@ its own file besides the terminal. None knows which rule called it.
 import functools
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,23 @@ class _Path(click.Path):
         return Path(value) if str(value) else None
 
 
+class _Blocks(click.ParamType):
+    """Blocks of a model: all, none, or their names with commas between them."""
+
+    name = "blocks"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> bool | tuple[str, ...]:
+        from astolfo.plan.memory import blocks
+
+        try:
+            return blocks(value)
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+
 _PATH = _Path()
 _NAMED = "astolfo.named"  # in a job's context: the code and lock that its spec named
+_SAVING = ("gradient_checkpointing", "offload_gradients")  # keys of a placement
 _PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
 
 
@@ -263,8 +279,15 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
 @click.option("--sample-every", type=click.IntRange(1), default=None, help="Steps between them. Decides no bit.")
 @click.option("--keep-states", type=click.IntRange(1), default=None, help="Delete the run's states but the last so many.")
 @click.option("--named", type=int, multiple=True, metavar="STEP", help="A step whose state stays nevertheless.")
-@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, a third more time. Decides no bit.")
-@click.option("--offload-gradients", is_flag=True, help="Partial sums wait in the host's memory. Decides no bit.")
+@click.option(
+    "--gradient-checkpointing",
+    type=_Blocks(),
+    default=None,
+    help="Blocks whose activations are computed again: all, none, or their names. Decides no bit; by default what a GPU needs.",
+)
+@click.option(
+    "--offload-gradients/--keep-gradients", default=None, help="Where partial sums wait. Decides no bit; by default as above."
+)
 @click.option("--numa", type=click.IntRange(0), default=None, help="Use the CPUs of this NUMA node. Decides no bit.")
 @click.option("--ramdisk", is_flag=True, help="Read the dataset from a copy in memory. Decides no bit.")
 def train(
@@ -293,6 +316,7 @@ def train(
     for parent in filter(None, parents.values()):
         read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
+    where |= _fitting(spec["recipe"], processes, device, {key: where[key] for key in _SAVING})
     train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
     if ranks.launched():  # of several processes that were started together the first one tells of what they made
         click.get_current_context().exit()
@@ -400,6 +424,24 @@ def _continues(state: Path | None, spec: dict[str, Any]) -> None:
 
     if state is not None and "code" in spec:
         stale.check(state, spec)
+
+
+def _fitting(recipe: dict[str, Any], processes: int, device: str, given: dict[str, Any]) -> dict[str, Any]:
+    """How a training saves memory: as it was `given`, or where nothing was, so that it fits this machine's smallest GPU."""
+    from astolfo.ledger.recipe import Recipe
+    from astolfo.plan import memory
+    from astolfo.train import ranks
+
+    has = devices.memory() if device == "cuda" and set(given.values()) == {None} else None
+    if has is None:
+        return {key: value or False for key, value in given.items()}
+    found = Recipe.model_validate(recipe)
+    processes = int(os.environ["WORLD_SIZE"]) if ranks.launched() is not None else processes
+    placement, needed = memory.fitting(found, processes, has * memory.USABLE)
+    level = logging.INFO if needed.total <= has * memory.USABLE else logging.WARNING
+    how = f" with {memory.named(placement)}" if memory.named(placement) else ""
+    logging.getLogger("astolfo").log(level, f"about {needed.total / 1e9:.1f} of {has / 1e9:.1f} GB a device{how}: {needed}")
+    return placement
 
 
 def _on_gpus(processes: int, ranks: int) -> int:

@@ -156,14 +156,23 @@ class SaveEvery(Entry):
         return self
 
 
+Block = Literal[
+    "text_encoders", "mid_block", "down_blocks.2", "up_blocks.0", "down_blocks.1", "up_blocks.1", "down_blocks.0", "up_blocks.2"
+]
+"""Blocks of a model whose activations can be computed again, those with the most bytes for an operation first."""
+
+
 class Placement(Entry):
-    """What of a run does not decide the bits: where and how it was executed."""
+    """What of a run does not decide the bits: where and how it was executed.
+
+    Of `gradient_checkpointing` and `offload_gradients` a training takes what its device's memory needs, where neither is given.
+    """
 
     ramdisk: bool = False
     numa: int | None = None
     loader_workers: int | None = None
-    gradient_checkpointing: bool = False
-    offload_gradients: Literal[True] | None = None
+    gradient_checkpointing: bool | tuple[Block, ...] | None = None
+    offload_gradients: bool | None = None
     sample_every: PositiveInt | None = None
     keep_states: PositiveInt | None = None
 

@@ -9,9 +9,15 @@ reduction needs where that is more. `astolfo/train/memory.py` counts the same on
 two to each other.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, get_args
+
+import yaml
 
 from astolfo.ledger.recipe import Recipe
+from astolfo.ledger.schema import Block
 
 PARAMETERS: dict[str, dict[str, int]] = {
     "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
@@ -32,8 +38,10 @@ MOMENTS: dict[str, float] = {
 """Moments per trained parameter; factored ones (AdaFactor, CAME's second) are rows and columns, and count as none."""
 
 _MOMENT_BYTES = {"AdamW8bit": 1 + 4 / 256, "PagedAdamW8bit": 1 + 4 / 256, "Lion8bit": 1 + 4 / 256, "AdamW4bit": 0.5 + 4 / 128}
-ACTIVATIONS = {True: 0.76e9, False: 7.8e9}
-"""With gradient checkpointing, and without -> bytes per sample of a micro-batch at 1024 x 1024, everything trained, 225 tokens.
+BLOCKS = get_args(Block)
+ACTIVATIONS = (7.80e9, 7.41e9, 6.63e9, 5.06e9, 2.68e9, 2.02e9, 0.99e9, 0.88e9, 0.76e9)
+"""Without gradient checkpointing, and with it in the first of BLOCKS, the first two ... -> bytes per sample of a micro-batch
+at 1024 x 1024, everything trained, 225 tokens.
 
 Counted by `astolfo.train.memory.predict` (`python benchmarks/memory.py`); not measured on a device yet."""
 
@@ -41,6 +49,8 @@ EXCHANGE = 2 << 25  # elements for each process, while pieces of gradients are e
 
 OVERHEAD = 0.7e9
 """Bytes of CUDA's context, its libraries' workspaces and the allocator's gaps: an estimate."""
+
+USABLE = 0.91  # of a device's memory: 23.5 GB of a 24 GiB card. A screen, and gaps beyond OVERHEAD, have the rest
 
 DEEPSPEED_BUCKET = 5e8  # elements; its default for reducing gradients
 
@@ -95,20 +105,59 @@ def result_bytes(recipe: Recipe) -> float:
     return (sum(PARAMETERS[recipe.family].values()) + AUTOENCODER) * BYTES[recipe.precision.save]
 
 
-def memory(recipe: Recipe, processes: int, *, checkpointing: bool = True, offload: bool = False) -> Memory:
+def placements() -> Iterator[dict[str, Any]]:
+    """Keys of a run's placement that save memory and cost time, the quickest first. None of them decides a bit."""
+    checkpointing = (False, *(BLOCKS[:count] for count in range(1, len(BLOCKS))), True)
+    for offload in (False, True):
+        yield from ({"gradient_checkpointing": blocks, "offload_gradients": offload} for blocks in checkpointing)
+
+
+def fitting(recipe: Recipe, processes: int, usable: float) -> tuple[dict[str, Any], Memory]:
+    """The first of `placements` that needs at most `usable` bytes of a device, or the last of them, and what it needs."""
+    for placement in placements():
+        needed = memory(recipe, processes, **placement)
+        if needed.total <= usable:
+            break
+    return placement, needed
+
+
+def blocks(text: str) -> bool | tuple[str, ...]:
+    """The blocks that "all", "none" or names with commas between them stand for. Raises ValueError for an unknown name."""
+    if text in ("all", "none"):
+        return text == "all"
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in BLOCKS]:
+        raise ValueError(f"{', '.join(unknown)}: expected all, none, or some of {','.join(BLOCKS)}.")
+    return names
+
+
+def named(placement: dict[str, Any]) -> str:
+    """A placement as a run's entry would have it, "" where it asks for nothing: "gradient_checkpointing: [mid_block]"."""
+    values = {key: value if isinstance(value, bool) else list(value) for key, value in placement.items() if value}
+    return yaml.safe_dump(values, default_flow_style=True, width=math.inf, sort_keys=False).strip()[1:-1]
+
+
+def memory(
+    recipe: Recipe,
+    processes: int,
+    *,
+    gradient_checkpointing: bool | tuple[str, ...] = True,
+    offload_gradients: bool = False,
+) -> Memory:
     """Memory of one of `processes` processes that run the recipe's logical ranks, each on a device of its own.
 
-    `checkpointing` and `offload` are the placement's `gradient_checkpointing` and `offload_gradients`.
+    The blocks of `gradient_checkpointing` are the first ones of BLOCKS.
     """
     each = BYTES[recipe.precision.weights]
     trained, whole = trained_parameters(recipe), sum(PARAMETERS[recipe.family].values())
-    activations = ACTIVATIONS[checkpointing] * recipe.batch_size
+    blocks = gradient_checkpointing
+    activations = ACTIVATIONS[len(BLOCKS) * blocks if isinstance(blocks, bool) else len(blocks)] * recipe.batch_size
     if recipe.engine:  # DeepSpeed's ZeRO-2: gradients and optimizer in shares, with fp32 weights of its own
         share = trained / recipe.ranks
         gradients = share * each + DEEPSPEED_BUCKET * each
         optimizer = optimizer_bytes(recipe) / recipe.ranks + 4 * share
         return Memory(weights=whole * each, gradients=gradients, optimizer=optimizer, activations=activations)
-    buffers = 1 if offload else max(1, (recipe.ranks // processes).bit_length() - 1)  # one for each level of the tree
+    buffers = 1 if offload_gradients else max(1, (recipe.ranks // processes).bit_length() - 1)  # one for each level of the tree
     moment = EXCHANGE * processes * each if processes > 1 else 0
     owned = 0.0 if recipe.optimizer.kind == "PagedAdamW8bit" else optimizer_bytes(recipe) / processes
     owned += master_bytes(recipe) / processes

@@ -7,6 +7,7 @@ figure comes with where it is from: the ledger, arithmetic, the record's measure
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from astolfo.errors import LedgerError, PlacementError
 from astolfo.ledger import schema
@@ -14,16 +15,11 @@ from astolfo.ledger.ledger import Ledger, Run, unknown
 from astolfo.ledger.recipe import Recipe, recipe_of
 from astolfo.ledger.references import Reference
 from astolfo.ledger.steps import plan_of, samples_per_step
-from astolfo.plan.memory import Memory, memory, result_bytes, state_bytes
+from astolfo.plan.memory import USABLE, Memory, fitting, result_bytes, state_bytes
 from astolfo.plan.speed import Speed, speed
 
 OLDEST = (7, 5)
 """The oldest compute capability that torch 2.13's public CUDA 13 wheels have kernels for: Turing. Volta (7.0) is gone."""
-
-PLACEMENTS = ((), ("gradient_checkpointing",), ("gradient_checkpointing", "offload_gradients"))
-"""Keys of a run's placement that save memory and cost time, fewest first."""
-
-USABLE = 0.91  # of a device's memory: 23.5 GB of a 24 GiB card. A screen, and gaps beyond `memory.OVERHEAD`, have the rest
 
 _GIB = 1 << 30
 _DAY = 86_400
@@ -40,7 +36,7 @@ class Needs:
     segments: int
     processes: int
     memory: Memory | None
-    placement: tuple[str, ...]  # what the run's placement has to say for it to fit
+    placement: dict[str, Any]  # what a training there chooses of what saves memory
     disk: float | None
     speed: Speed | None
     days: tuple[float, float] | None
@@ -61,7 +57,7 @@ def plan(ledger: Ledger, run: Run, machine: schema.Hardware) -> Needs:
     _check_build(machine)
     processes = _processes(recipe, machine)
     full = ledger.scale.device == "cuda"
-    placement, needed = _placed(run, recipe, machine, processes) if full else ((), None)
+    placement, needed = _placed(run, recipe, machine, processes) if full else ({}, None)
     length, segments = steps.end - steps.start, len(steps.boundaries) - 1
     images = _images(ledger, run, steps.start, steps.end)
     pace = speed(recipe, machine, processes)
@@ -130,16 +126,12 @@ def _check_build(machine: schema.Hardware) -> None:
         )
 
 
-def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) -> tuple[tuple[str, ...], Memory]:
-    """The first of the placements with which the run fits, the quickest first, and its memory; none of them decides a bit.
-
-    Raises PlacementError when the run fits with none.
-    """
+def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) -> tuple[dict[str, Any], Memory]:
+    """The quickest placement with which the run fits, and its memory. Raises PlacementError when it fits with none."""
     has = (machine.device_memory_gib or float("inf")) * _GIB * USABLE
-    for named in PLACEMENTS:
-        needed = memory(recipe, processes, checkpointing=len(named) > 0, offload=len(named) > 1)
-        if needed.total <= has:
-            return named, needed
+    placement, needed = fitting(recipe, processes, has)
+    if needed.total <= has:
+        return placement, needed
     advice = "" if processes == recipe.ranks else f" {recipe.ranks} devices would hold less each."
     raise PlacementError(
         f"Run {run.id} does not fit {machine.title}: a device needs about {needed.total / 1e9:.1f} GB ({needed}), it has "

@@ -3,7 +3,7 @@
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger
 from astolfo.ledger.steps import plan_of, samples_per_step
-from astolfo.plan.memory import result_bytes, state_bytes
+from astolfo.plan.memory import named, result_bytes, state_bytes
 from astolfo.plan.plan import Needs
 
 
@@ -67,9 +67,9 @@ def _full_scale(needs: Needs, machine: schema.Hardware) -> list[tuple[str, str, 
 
 
 def _placement(needs: Needs) -> str:
-    """What the run's entry has to say for it, where it has to say something."""
-    keys = ", ".join(f"{key}: true" for key in needs.placement)
-    return f"; with placement: {{{keys}}}" if keys else ""
+    """What a training there chooses, where it has to choose something."""
+    keys = named(needs.placement)
+    return f"; with {keys}" if keys else ""
 
 
 def _speed(needs: Needs) -> tuple[str, str, str]:

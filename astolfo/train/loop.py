@@ -58,8 +58,7 @@ class Trainer:
         self.objective, self.draws = Objective(recipe), Draws(recipe)
         for part in self.parts.values():
             part.requires_grad_(False)
-            if placement.gradient_checkpointing:
-                checkpoint(part)
+        checkpoint(self.parts, placement.gradient_checkpointing)
         chosen = list(trained(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
@@ -226,12 +225,22 @@ class Trainer:
         self.losses = list(state.loss)
 
 
-def checkpoint(part: nn.Module) -> None:
-    """Has a part keep few activations and compute the others again in the backward pass, by the same operators."""
-    if hasattr(part, "activation_checkpointing_enable"):  # transformers
-        part.activation_checkpointing_enable({"use_reentrant": False})
-    else:  # diffusers
+def checkpoint(parts: dict[str, nn.Module], blocks: bool | tuple[str, ...]) -> None:
+    """Has blocks of a model (True: all) keep few activations and compute the others again in backward, by the same operators.
+
+    "text_encoders" are their layers; other names are the UNet's, such as "down_blocks.1".
+    """
+    if not blocks:
+        return
+    for name, part in parts.items():
+        if name != "unet":
+            if blocks is True or "text_encoders" in blocks:
+                part.activation_checkpointing_enable({"use_reentrant": False})
+            continue
         part.enable_gradient_checkpointing()
+        for place, module in part.named_modules():
+            if blocks is not True and hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = any(f"{place}.".startswith(f"{block}.") for block in blocks)
 
 
 def _order(recipe: Recipe, store: Store) -> Order:

@@ -56,7 +56,12 @@ class Memory:
 
 
 def predict(
-    recipe: Recipe, *, processes: int = 1, size: tuple[int, int] | None = None, checkpointing: bool = False, offload: bool = False
+    recipe: Recipe,
+    *,
+    processes: int = 1,
+    size: tuple[int, int] | None = None,
+    checkpointing: bool | tuple[str, ...] = False,
+    offload: bool = False,
 ) -> Memory:
     """What each device needs when `processes` devices train the recipe on pictures of `size` (height, width; pixels).
 
@@ -83,13 +88,11 @@ def predict(
 
 
 @cache  # the same for any number of devices
-def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: bool) -> int:
+def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: bool | tuple[str, ...]) -> int:
     """The most bytes that one micro-batch's forward and backward need besides weights and gradients."""
     recipe = Recipe.model_validate_json(recipe_json)
     parts = _parts(recipe)
-    if checkpointing:
-        for part in parts.values():
-            checkpoint(part)
+    checkpoint(parts, checkpointing)
     parameters = [parameter.requires_grad_(True) for *_, parameter in trained(recipe, parts)]
     flat = Flat(parameters, Processes())
     flat.begin(1)
@@ -98,12 +101,13 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
     return living.peak
 
 
-def flops(recipe: Recipe, size: tuple[int, int] | None = None) -> int:
-    """Floating-point operations of one micro-batch, forward and backward through what trains; nothing computed twice.
+def flops(recipe: Recipe, size: tuple[int, int] | None = None, checkpointing: bool | tuple[str, ...] = False) -> int:
+    """Floating-point operations of one micro-batch, forward and backward through what trains, with what is computed twice.
 
     Matrix products, convolutions and attention, a multiplication and an addition as two, counted on the meta device.
     """
     parts = _parts(recipe)
+    checkpoint(parts, checkpointing)
     for *_, parameter in trained(recipe, parts):
         parameter.requires_grad_(True)
     with FlopCounterMode(display=False) as counter:

@@ -27,7 +27,7 @@ class Placement:
     device: str = "cpu"
     keep_every: float = 600.0
     tensorboard: Path | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | tuple[str, ...] = False  # all blocks, or those named (`ledger.schema.Block`)
     offload_gradients: bool = False  # partial sums of gradients wait in the host's memory
     heartbeat: Path | None = None  # file to append a line of JSON to, every ten seconds
     samples: Path | None = None  # folder for sample pictures

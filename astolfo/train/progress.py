@@ -7,13 +7,12 @@ began (joules). It is a log: nothing is made from it.
 
 import json
 import logging
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
 
+from astolfo.devices import watts
 from astolfo.ledger.recipe import Recipe
 from astolfo.train.optimizer import schedule_factor
 
@@ -126,16 +125,3 @@ class Heartbeat:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             log.warning("no heartbeat in %s: %s", self.path, error)
-
-
-def watts() -> float | None:
-    """What this machine's cards draw now, by their driver's own program (which asks NVML); None where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    try:
-        asked = [program, "--query-gpu=power.draw", "--format=csv,noheader,nounits"]
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout
-        return sum(map(float, said.split()))
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None

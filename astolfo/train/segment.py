@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from astolfo.checkpoint.safefile import open_file
-from astolfo.errors import AstolfoError, StateError
+from astolfo.errors import AstolfoError, PlacementError, StateError
 from astolfo.files import exclusive, write_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
@@ -34,6 +34,12 @@ from astolfo.train.retention import prune
 log = logging.getLogger(__name__)
 
 
+_FULL = (
+    "The GPU's memory ran out: {error} Give the run {run} in the ledger `placement: {{gradient_checkpointing: true, "
+    "offload_gradients: true}}`, which needs least and decides no bit, and start again: what was saved last is taken up."
+)
+
+
 class Interrupted(AstolfoError):
     """The job was asked to stop; its state is saved and the next attempt goes on from there."""
 
@@ -42,8 +48,8 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
     """Trains from `before` (None: from the base) to the step `spec["to"]` and writes the state at `out`.
 
     Raises StateError when another process works on the same output, Interrupted after SIGTERM or SIGINT, WrongNumber for a
-    NaN or an infinity unless the recipe says `on_failure: keep`; the state is then the last good one, labelled as stopped.
-    Nothing is lost in any of these cases.
+    NaN or an infinity unless the recipe says `on_failure: keep`; the state is then the last good one, labelled as stopped;
+    PlacementError when the device's memory runs out. Nothing is lost in any of these cases.
     """
     job = _Job(spec, inputs, before, out, placement)
     first = not ranks.launched()  # of several processes that were started together one holds the lock and writes
@@ -66,6 +72,8 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
             others = ranks.finish(processes, failed=True)
             if others and not isinstance(error, AstolfoError):
                 raise AstolfoError("Another training process stopped; its message stands above.") from None
+            if isinstance(error, torch.OutOfMemoryError):
+                raise PlacementError(_FULL.format(run=out.parent.name, error=str(error).partition(" If ")[0])) from error
             raise
         ranks.finish(processes)
 

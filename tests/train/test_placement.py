@@ -2,9 +2,16 @@
 
 import logging
 import os
+from collections import Counter
 
 import pytest
+import torch
+from click.testing import CliRunner
 
+from astolfo import devices
+from astolfo.cli import cli
+from astolfo.commands import jobs
+from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import Precision
 from astolfo.train import placement
@@ -30,31 +37,73 @@ def placed(inputs, tmp_path):
 
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
-def test_gradient_checkpointing_leaves_no_trace(placed, spec_of, compute):
-    """Activations that are computed again in the backward pass are the same bits, in fp32 and in bf16."""
+@pytest.mark.parametrize("blocks", [True, ("text_encoders", "up_blocks.1")])
+def test_gradient_checkpointing_leaves_no_trace(placed, spec_of, compute, blocks):
+    """Activations that are computed again in the backward pass are the same bits, in fp32 and in bf16, whichever they are."""
     spec = spec_of(0, 2, precision=Precision(weights=compute, compute=compute))
-    assert placed(spec, "with", gradient_checkpointing=True) == placed(spec, "without")
+    assert placed(spec, "with", gradient_checkpointing=blocks) == placed(spec, "without")
 
 
 def test_gradient_checkpointing_computes_again(inputs, spec_of):
-    """With it, a step's backward pass runs the UNet's blocks and the encoders' layers a second time."""
+    """A step's backward pass runs the blocks that it names, of the UNet and of the encoders, a second time, and no other."""
 
     def work():  # in a process of its own: its backward pass starts threads, which a later fork would not survive
         counts = []
-        for on in (False, True):
+        for blocks in (False, True, ("down_blocks.1",), ("text_encoders", "mid_block")):
             recipe = Recipe.model_validate(spec_of()["recipe"])
-            trainer = Trainer(recipe, inputs, Processes(), Placement(gradient_checkpointing=on))
-            calls = []
-            for block in (
-                trainer.parts["unet"].down_blocks[1].resnets[0],
-                trainer.parts["text_encoder_2"].get_submodule(LAYER).self_attn,
+            trainer = Trainer(recipe, inputs, Processes(), Placement(gradient_checkpointing=blocks))
+            unet, encoder, calls = trainer.parts["unet"], trainer.parts["text_encoder_2"], Counter()
+            for name, module in (
+                ("down", unet.down_blocks[1].resnets[0]),
+                ("up", unet.up_blocks[0].resnets[0]),
+                ("attention", unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1),
+                ("text", encoder.get_submodule(LAYER).self_attn),
             ):
-                block.register_forward_pre_hook(lambda module, *_, calls=calls: calls.append(module))
+                module.register_forward_pre_hook(lambda *_, name=name, calls=calls: calls.update([name]))
             trainer.step(0)
-            counts.append(len(calls))
-        assert counts[1] == 2 * counts[0] > 0
+            counts.append(calls)
+        none, every, down, text = counts
+        assert every == {name: 2 * count for name, count in none.items()}
+        assert down == none | {name: 2 * none[name] for name in ("down", "attention")}
+        assert text == none | {"text": 2 * none["text"]}
 
     assert in_child(work) == 0
+
+
+def test_a_gpu_decides_what_is_computed_again(spec_of, monkeypatch, caplog):
+    """What nobody asked for is chosen from the GPU's memory, and logged; what was asked for stands, and on a CPU there is nothing."""
+    recipe, nothing = spec_of()["recipe"], dict.fromkeys(jobs._SAVING)
+    kept, every = (dict.fromkeys(jobs._SAVING, value) for value in (False, True))
+    caplog.set_level(logging.INFO)
+    for gigabytes, chosen, level in ((80, kept, "INFO"), (12, every, "WARNING")):
+        monkeypatch.setattr(devices, "memory", lambda size=gigabytes: size << 30)
+        caplog.clear()
+        assert jobs._fitting(recipe, 1, "cuda", nothing) == chosen
+        (said,) = caplog.records
+        assert said.levelname == level
+        assert f"of {gigabytes * 1.0737:.1f} GB a device" in said.message
+    assert jobs._fitting(recipe, 1, "cuda", nothing | {"gradient_checkpointing": ("mid_block",)}) == {
+        "gradient_checkpointing": ("mid_block",), "offload_gradients": False,
+    }  # fmt: skip
+    assert jobs._fitting(recipe, 1, "cpu", nothing) == kept
+
+
+def test_an_unknown_block_is_refused():
+    """A misspelt block names those there are."""
+    said = CliRunner().invoke(cli, ["job", "train", "--gradient-checkpointing", "mid_block,middle"])
+    assert said.exit_code == 2
+    assert "middle: expected all, none, or some of text_encoders,mid_block," in said.output
+
+
+def test_a_full_gpu_says_what_helps(inputs, spec_of, tmp_path, monkeypatch):
+    """A training whose GPU's memory runs out names the run, and the placement that needs least."""
+
+    def step(self, number):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. If reserved memory is large try X")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(PlacementError, match=r"Tried to allocate 2\.00 GiB\. Give the run out .*offload_gradients: true"):
+        train_segment(spec_of(0, 1), inputs, None, tmp_path / "out" / "00000001.safetensors", Placement())
 
 
 def test_offloaded_gradients_leave_no_trace(placed, spec_of):

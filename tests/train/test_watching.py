@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from astolfo import devices
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.autoencoder import save_autoencoder
 from astolfo.ledger.recipe import Recipe
@@ -15,7 +16,7 @@ from astolfo.train import progress
 from astolfo.train.export import export
 from astolfo.train.initialise import initialise
 from astolfo.train.loop import Inputs
-from astolfo.train.progress import Progress, watts
+from astolfo.train.progress import Progress
 from astolfo.train.retention import prune
 from astolfo.train.segment import Placement, train_segment
 from tests.train.conftest import digest, in_child
@@ -46,7 +47,7 @@ def lines(spec_of, tmp_path, monkeypatch):
 
 def test_a_line_each_interval_and_one_at_the_end(lines, monkeypatch):
     """Every line says when, which run, how far, how fast; the last says how it ended. Without cards there is no power."""
-    monkeypatch.setattr(progress.shutil, "which", lambda name: None)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
     *rows, last = lines()
     assert [(row["run"], row["what"], row["step"], row["end"], row["loss"]) for row in rows] == [
         ("25112201", "training", step, 4, step - 0.5) for step in (2, 3, 4)
@@ -63,13 +64,13 @@ def test_an_error_is_the_last_line(lines):
 
 def test_power_is_what_the_driver_says(lines, monkeypatch):
     """The watts of all cards are added; what the driver's program says otherwise counts as nothing known."""
-    monkeypatch.setattr(progress.shutil, "which", lambda name: name)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: name)
     said = subprocess.CompletedProcess([], 0, stdout="250.5\n249.5\n")
-    monkeypatch.setattr(progress.subprocess, "run", lambda *_, **__: said)
-    assert watts() == 500.0
+    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: said)
+    assert devices.watts() == 500.0
     assert lines()[-2]["watts"] == 500.0
     said.stdout = "[N/A]\n"
-    assert watts() is None
+    assert devices.watts() is None
 
 
 def test_sample_pictures_leave_no_trace(train, spec_of, inputs, ledger, tmp_path):

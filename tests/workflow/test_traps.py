@@ -162,6 +162,9 @@ def test_placement_builds_nothing(small):
     """The number of cores or GPUs, and a run's placement in the ledger, decide no bit."""
     small.edit("config/runs/2511b.yaml", "placement: {loader_workers: 8}", "placement: {loader_workers: 3}")
     assert small.plan(RESULT, options=("--cores", "1", "--resources", "gpu=2", "--set-resources", "segment:gpu=4")) == {}
+    blocks = "placement: {gradient_checkpointing: [mid_block, up_blocks.0], offload_gradients: false}"
+    small.edit("config/runs/2511b.yaml", "placement: {loader_workers: 3}", blocks)
+    assert small.plan(RESULT) == {}
 
 
 def test_a_corrupted_result(small):

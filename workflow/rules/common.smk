@@ -251,9 +251,12 @@ def placement(wildcards):
     given = run.fields.placement
     if given is None:
         return ""
-    switches = ("ramdisk", "gradient_checkpointing", "offload_gradients")
-    said = [f"--{name.replace('_', '-')}" for name in switches if getattr(given, name)]
+    said = ["--ramdisk"] if given.ramdisk else []
+    if given.offload_gradients is not None:
+        said.append("--offload-gradients" if given.offload_gradients else "--keep-gradients")
     values = {"numa": given.numa, "sample-every": given.sample_every, "keep-states": given.keep_states}
+    if (blocks := given.gradient_checkpointing) is not None:
+        values["gradient-checkpointing"] = {True: "all", False: "none"}.get(blocks) or ",".join(blocks)
     said += [f"--{name} {value}" for name, value in values.items() if value is not None]
     if given.sample_every:
         said.append(f"--samples logs/samples/{run.id}")
