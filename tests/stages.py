@@ -38,7 +38,7 @@ STAGES = (
     Stage(
         "eps-base",
         "the rules of the shipped eps base and of SDXL's autoencoder rebuild exactly their digests",
-        18,
+        15,
         pytest("tests/workflow/test_bases.py", "-k", "AK-NIL or sdxl-vae"),
     ),
     Stage(
@@ -88,36 +88,36 @@ STAGES = (
     Stage(
         "equivalence",
         "one changed rounding is equivalent to the reference, another seed or rate is different",
-        5,
+        3,
         pytest("tests/provenance/test_spread.py"),
     ),
     Stage(
         "full-size",
         "the memory and the work of true shapes, updates with every optimizer, and torchrun's own processes",
-        5,
+        4,
         pytest("tests/train/test_memory.py", "tests/train/test_update.py", "tests/train/test_launched.py", "tests/plan"),
     ),
     Stage(
         "deepspeed",
         "DeepSpeed's states cut nowhere: the same bits after a resume, compiled or not",
-        8,
+        4,
         pytest("tests/train/test_deepspeed.py"),
     ),
     Stage("imports", "an import that is killed at random moments ends as the same store", 2, pytest("tests/data")),
     Stage(
         "slurm",
         "25112201 and its merge, submitted job by job to a SLURM cluster of one node, have the local build's digests",
-        15,
+        8,
         pytest("tests/workflow/test_slurm.py"),
     ),
     Stage(
         "wheelhouse",
         "the files of the exact locks, downloaded again, have the hash that the flake expects; its program builds the same bytes",
-        15,
+        8,
         pytest("tests/nix"),
     ),
     Stage(
-        "checkpoints", "true-size checkpoints load in the programs that people use", 8, pytest("tests/checkpoint", "tests/merge")
+        "checkpoints", "true-size checkpoints load in the programs that people use", 4, pytest("tests/checkpoint", "tests/merge")
     ),
 )
 
