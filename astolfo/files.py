@@ -13,13 +13,16 @@ import json
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from astolfo.errors import InputError, PlacementError, StateError
 
 _PATIENCE = 5.0  # seconds
+_PIECE, _READERS = 1 << 22, 3  # bytes that are read at once, and by how many threads
 
 
 def canonical_json(value: Any) -> str:
@@ -80,9 +83,35 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def sha256_of(path: Path | str) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """sha256 (hex) of a file's bytes. Of a large file some threads read the next pieces while one is digested."""
     with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        if size <= _PIECE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest, free = hashlib.sha256(), [bytearray(_PIECE) for _ in range(2 * _READERS)]
+        read: deque[tuple[bytearray, Future[int]]] = deque()
+        with ThreadPoolExecutor(_READERS) as readers:
+            for start in range(0, size, _PIECE):
+                if not free:
+                    free.append(_take(digest, *read.popleft()))
+                buffer = free.pop()
+                read.append((buffer, readers.submit(_read_into, buffer, file.fileno(), start)))
+            for buffer, count in read:
+                _take(digest, buffer, count)
+        return digest.hexdigest()
+
+
+def _take(digest: Any, buffer: bytearray, count: "Future[int]") -> bytearray:
+    digest.update(memoryview(buffer)[: count.result()])
+    return buffer
+
+
+def _read_into(buffer: bytearray, file: int, start: int) -> int:
+    """Fills `buffer` from the file's byte `start` on, as far as the file goes; returns how many bytes that are."""
+    done = 0
+    while count := os.preadv(file, [memoryview(buffer)[done:]], start + done):
+        done += count
+    return done
 
 
 def sidecar(path: Path | str) -> Path:

@@ -1,6 +1,7 @@
 """A file is whole or absent, its digest stands beside it, and locks end with their process."""
 
 import errno
+import hashlib
 import subprocess
 import sys
 
@@ -54,6 +55,15 @@ def test_sidecar_is_what_sha256sum_writes(tmp_path):
     files.write_sidecar(path)
     subprocess.run(["sha256sum", "-c", "a.safetensors.sha256"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
     assert files.read_sidecar(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000, 1001, 6000, 6001, 20_000])
+def test_a_digest_is_sha256_whatever_the_pieces(tmp_path, monkeypatch, size):
+    """Pieces that several threads read, and the end of the file wherever it lies among them, give sha256 of all bytes in order."""
+    monkeypatch.setattr(files, "_PIECE", 1000)
+    data = bytes(n * n % 251 for n in range(size))
+    (tmp_path / "x").write_bytes(data)
+    assert files.sha256_of(tmp_path / "x") == hashlib.sha256(data).hexdigest()
 
 
 def test_damage_is_found_before_use(tmp_path):
