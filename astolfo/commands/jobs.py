@@ -275,6 +275,7 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
 )
 @click.option("--tensorboard", type=_PATH, default=None, help="Folder for event files.")
 @click.option("--heartbeat", type=_PATH, default=None, help="File to append a line of JSON to, every ten seconds.")
+@click.option("--run-end", type=click.IntRange(1), default=None, help="The run's last step, for the time to it.")
 @click.option("--samples", type=_PATH, default=None, help="Folder for sample pictures.")
 @click.option("--sample-every", type=click.IntRange(1), default=None, help="Steps between them. Decides no bit.")
 @click.option("--keep-states", type=click.IntRange(1), default=None, help="Delete the run's states but the last so many.")

@@ -30,6 +30,7 @@ class Placement:
     gradient_checkpointing: bool | tuple[str, ...] = False  # all blocks, or those named (`ledger.schema.Block`)
     offload_gradients: bool = False  # partial sums of gradients wait in the host's memory
     heartbeat: Path | None = None  # file to append a line of JSON to, every ten seconds
+    run_end: int | None = None  # the run's last step, for the time to it
     samples: Path | None = None  # folder for sample pictures
     sample_every: int | None = None  # steps between them
     keep_states: int | None = None  # so many last states of the run stay, besides those in `named`

@@ -1,14 +1,15 @@
 """Progress: a bar with rate and remaining time on a terminal, plain lines in the log, scalars for TensorBoard, a heartbeat.
 
-The heartbeat is one line of JSON every ten seconds in a file that outside monitors follow: time, run, step, end, loss, steps
-and images per second, seconds left, and where the driver tells them the cards' power (watts) and the energy since the segment
-began (joules). It is a log: nothing is made from it.
+The heartbeat is one line of JSON every ten seconds in a file that outside monitors follow: time, run, step, end of the segment,
+loss, steps and images per second, seconds left; the run's end and the seconds to it; and where the driver tells them the cards'
+power (watts) and the energy since the segment began (joules). It is a log: nothing is made from it.
 """
 
 import json
 import logging
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -25,8 +26,9 @@ class Progress:
 
     def __init__(
         self, name: str, first: int, begin: int, end: int, recipe: Recipe, tensorboard: Path | None, *, quiet: bool,
-        heartbeat: Path | None = None,
+        heartbeat: Path | None = None, run_end: int | None = None,
     ):  # fmt: skip
+        self.run_end = run_end or end  # the last step of all the run's segments
         self.name, self.first, self.begin, self.end, self.recipe, self.quiet = name, first, begin, end, recipe, quiet
         self._started = self._told = time.monotonic()
         self._bar = self._writer = None
@@ -40,7 +42,8 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=end - first, initial=begin - first, desc=name, unit="step", dynamic_ncols=True, leave=False)
+            what = name if end == self.run_end else f"{name} to step {end:,} of {self.run_end:,}"
+            self._bar = tqdm(total=end - first, initial=begin - first, desc=what, unit="step", dynamic_ncols=True, leave=False)
 
     def __enter__(self) -> "Progress":
         return self
@@ -67,7 +70,7 @@ class Progress:
         if time.monotonic() - self._told >= _LINE_EVERY:
             self._told = time.monotonic()
             if self._heart is not None:
-                self._heart.beat(step + 1, self.end, loss, *self._rates(step + 1))
+                self._heart.beat(step + 1, self.end, self.run_end, loss, *self._rates(step + 1))
             level = logging.INFO if self._bar is None else logging.DEBUG  # on a terminal the bar says it
             log.log(level, "%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
 
@@ -75,8 +78,12 @@ class Progress:
         if position == self.begin:
             return "nothing left to do"
         rate, images = self._rates(position)
-        left = (self.end - position) / rate
-        return f"{rate:.2f} steps/s, {images:.1f} images/s" + (f", {left:.0f} s left" if left else "")
+        told = f"{rate:.2f} steps/s, {images:.1f} images/s"
+        if position < self.end:
+            told += f", {_duration((self.end - position) / rate)} left"
+        if position < self.run_end > self.end:
+            told += f", {_duration((self.run_end - position) / rate)} to the run's end at step {self.run_end:,}"
+        return told
 
     def _rates(self, position: int) -> tuple[float, float]:
         """Steps and images per second since this attempt began."""
@@ -98,12 +105,15 @@ class Heartbeat:
         self.path, self.run = path, run
         self._last, self._joules, self._position = time.monotonic(), 0.0, {}
 
-    def beat(self, step: int, end: int, loss: float, steps_per_second: float, images_per_second: float) -> None:
+    def beat(
+        self, step: int, end: int, run_end: int, loss: float, steps_per_second: float, images_per_second: float
+    ) -> None:  # fmt: skip
         """Tells how far the training is, and how fast."""
-        self._position = {"step": step, "end": end, "loss": round(loss, 6)}
+        self._position = {"step": step, "end": end, "run_end": run_end, "loss": round(loss, 6)}
         self._write(
             "training", steps_per_second=round(steps_per_second, 4), images_per_second=round(images_per_second, 3),
-            seconds_left=round((end - step) / steps_per_second), **self._energy(),
+            seconds_left=round((end - step) / steps_per_second),
+            run_seconds_left=round((run_end - step) / steps_per_second), **self._energy(),
         )  # fmt: skip
 
     def close(self, error: type[BaseException] | None) -> None:
@@ -125,3 +135,8 @@ class Heartbeat:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             log.warning("no heartbeat in %s: %s", self.path, error)
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds, after the days when there are any: "0:01:05", "44 days, 3:12:05"."""
+    return str(timedelta(seconds=round(seconds)))

@@ -149,7 +149,17 @@ class _Job:
             asked = stack.enter_context(_listening())
             name, first, where = self.out.parent.name, self.spec["from"], self.placement
             progress = stack.enter_context(
-                Progress(name, first, self.begin, end, self.recipe, where.tensorboard, quiet=quiet, heartbeat=where.heartbeat)
+                Progress(
+                    name,
+                    first,
+                    self.begin,
+                    end,
+                    self.recipe,
+                    where.tensorboard,
+                    quiet=quiet,
+                    heartbeat=where.heartbeat,
+                    run_end=where.run_end,
+                )
             )
             saved = time.monotonic()
             for step in range(self.begin, end):

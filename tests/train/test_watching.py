@@ -30,10 +30,10 @@ def lines(spec_of, tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     recipe = Recipe.model_validate(spec_of()["recipe"])
 
-    def run(error=None):
+    def run(error=None, run_end=None):
         path = tmp_path / "logs" / "25112201.jsonl"
         try:
-            with Progress("25112201", 0, 1, 4, recipe, None, quiet=False, heartbeat=path) as told:
+            with Progress("25112201", 0, 1, 4, recipe, None, quiet=False, heartbeat=path, run_end=run_end) as told:
                 for step in range(1, 4):
                     told.advance(step, 0.5 + step)
                 if error:
@@ -55,6 +55,19 @@ def test_a_line_each_interval_and_one_at_the_end(lines, monkeypatch):
     assert all(row["images_per_second"] == pytest.approx(8 * row["steps_per_second"], rel=0.01) for row in rows)
     assert "watts" not in rows[0]
     assert (last["what"], last["step"]) == ("ended", 4)
+
+
+def test_the_run_has_an_end_of_its_own(lines, caplog):
+    """Of a run with more segments, the lines tell its last step and the time to it; of the last segment, its own end."""
+    caplog.set_level("INFO")
+    beats, ended = lines(run_end=2004)[-2:]
+    assert (beats["end"], beats["run_end"], ended["run_end"]) == (4, 2004, 2004)
+    assert beats["run_seconds_left"] == pytest.approx(2000 / beats["steps_per_second"], rel=0.01, abs=1)
+    assert "to the run's end at step 2,004" in caplog.text
+    caplog.clear()
+    assert lines()[-1]["run_end"] == 4
+    assert "run's end" not in caplog.text
+    assert progress._duration(44 * 86400 + 11525.4) == "44 days, 3:12:05"
 
 
 def test_an_error_is_the_last_line(lines):

@@ -248,10 +248,11 @@ def gpus(wildcards):
 def placement(wildcards):
     """The options of a run's placement: what a job is told that decides no bit."""
     run = LEDGER.run(wildcards.run)
-    given = run.fields.placement
+    given, said = run.fields.placement, [f"--run-end {plan_of(LEDGER, run).end}"]
     if given is None:
-        return ""
-    said = ["--ramdisk"] if given.ramdisk else []
+        return said[0]
+    if given.ramdisk:
+        said.append("--ramdisk")
     if given.offload_gradients is not None:
         said.append("--offload-gradients" if given.offload_gradients else "--keep-gradients")
     values = {"numa": given.numa, "sample-every": given.sample_every, "keep-states": given.keep_states}
