@@ -15,6 +15,7 @@ from astolfo.files import written
 os.environ.setdefault("MPLCONFIGDIR", str(Path(".astolfo/matplotlib").absolute()))  # its caches, not in the user's home
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # that it looked for fonts concerns nobody
 SIZE, DPI = (9.0, 4.2), 100
+_MARKERS = {"null": {"markersize": 9, "markerfacecolor": "none"}, "zero": {"markersize": 4}}  # seen where curves coincide
 _COLOURS = {"eps": "#b35806", "v": "#1f6f5c", "rf": "#5b4ea5", "null": "#1f6f5c", "zero": "#b35806"}
 
 
@@ -42,15 +43,18 @@ def _sweep(report: Mapping[str, Any]) -> bytes:
     left, right = figure.subplots(1, 2)
     for one in (one for one in report["summary"] if one["own"]):
         cells = [report["cells"][number] for number in one["cells"]]
-        alphas, colour, label = [cell["alpha"] for cell in cells], _COLOURS[one["uncond"]], f"{one['uncond']} uncond"
+        alphas, label = [cell["alpha"] for cell in cells], f"{one['uncond']} uncond"
+        colour, style = _COLOURS[one["uncond"]], {"color": _COLOURS[one["uncond"]], **_MARKERS[one["uncond"]]}
         shown = [_shown(cell) for cell in cells]
         if None not in shown:
-            left.plot(alphas, shown, "o-", color=colour, label=f"shown, {label}")
+            left.plot(alphas, shown, "o-", **style, label=f"shown, {label}")
         if one["best"] is not None:
-            left.axvline(one["best"], color=colour, linestyle=":", label=f"best alpha, {label}")
+            left.axvline(
+                one["best"], color=colour, linestyle=":", linewidth=style["markersize"] / 3, label=f"best alpha, {label}"
+            )
         if all(cell["looks"] for cell in cells):
-            right.plot(alphas, [cell["looks"]["sharpness"] for cell in cells], "o-", color=colour, label=f"sharpness, {label}")
-            right.plot(alphas, [cell["looks"]["contrast"] for cell in cells], "s--", color=colour, label=f"contrast, {label}")
+            right.plot(alphas, [cell["looks"]["sharpness"] for cell in cells], "o-", **style, label=f"sharpness, {label}")
+            right.plot(alphas, [cell["looks"]["contrast"] for cell in cells], "s--", **style, label=f"contrast, {label}")
     readings = {cell["alpha"]: cell["reading"] for cell in cells}
     if None not in readings.values():
         left.plot(readings.keys(), readings.values(), "x--", color="#5b4ea5", label="loss over a guess's at high noise")
