@@ -58,10 +58,10 @@ class Trainer:
         self.objective, self.draws = Objective(recipe), Draws(recipe)
         for part in self.parts.values():
             part.requires_grad_(False)
-        checkpoint(self.parts, placement.gradient_checkpointing)
         chosen = list(trained(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
+        checkpoint(self.parts, placement.gradient_checkpointing)
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
         frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
@@ -228,13 +228,15 @@ class Trainer:
 def checkpoint(parts: dict[str, nn.Module], blocks: bool | tuple[str, ...]) -> None:
     """Has blocks of a model (True: all) keep few activations and compute the others again in backward, by the same operators.
 
-    "text_encoders" are their layers; other names are the UNet's, such as "down_blocks.1".
+    "text_encoders" are their layers; other names are the UNet's, such as "down_blocks.1". Call it when what trains is known: an
+    encoder that does not train keeps nothing, and with this its output would want gradients.
     """
     if not blocks:
         return
     for name, part in parts.items():
         if name != "unet":
-            if blocks is True or "text_encoders" in blocks:
+            trains = any(parameter.requires_grad for parameter in part.parameters())
+            if trains and (blocks is True or "text_encoders" in blocks):
                 part.activation_checkpointing_enable({"use_reentrant": False})
             continue
         part.enable_gradient_checkpointing()

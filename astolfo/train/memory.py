@@ -92,8 +92,8 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
     """The most bytes that one micro-batch's forward and backward need besides weights and gradients."""
     recipe = Recipe.model_validate_json(recipe_json)
     parts = _parts(recipe)
-    checkpoint(parts, checkpointing)
     parameters = [parameter.requires_grad_(True) for *_, parameter in trained(recipe, parts)]
+    checkpoint(parts, checkpointing)
     flat = Flat(parameters, Processes())
     flat.begin(1)
     with _fused_attention(), _Living() as living, flat.leaf():
@@ -107,9 +107,9 @@ def flops(recipe: Recipe, size: tuple[int, int] | None = None, checkpointing: bo
     Matrix products, convolutions and attention, a multiplication and an addition as two, counted on the meta device.
     """
     parts = _parts(recipe)
-    checkpoint(parts, checkpointing)
     for *_, parameter in trained(recipe, parts):
         parameter.requires_grad_(True)
+    checkpoint(parts, checkpointing)
     with FlopCounterMode(display=False) as counter:
         _forward(recipe, parts, size).float().square().mean().backward()
     return counter.get_total_flops()

@@ -70,6 +70,22 @@ def test_gradient_checkpointing_computes_again(inputs, spec_of):
     assert in_child(work) == 0
 
 
+def test_frozen_text_encoders_are_not_computed_again(inputs, spec_of):
+    """What does not train keeps no activations to save: the conditioning wants no gradients, and is remembered over steps."""
+
+    def work():
+        recipe = Recipe.model_validate(spec_of(run="26011101", ranks=1, steps_per_epoch=None)["recipe"])
+        assert recipe.learning_rate.text_encoder == recipe.learning_rate.text_encoder_2 == 0.0
+        trainer = Trainer(recipe, inputs, Processes(), Placement(gradient_checkpointing=True))
+        trainer.step(0)
+        trainer.step(0)  # the same captions
+        context, pooled = trainer.encode(["a caption"], "cpu")
+        assert not context.requires_grad
+        assert not pooled.requires_grad
+
+    assert in_child(work) == 0
+
+
 def test_a_gpu_decides_what_is_computed_again(spec_of, monkeypatch, caplog):
     """What nobody asked for is chosen from the GPU's memory, and logged; what was asked for stands, and on a CPU there is nothing."""
     recipe, nothing = spec_of()["recipe"], dict.fromkeys(jobs._SAVING)
