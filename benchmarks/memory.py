@@ -40,7 +40,7 @@ def main() -> None:
         print(f"{percent:3} % of the UNet, {cards} x device, {', '.join(placement) or 'nothing else'}: {found}", flush=True)
     recipe = recipe.model_copy(update={"unet": 100})
     least = flops(recipe)
-    for _, placement in zip(ACTIVATIONS, placements(), strict=False):
+    for _, placement in zip(ACTIVATIONS, placements(recipe), strict=False):
         blocks = placement["gradient_checkpointing"]
         kept, work = predict(recipe, checkpointing=blocks).activations, flops(recipe, checkpointing=blocks)
         name = {True: "all", False: "none"}.get(blocks) or ", ".join(blocks)

@@ -105,16 +105,20 @@ def result_bytes(recipe: Recipe) -> float:
     return (sum(PARAMETERS[recipe.family].values()) + AUTOENCODER) * BYTES[recipe.precision.save]
 
 
-def placements() -> Iterator[dict[str, Any]]:
-    """Keys of a run's placement that save memory and cost time, the quickest first. None of them decides a bit."""
-    checkpointing = (False, *(BLOCKS[:count] for count in range(1, len(BLOCKS))), True)
-    for offload in (False, True):
+def placements(recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Keys of a run's placement that save memory and cost time, the quickest first. None of them decides a bit.
+
+    In a model that DeepSpeed compiles checkpointing would; its gradients have no sums that could wait elsewhere.
+    """
+    compiled = bool(recipe.engine and recipe.engine.compile)
+    checkpointing = (False,) if compiled else (False, *(BLOCKS[:count] for count in range(1, len(BLOCKS))), True)
+    for offload in (False,) if recipe.engine else (False, True):
         yield from ({"gradient_checkpointing": blocks, "offload_gradients": offload} for blocks in checkpointing)
 
 
 def fitting(recipe: Recipe, processes: int, usable: float) -> tuple[dict[str, Any], Memory]:
     """The first of `placements` that needs at most `usable` bytes of a device, or the last of them, and what it needs."""
-    for placement in placements():
+    for placement in placements(recipe):
         needed = memory(recipe, processes, **placement)
         if needed.total <= usable:
             break

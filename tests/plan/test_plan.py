@@ -67,7 +67,9 @@ def test_what_fits_nowhere_needs_least(ledger):
     recipe = recipe_of(ledger, ledger.run("25112201"))
     placement, needed = memory.fitting(recipe, 1, 0)
     assert placement == {"gradient_checkpointing": True, "offload_gradients": True}
-    assert needed.total == min(memory.memory(recipe, 1, **each).total for each in memory.placements())
+    assert needed.total == min(memory.memory(recipe, 1, **each).total for each in memory.placements(recipe))
+    compiled = recipe_of(ledger, ledger.run("25022301"))
+    assert list(memory.placements(compiled)) == [dict.fromkeys(placement, False)]
     assert list(memory.ACTIVATIONS) == sorted(memory.ACTIVATIONS, reverse=True)
     assert len(memory.ACTIVATIONS) == len(memory.BLOCKS) + 1
 
@@ -92,7 +94,7 @@ def test_activations_are_those_counted(ledger):
     from astolfo.train.memory import flops, predict
 
     recipe = recipe_of(ledger, ledger.run("25112201")).model_copy(update={"unet": 100})
-    given = [placement["gradient_checkpointing"] for placement in memory.placements()][: len(memory.ACTIVATIONS)]
+    given = [placement["gradient_checkpointing"] for placement in memory.placements(recipe)][: len(memory.ACTIVATIONS)]
     counted = [predict(recipe, checkpointing=blocks).activations for blocks in given]
     assert counted == [pytest.approx(known, rel=0.03) for known in memory.ACTIVATIONS]
     work = [flops(recipe, checkpointing=blocks) for blocks in given]
