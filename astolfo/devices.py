@@ -82,8 +82,8 @@ def _lock(name: str, folder: Path) -> IO[str] | None:
 
 
 def memory() -> int | None:
-    """Bytes of the machine's smallest card, None where nothing tells."""
-    found = _asked("memory.total")
+    """Bytes of the smallest card that this process may use, None where nothing tells."""
+    found = _asked("memory.total", os.environ.get(_VISIBLE, ""))
     return int(min(found)) << 20 if found else None
 
 
@@ -93,13 +93,13 @@ def watts() -> float | None:
     return sum(found) if found else None
 
 
-def _asked(what: str) -> list[float]:
-    """A figure of every card of this machine, by the driver's own program, which starts no CUDA; empty where it has none."""
+def _asked(what: str, cards: str = "") -> list[float]:
+    """A figure of each of the `cards` ("": all), by the driver's own program, which starts no CUDA; empty where it has none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     try:
-        command = [program, f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+        command = [program, f"--query-gpu={what}", "--format=csv,noheader,nounits", *([f"--id={cards}"] if cards else [])]
         said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
         return [float(line) for line in said.split()]
     except (OSError, ValueError, subprocess.SubprocessError):

@@ -95,7 +95,8 @@ def sha256_of(path: Path | str) -> str:
                 if not free:
                     free.append(_take(digest, *read.popleft()))
                 buffer = free.pop()
-                read.append((buffer, readers.submit(_read_into, buffer, file.fileno(), start)))
+                piece = memoryview(buffer)[: size - start]
+                read.append((buffer, readers.submit(_read_into, piece, file.fileno(), start)))
             for buffer, count in read:
                 _take(digest, buffer, count)
         return digest.hexdigest()
@@ -106,10 +107,10 @@ def _take(digest: Any, buffer: bytearray, count: "Future[int]") -> bytearray:
     return buffer
 
 
-def _read_into(buffer: bytearray, file: int, start: int) -> int:
-    """Fills `buffer` from the file's byte `start` on, as far as the file goes; returns how many bytes that are."""
+def _read_into(piece: memoryview, file: int, start: int) -> int:
+    """Fills `piece` from the file's byte `start` on, as far as the file goes; returns how many bytes that are."""
     done = 0
-    while count := os.preadv(file, [memoryview(buffer)[done:]], start + done):
+    while count := os.preadv(file, [piece[done:]], start + done):
         done += count
     return done
 

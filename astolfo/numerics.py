@@ -44,6 +44,7 @@ ENVIRONMENT = (
     Switch("CUBLAS_WORKSPACE_CONFIG", ":4096:8", "cuBLAS picks the same algorithm every time only with a fixed workspace", _GPU),
     Switch("PYTHONHASHSEED", "0", "hashes of strings must not order anything differently from process to process", _NONE),
     Switch("PYTORCH_NVML_BASED_CUDA_CHECK", "1", "counting GPUs must not start CUDA, which a fork would not survive", _NONE),
+    Switch("CUDA_DEVICE_ORDER", "PCI_BUS_ID", "a card's number is the one that nvidia-smi gives it", _NONE),
     Switch("HF_HUB_OFFLINE", "1", "nothing is fetched from anywhere while a job runs", _NONE),
     Switch("TRANSFORMERS_OFFLINE", "1", "the same, in older releases", _NONE),
 )

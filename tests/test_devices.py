@@ -73,3 +73,23 @@ def test_a_machine_without_devices_claims_none(tmp_path, monkeypatch):
     """Without a device nothing is waited for; the job itself says what is missing."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices.claim(1, tmp_path) == []
+
+
+def test_the_smallest_card_that_may_be_used_counts(monkeypatch):
+    """Only the cards that this process may use are asked about; without the driver's program, or a number, nothing is known."""
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="24576\n16384\n")
+
+    monkeypatch.setattr(devices.shutil, "which", lambda name: name)
+    monkeypatch.setattr(devices.subprocess, "run", run)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    assert devices.memory() == 16384 << 20
+    assert "--id=0,2" in asked[-1]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    devices.memory()
+    assert not any(word.startswith("--id") for word in asked[-1])
+    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout="[N/A]\n"))
+    assert devices.memory() is None

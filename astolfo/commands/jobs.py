@@ -433,8 +433,11 @@ def _fitting(recipe: dict[str, Any], processes: int, device: str, given: dict[st
     from astolfo.plan import memory
     from astolfo.train import ranks
 
-    has = devices.memory() if device == "cuda" and set(given.values()) == {None} else None
+    asked = device == "cuda" and set(given.values()) == {None}
+    has = devices.memory() if asked else None
     if has is None:
+        if asked:
+            logging.getLogger("astolfo").warning("nothing tells this machine's GPU memory, so nothing is done to save it")
         return {key: value or False for key, value in given.items()}
     found = Recipe.model_validate(recipe)
     processes = int(os.environ["WORLD_SIZE"]) if ranks.launched() is not None else processes

@@ -1,5 +1,6 @@
 """Verbs on model files: `astolfo inspect`, `pin`, `merge`, `mecha`."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -40,12 +41,15 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
     ledger = ledger_of(context)
     known = [*ledger.bases, *ledger.datasets, "vocabulary", SCORER]
     if name not in known and parse(name).run:
-        raise InputError(f"{name} is a model of a run, which is adopted, not pinned: `astolfo adopt {name} {file}`.")
+        raise InputError(
+            f"{name} is a run's model, which is adopted, not pinned: `astolfo --scale {ledger.scale_name} adopt {name} {file}`."
+        )
     if name not in known:
         raise LedgerError(unknown("base or dataset", name, known))
     if name not in ledger.bases and file.is_file():
         raise InputError(f"{name} is pinned as a folder, and {file} is a file. Name the folder that holds it.")
-    with naming_scale(ledger, file):
+    model = name in ledger.bases and ledger.base(name).kind == "model"
+    with naming_scale(ledger, file) if model else contextlib.nullcontext():
         click.echo(record(ledger, name, file, directory))
 
 

@@ -4,7 +4,7 @@ An unknown key is an error. A run's key replaces its era's default as a whole; n
 reader sees the effective value in one of two places.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
@@ -159,19 +159,31 @@ class SaveEvery(Entry):
 Block = Literal[
     "text_encoders", "mid_block", "down_blocks.2", "up_blocks.0", "down_blocks.1", "up_blocks.1", "down_blocks.0", "up_blocks.2"
 ]
-"""Blocks of a model whose activations can be computed again, those with the most bytes for an operation first."""
+"""Blocks of SDXL whose activations can be computed again, in the order in which a training takes them."""
+
+
+def _blocks(value: object) -> object:
+    """Says in one sentence what pydantic would say of each member of the union."""
+    blocks = get_args(Block)
+    if not isinstance(value, bool) and not (isinstance(value, list | tuple) and value and all(one in blocks for one in value)):
+        raise ValueError(f"expected true, false, or a list of some of {', '.join(blocks)}.")
+    return value
+
+
+Blocks = Annotated[bool | tuple[Block, ...], BeforeValidator(_blocks)]
 
 
 class Placement(Entry):
     """What of a run does not decide the bits: where and how it was executed.
 
-    Of `gradient_checkpointing` and `offload_gradients` a training takes what its device's memory needs, where neither is given.
+    Of `gradient_checkpointing` and `offload_gradients` a training on a GPU takes what the GPU's memory needs, where neither is
+    given; where one is, the other is off.
     """
 
     ramdisk: bool = False
     numa: int | None = None
     loader_workers: int | None = None
-    gradient_checkpointing: bool | tuple[Block, ...] | None = None
+    gradient_checkpointing: Blocks | None = None
     offload_gradients: bool | None = None
     sample_every: PositiveInt | None = None
     keep_states: PositiveInt | None = None

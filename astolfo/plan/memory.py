@@ -1,6 +1,6 @@
 """Device memory of one process of a training, in bytes, by arithmetic: no torch, no device, no file.
 
-    memory(recipe, processes=4, checkpointing=True).total
+    memory(recipe, processes=4, gradient_checkpointing=True).total
 
 What is counted is what the trainer allocates (`astolfo/train/ranks.py`, `optimizer.py`): every part's weights; one buffer
 of gradients, and one more per doubling of the logical ranks that a process runs beyond two, unless they wait in the host's
@@ -10,14 +10,13 @@ two to each other.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import yaml
 
 from astolfo.ledger.recipe import Recipe
-from astolfo.ledger.schema import Block
+from astolfo.ledger.schema import Block, Placement
 
 PARAMETERS: dict[str, dict[str, int]] = {
     "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
@@ -39,11 +38,20 @@ MOMENTS: dict[str, float] = {
 
 _MOMENT_BYTES = {"AdamW8bit": 1 + 4 / 256, "PagedAdamW8bit": 1 + 4 / 256, "Lion8bit": 1 + 4 / 256, "AdamW4bit": 0.5 + 4 / 128}
 BLOCKS = get_args(Block)
-ACTIVATIONS = (7.80e9, 7.41e9, 6.63e9, 5.06e9, 2.68e9, 2.02e9, 0.99e9, 0.88e9, 0.76e9)
-"""Without gradient checkpointing, and with it in the first of BLOCKS, the first two ... -> bytes per sample of a micro-batch
-at 1024 x 1024, everything trained, 225 tokens.
+ACTIVATIONS = {
+    "sdxl": (7.80e9, 7.41e9, 6.63e9, 5.06e9, 2.68e9, 2.02e9, 0.99e9, 0.88e9, 0.76e9),
+    "sd2": (2.30e9, 0.56e9),
+}
+"""Without gradient checkpointing, with it in the first of BLOCKS, the first two ..., everywhere (SD 2: without, everywhere) ->
+bytes per sample in a 16-bit dtype, at the model's own size, everything trained, SDXL with 225 tokens.
 
 Counted by `astolfo.train.memory.predict` (`python benchmarks/memory.py`); not measured on a device yet."""
+
+OPERATIONS = {"sdxl": (1.0, 1.010, 1.037, 1.092, 1.181, 1.202, 1.240, 1.243, 1.257), "sd2": (1.0, 1.260)}
+"""The same -> times the operations of forward and backward pass that it takes; counted too."""
+
+FLOP = {"sdxl": 21.8e12, "sd2": 6.6e12}  # of a sample's forward and backward pass, nothing computed twice
+RATE, BUS = 30e12, 20e9  # FLOP a second of an RTX 3090 in training, bytes a second to and from its host: estimates
 
 EXCHANGE = 2 << 25  # elements for each process, while pieces of gradients are exchanged (twice ranks.PIECE)
 
@@ -52,7 +60,7 @@ OVERHEAD = 0.7e9
 
 USABLE = 0.91  # of a device's memory: 23.5 GB of a 24 GiB card. A screen, and gaps beyond OVERHEAD, have the rest
 
-DEEPSPEED_BUCKET = 5e8  # elements; its default for reducing gradients
+DEEPSPEED_BUCKET = 1 << 26  # elements; `train/deepspeed.py` sets it for reducing gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,24 +113,31 @@ def result_bytes(recipe: Recipe) -> float:
     return (sum(PARAMETERS[recipe.family].values()) + AUTOENCODER) * BYTES[recipe.precision.save]
 
 
-def placements(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Keys of a run's placement that save memory and cost time, the quickest first. None of them decides a bit.
+def placements(recipe: Recipe, processes: int) -> list[dict[str, Any]]:
+    """Keys of a run's placement that save memory and cost time, the quickest first (estimated). None of them decides a bit.
 
-    In a model that DeepSpeed compiles checkpointing would; its gradients have no sums that could wait elsewhere.
+    In a model that DeepSpeed compiles checkpointing would, so it is not offered; nor is offloading where no sum waits for
+    another: with an engine, or for less than four ranks of a process.
     """
-    compiled = bool(recipe.engine and recipe.engine.compile)
-    checkpointing = (False,) if compiled else (False, *(BLOCKS[:count] for count in range(1, len(BLOCKS))), True)
-    for offload in (False,) if recipe.engine else (False, True):
-        yield from ({"gradient_checkpointing": blocks, "offload_gradients": offload} for blocks in checkpointing)
+    leaves = recipe.ranks // processes
+    every = (False, *(BLOCKS[:count] for count in range(1, len(BLOCKS))), True) if recipe.family == "sdxl" else (False, True)
+    chosen = every[:1] if recipe.engine and recipe.engine.compile else every
+    offload = (False, True) if leaves > 2 and not recipe.engine else (False,)
+    found = [{"gradient_checkpointing": one, "offload_gradients": there} for there in offload for one in chosen]
+    return sorted(found, key=lambda placement: _seconds(recipe, leaves, **placement))
 
 
 def fitting(recipe: Recipe, processes: int, usable: float) -> tuple[dict[str, Any], Memory]:
-    """The first of `placements` that needs at most `usable` bytes of a device, or the last of them, and what it needs."""
-    for placement in placements(recipe):
-        needed = memory(recipe, processes, **placement)
-        if needed.total <= usable:
-            break
-    return placement, needed
+    """The first of `placements` that needs at most `usable` bytes of a device, and what it needs; else what needs least."""
+    found = [(placement, memory(recipe, processes, **placement)) for placement in placements(recipe, processes)]
+    return next((one for one in found if one[1].total <= usable), min(found, key=lambda one: one[1].total))
+
+
+def saving(given: Placement | None) -> dict[str, Any]:
+    """What a run's entry says of saving memory, both keys, one that it leaves out as off; empty where it leaves out both."""
+    keys = ("gradient_checkpointing", "offload_gradients")
+    values = {key: getattr(given, key, None) for key in keys}
+    return {} if set(values.values()) == {None} else {key: value or False for key, value in values.items()}
 
 
 def blocks(text: str) -> bool | tuple[str, ...]:
@@ -131,7 +146,7 @@ def blocks(text: str) -> bool | tuple[str, ...]:
         return text == "all"
     names = tuple(text.split(","))
     if unknown := [name for name in names if name not in BLOCKS]:
-        raise ValueError(f"{', '.join(unknown)}: expected all, none, or some of {','.join(BLOCKS)}.")
+        raise ValueError(f"Expected all, none, or some of {','.join(BLOCKS)}, found {', '.join(map(repr, unknown))}.")
     return names
 
 
@@ -150,12 +165,12 @@ def memory(
 ) -> Memory:
     """Memory of one of `processes` processes that run the recipe's logical ranks, each on a device of its own.
 
-    The blocks of `gradient_checkpointing` are the first ones of BLOCKS.
+    Blocks of `gradient_checkpointing` count as far as they are the first ones of BLOCKS; others would save something more.
     """
     each = BYTES[recipe.precision.weights]
     trained, whole = trained_parameters(recipe), sum(PARAMETERS[recipe.family].values())
-    blocks = gradient_checkpointing
-    activations = ACTIVATIONS[len(BLOCKS) * blocks if isinstance(blocks, bool) else len(blocks)] * recipe.batch_size
+    sample = ACTIVATIONS[recipe.family][_level(recipe, gradient_checkpointing)] * BYTES[recipe.precision.compute] / 2
+    activations = sample * recipe.batch_size
     if recipe.engine:  # DeepSpeed's ZeRO-2: gradients and optimizer in shares, with fp32 weights of its own
         share = trained / recipe.ranks
         gradients = share * each + DEEPSPEED_BUCKET * each
@@ -167,3 +182,19 @@ def memory(
     owned += master_bytes(recipe) / processes
     gradients = buffers * trained * each
     return Memory(weights=whole * each, gradients=gradients, optimizer=owned, activations=max(activations, moment))
+
+
+def _level(recipe: Recipe, checkpointing: bool | tuple[str, ...]) -> int:
+    """Which entry of the family's tables tells of a placement's `gradient_checkpointing`."""
+    if isinstance(checkpointing, bool):
+        return (len(ACTIVATIONS[recipe.family]) - 1) * checkpointing
+    first = next((count for count, block in enumerate(BLOCKS) if block not in checkpointing), len(BLOCKS))
+    return first if recipe.family == "sdxl" else 0
+
+
+def _seconds(recipe: Recipe, leaves: int, *, gradient_checkpointing: bool | tuple[str, ...], offload_gradients: bool) -> float:
+    """What a placement costs a step of a process that runs `leaves` logical ranks: an estimate, to choose between placements."""
+    samples = leaves * recipe.batch_size * recipe.accumulation
+    again = (OPERATIONS[recipe.family][_level(recipe, gradient_checkpointing)] - 1) * samples * FLOP[recipe.family]
+    moved = 2 * (leaves - 2) * trained_parameters(recipe) * BYTES[recipe.precision.weights] if offload_gradients else 0
+    return again / RATE + moved / BUS

@@ -15,7 +15,7 @@ from astolfo.ledger.ledger import Ledger, Run, unknown
 from astolfo.ledger.recipe import Recipe, recipe_of
 from astolfo.ledger.references import Reference
 from astolfo.ledger.steps import plan_of, samples_per_step
-from astolfo.plan.memory import USABLE, Memory, fitting, result_bytes, state_bytes
+from astolfo.plan.memory import USABLE, Memory, fitting, memory, result_bytes, saving, state_bytes
 from astolfo.plan.speed import Speed, speed
 
 OLDEST = (7, 5)
@@ -127,9 +127,13 @@ def _check_build(machine: schema.Hardware) -> None:
 
 
 def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) -> tuple[dict[str, Any], Memory]:
-    """The quickest placement with which the run fits, and its memory. Raises PlacementError when it fits with none."""
+    """How a training saves memory there: as the run's entry says, else the quickest way with which it fits; and its memory.
+
+    Raises PlacementError when it does not fit.
+    """
     has = (machine.device_memory_gib or float("inf")) * _GIB * USABLE
-    placement, needed = fitting(recipe, processes, has)
+    given = saving(run.fields.placement)
+    placement, needed = (given, memory(recipe, processes, **given)) if given else fitting(recipe, processes, has)
     if needed.total <= has:
         return placement, needed
     advice = "" if processes == recipe.ranks else f" {recipe.ranks} devices would hold less each."

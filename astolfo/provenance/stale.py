@@ -166,7 +166,7 @@ def owner_of(path: Path) -> str:
 
 def _kind(path: Path) -> str:
     if path.parts[0] == "results":
-        return "result" if path.stem.isdigit() else "checkpoint or merge"
+        return "result" if re.fullmatch(RUN_PATTERN, path.stem) else "checkpoint or merge"
     return _KINDS[path.parts[0]]
 
 

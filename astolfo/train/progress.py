@@ -1,8 +1,9 @@
 """Progress: a bar with rate and remaining time on a terminal, plain lines in the log, scalars for TensorBoard, a heartbeat.
 
 The heartbeat is one line of JSON every ten seconds in a file that outside monitors follow: time, run, step, end of the segment,
-loss, steps and images per second, seconds left; the run's end and the seconds to it; and where the driver tells them the cards'
-power (watts) and the energy since the segment began (joules). It is a log: nothing is made from it.
+loss, steps and images per second, seconds left; the run's end (`run_end`, a step) and the seconds to it (`run_seconds_left`); and
+where the driver tells them the cards' power (watts) and the energy since the segment began (joules). It is a log: nothing is
+made from it.
 """
 
 import json

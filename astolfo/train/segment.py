@@ -67,14 +67,14 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
             with naming_operators(f"run {out.parent.name}"):
                 job.run(processes)
         except BaseException as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                error = PlacementError(_FULL.format(run=out.parent.name, error=str(error).partition(" If ")[0]))
             if processes.index and not isinstance(error, Interrupted | WrongNumber):
                 log.error("process %d: %s", processes.index, error)
             others = ranks.finish(processes, failed=True)
             if others and not isinstance(error, AstolfoError):
                 raise AstolfoError("Another training process stopped; its message stands above.") from None
-            if isinstance(error, torch.OutOfMemoryError):
-                raise PlacementError(_FULL.format(run=out.parent.name, error=str(error).partition(" If ")[0])) from error
-            raise
+            raise error
         ranks.finish(processes)
 
 

@@ -83,7 +83,7 @@ def test_a_mistyped_model_is_told_by_near_names(verb, tmp_path):
 
 
 PINNED = {  # what is typed, and what is said
-    "25112201": "25112201 is a model of a run, which is adopted, not pinned: `astolfo adopt 25112201 ",
+    "25112201": "25112201 is a run's model, which is adopted, not pinned: `astolfo --scale miniature adopt 25112201 ",
     "AK-NIL-1.1": "unknown base or dataset 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
     "12.5M": "unknown base or dataset '12.5M'. Did you mean 12.4M",
     "12.4M": "12.4M is pinned as a folder, and .*README.md is a file",

@@ -55,6 +55,8 @@ def edited(tmp_path):
         ("evaluations.yaml", "{runtime: [eps, v, rf]}", "{runtime: [eps, edm]}", r"evaluations\.yaml:\d+: .*Found 'edm'"),
         ("evaluations.yaml", "{alpha: [0.0, 1.0]}", "{alfa: [0.0, 1.0]}", r"evaluations\.yaml:\d+: unknown key 'alfa'. Did you mean alpha"),
         ("prompts.yaml", "{procedural: 8}", "{}", r"prompts\.yaml:\d+: .*give procedural or texts"),
+        ("runs/2511b.yaml", "{loader_workers: 8}", "{gradient_checkpointing: [middle]}", r"2511b\.yaml:\d+: .*expected true, false, or a list of some of text_encoders, mid_block,"),
+        ("runs/2511b.yaml", "{loader_workers: 8}", "{gradient_checkpointing: []}", r"2511b\.yaml:\d+: .*expected true, false, or a list"),
         ("runs/2511b.yaml", "epochs: 1", "epochs: 1\n  epochs: 2", r"2511b\.yaml:\d+: 'epochs' stands twice, first in line \d+"),
     ],
 )  # fmt: skip

@@ -108,7 +108,8 @@ def test_an_unknown_block_is_refused():
     """A misspelt block names those there are."""
     said = CliRunner().invoke(cli, ["job", "train", "--gradient-checkpointing", "mid_block,middle"])
     assert said.exit_code == 2
-    assert "middle: expected all, none, or some of text_encoders,mid_block," in said.output
+    assert "Expected all, none, or some of text_encoders,mid_block," in said.output
+    assert "found 'middle'." in said.output
 
 
 def test_a_full_gpu_says_what_helps(inputs, spec_of, tmp_path, monkeypatch):
@@ -120,6 +121,20 @@ def test_a_full_gpu_says_what_helps(inputs, spec_of, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(PlacementError, match=r"Tried to allocate 2\.00 GiB\. Give the run out .*offload_gradients: true"):
         train_segment(spec_of(0, 1), inputs, None, tmp_path / "out" / "00000001.safetensors", Placement())
+
+
+def test_full_gpus_say_the_same(inputs, spec_of, tmp_path, monkeypatch, capfd):
+    """All processes run out at once: each says what helps, and the last word is not that another one failed."""
+
+    def step(self, number):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    out = tmp_path / "out" / "00000001.safetensors"
+    assert in_child(lambda: train_segment(spec_of(0, 1), inputs, None, out, Placement(processes=2))) == 1
+    said = capfd.readouterr().err
+    assert "PlacementError: The GPU's memory ran out: CUDA out of memory. Tried to allocate 2.00 GiB. Give the run out" in said
+    assert "Another training process stopped" not in said
 
 
 def test_offloaded_gradients_leave_no_trace(placed, spec_of):

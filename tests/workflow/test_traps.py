@@ -5,6 +5,7 @@ The graph, the specs and the digests of code and lock are the real ones, of a co
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,17 @@ def test_placement_builds_nothing(small):
     blocks = "placement: {gradient_checkpointing: [mid_block, up_blocks.0], offload_gradients: false}"
     small.edit("config/runs/2511b.yaml", "placement: {loader_workers: 3}", blocks)
     assert small.plan(RESULT) == {}
+    for said, options in (
+        (blocks, "--keep-gradients --gradient-checkpointing mid_block,up_blocks.0"),
+        ("placement: {gradient_checkpointing: true}", "--gradient-checkpointing all"),
+        ("placement: {gradient_checkpointing: false, offload_gradients: true}",
+         "--offload-gradients --gradient-checkpointing none"),
+        ("placement: {ramdisk: true}", "--ramdisk"),
+    ):  # fmt: skip
+        small.edit("config/runs/2511b.yaml", blocks, said)
+        blocks = said
+        printed = " ".join(small.call(RESULT, "-n", "-p", "--forceall").stdout.split())
+        assert re.search(rf"--run-end [0-9]+ {options} --out states/", printed), said
 
 
 def test_a_corrupted_result(small):

@@ -48,13 +48,13 @@ class Kohya(Source):
         }  # fmt: skip
 
     def _factor(self, given: int | None) -> int:
-        """The factor that most of the first samples have. Raises InputError when another one is `given`."""
+        """The factor that most of the first samples have, if two have it. Raises InputError when another one is `given`."""
         examples: dict[int, list[str]] = {}
         for one in islice(members(self.index), _ASKED):
             with contextlib.suppress(Refused, OSError):  # such a sample is left out later, with its reason
                 if not isinstance(one, LeftOut) and (found := self._own_factor(*one)):
                     examples.setdefault(found[0], []).append(found[1])
-        told = max(examples, key=lambda factor: len(examples[factor]), default=None)
+        told = max((factor for factor in examples if len(examples[factor]) > 1), key=lambda f: len(examples[f]), default=None)
         if given and told and given != told:
             raise InputError(
                 f"{self.index}: expected {given} pixels per latent, as --factor says, found {told}: {examples[told][0]}. "
