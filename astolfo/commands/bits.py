@@ -51,8 +51,8 @@ def accept(context: click.Context, id: str, directory: Path, reason: str, lock: 
     from astolfo.provenance import stale as stales
 
     ledger, digest = ledger_of(context), sha256_of(lock)
-    owners = [*(one.owner for one in stales.find(directory, digest)), *ledger.runs, *ledger.bases, *ledger.datasets]
-    if id not in owners:
-        raise LedgerError(unknown("run, base or dataset", id, dict.fromkeys(owners)) + " `astolfo stale` lists what is stale.")
+    known = {**ledger.runs, **ledger.bases, **ledger.datasets}
+    if id not in known and id not in (owners := {one.owner for one in stales.find(directory, digest)}):
+        raise LedgerError(unknown("run, base or dataset", id, [*owners, *known]) + " `astolfo stale` lists what is stale.")
     for line in stales.lines(stales.accept(directory, id, digest, reason)):
         click.echo(f"accepted: {line}")

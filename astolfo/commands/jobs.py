@@ -42,7 +42,6 @@ class _Blocks(click.ParamType):
 
 _PATH = _Path()
 _NAMED = "astolfo.named"  # in a job's context: the code and lock that its spec named
-_SAVING = ("gradient_checkpointing", "offload_gradients")  # keys of a placement
 _PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
 
 
@@ -317,7 +316,7 @@ def train(
     for parent in filter(None, parents.values()):
         read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
-    where |= _fitting(spec["recipe"], processes, device, {key: where[key] for key in _SAVING})
+    where |= _fitting(spec["recipe"], processes, device, where)
     train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
     if ranks.launched():  # of several processes that were started together the first one tells of what they made
         click.get_current_context().exit()
@@ -428,23 +427,24 @@ def _continues(state: Path | None, spec: dict[str, Any]) -> None:
 
 
 def _fitting(recipe: dict[str, Any], processes: int, device: str, given: dict[str, Any]) -> dict[str, Any]:
-    """How a training saves memory: as it was `given`, or where nothing was, so that it fits this machine's smallest GPU."""
+    """How a training saves memory: as it was `given`, or where nothing was, so that it fits the smallest of its GPUs."""
     from astolfo.ledger.recipe import Recipe
     from astolfo.plan import memory
     from astolfo.train import ranks
 
-    asked = device == "cuda" and set(given.values()) == {None}
-    has = devices.memory() if asked else None
+    said, nothing = memory.saving(given), dict.fromkeys(memory.SAVING, False)
+    if said or device == "cpu":
+        return said or nothing
+    log, has = logging.getLogger("astolfo"), devices.memory()
     if has is None:
-        if asked:
-            logging.getLogger("astolfo").warning("nothing tells this machine's GPU memory, so nothing is done to save it")
-        return {key: value or False for key, value in given.items()}
-    found = Recipe.model_validate(recipe)
+        log.warning("nothing tells this machine's GPU memory, so nothing is done to save it")
+        return nothing
     processes = int(os.environ["WORLD_SIZE"]) if ranks.launched() is not None else processes
-    placement, needed = memory.fitting(found, processes, has * memory.USABLE)
-    level = logging.INFO if needed.total <= has * memory.USABLE else logging.WARNING
+    usable = has * memory.USABLE
+    placement, needed = memory.fitting(Recipe.model_validate(recipe), processes, usable)
     how = f" with {memory.named(placement)}" if memory.named(placement) else ""
-    logging.getLogger("astolfo").log(level, f"about {needed.total / 1e9:.1f} of {has / 1e9:.1f} GB a device{how}: {needed}")
+    level = logging.INFO if needed.total <= usable else logging.WARNING
+    log.log(level, f"about {needed.total / 1e9:.1f} of {has / 1e9:.1f} GB a device{how}: {needed}")
     return placement
 
 

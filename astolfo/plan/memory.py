@@ -10,13 +10,14 @@ two to each other.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import yaml
 
 from astolfo.ledger.recipe import Recipe
-from astolfo.ledger.schema import Block, Placement
+from astolfo.ledger.schema import Block
 
 PARAMETERS: dict[str, dict[str, int]] = {
     "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
@@ -37,6 +38,9 @@ MOMENTS: dict[str, float] = {
 """Moments per trained parameter; factored ones (AdaFactor, CAME's second) are rows and columns, and count as none."""
 
 _MOMENT_BYTES = {"AdamW8bit": 1 + 4 / 256, "PagedAdamW8bit": 1 + 4 / 256, "Lion8bit": 1 + 4 / 256, "AdamW4bit": 0.5 + 4 / 128}
+SAVING = ("gradient_checkpointing", "offload_gradients")
+"""Keys of a placement that save a device's memory."""
+
 BLOCKS = get_args(Block)
 ACTIVATIONS = {
     "sdxl": (7.80e9, 7.41e9, 6.63e9, 5.06e9, 2.68e9, 2.02e9, 0.99e9, 0.88e9, 0.76e9),
@@ -133,10 +137,9 @@ def fitting(recipe: Recipe, processes: int, usable: float) -> tuple[dict[str, An
     return next((one for one in found if one[1].total <= usable), min(found, key=lambda one: one[1].total))
 
 
-def saving(given: Placement | None) -> dict[str, Any]:
-    """What a run's entry says of saving memory, both keys, one that it leaves out as off; empty where it leaves out both."""
-    keys = ("gradient_checkpointing", "offload_gradients")
-    values = {key: getattr(given, key, None) for key in keys}
+def saving(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a placement says of saving memory, both keys, one that it leaves out as off; empty where it leaves out both."""
+    values = {key: given.get(key) for key in SAVING}
     return {} if set(values.values()) == {None} else {key: value or False for key, value in values.items()}
 
 

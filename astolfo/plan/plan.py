@@ -132,7 +132,7 @@ def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, processes: int) 
     Raises PlacementError when it does not fit.
     """
     has = (machine.device_memory_gib or float("inf")) * _GIB * USABLE
-    given = saving(run.fields.placement)
+    given = saving(run.fields.placement.model_dump() if run.fields.placement else {})
     placement, needed = (given, memory(recipe, processes, **given)) if given else fitting(recipe, processes, has)
     if needed.total <= has:
         return placement, needed

@@ -102,9 +102,10 @@ def accept(directory: Path, owner: str, lock: str, reason: str) -> list[Stale]:
     """
     if not reason.strip():
         raise InputError("Say why the changed code or lock may be accepted: --reason 'only the log changed'.")
-    found = [stale for stale in find(directory, lock) if stale.owner == owner]
+    every = find(directory, lock)
+    found = [stale for stale in every if stale.owner == owner]
     if not found:
-        others = sorted({stale.owner for stale in find(directory, lock)})
+        others = sorted({stale.owner for stale in every})
         raise InputError(f"Nothing of {owner} is stale in {directory}; what is: {', '.join(others) or 'nothing'}.")
     for stale in found:
         made = {key: stale.made[key] for key in ("identity", "code", "lock")}

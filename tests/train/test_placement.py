@@ -14,6 +14,7 @@ from astolfo.commands import jobs
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import Precision
+from astolfo.plan import memory
 from astolfo.train import placement
 from astolfo.train.loop import Trainer
 from astolfo.train.placement import Placement, bind, near
@@ -88,8 +89,8 @@ def test_frozen_text_encoders_are_not_computed_again(inputs, spec_of):
 
 def test_a_gpu_decides_what_is_computed_again(spec_of, monkeypatch, caplog):
     """What nobody asked for is chosen from the GPU's memory, and logged; what was asked for stands, and on a CPU there is nothing."""
-    recipe, nothing = spec_of()["recipe"], dict.fromkeys(jobs._SAVING)
-    kept, every = (dict.fromkeys(jobs._SAVING, value) for value in (False, True))
+    recipe, nothing = spec_of()["recipe"], dict.fromkeys(memory.SAVING)
+    kept, every = (dict.fromkeys(memory.SAVING, value) for value in (False, True))
     caplog.set_level(logging.INFO)
     for gigabytes, chosen, level in ((80, kept, "INFO"), (12, every, "WARNING")):
         monkeypatch.setattr(devices, "memory", lambda size=gigabytes: size << 30)
