@@ -36,17 +36,20 @@ def key(seed: int, purpose: str) -> tuple[int, int]:
     return struct.unpack("<II", hashlib.sha256(f"{purpose}:{seed}".encode()).digest()[:8])
 
 
-def words(seed: int, purpose: str, position: int, count: int) -> np.ndarray:
-    """`count` uint32 words that belong to `position` (0 <= position < 2**64) of `purpose`."""
-    blocks = np.arange(-(-count // 4), dtype=np.uint64)
-    counter = np.empty((len(blocks), 4), np.uint32)
-    counter[:, 0], counter[:, 1] = blocks & _LOW, blocks >> _32
-    counter[:, 2], counter[:, 3] = position & 0xFFFFFFFF, position >> 32
-    return philox4x32(counter, key(seed, purpose)).reshape(-1)[:count]
+def words(seed: int, purpose: str, position: int | np.ndarray, count: int) -> np.ndarray:
+    """`count` uint32 words that belong to `position` (0 <= position < 2**64) of `purpose`.
+
+    An array of positions gives as many rows: one call for many small draws costs little more than one of them.
+    """
+    positions, blocks = np.asarray(position, np.uint64), np.arange(-(-count // 4), dtype=np.uint64)
+    counter = np.empty((*positions.shape, len(blocks), 4), np.uint32)
+    counter[..., 0], counter[..., 1] = blocks & _LOW, blocks >> _32
+    counter[..., 2], counter[..., 3] = (positions & _LOW)[..., None], (positions >> _32)[..., None]
+    return philox4x32(counter, key(seed, purpose)).reshape(*positions.shape, -1)[..., :count]
 
 
-def uniform(seed: int, purpose: str, position: int, count: int = 1) -> np.ndarray:
-    """`count` float64 numbers, uniform in the open interval (0, 1), with 32 random bits each."""
+def uniform(seed: int, purpose: str, position: int | np.ndarray, count: int = 1) -> np.ndarray:
+    """`count` float64 numbers, uniform in the open interval (0, 1), with 32 random bits each; a row for each position."""
     return (words(seed, purpose, position, count).astype(np.float64) + 0.5) * 2.0**-32
 
 
@@ -56,10 +59,10 @@ def integers(seed: int, purpose: str, position: int, below: int, count: int = 1)
     return ((words(seed, purpose, position, count).astype(np.uint64) * np.uint64(below)) >> _32).astype(np.int64)
 
 
-def normal(seed: int, purpose: str, position: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal float32 numbers of `shape` that belong to `position` of `purpose`."""
-    count = int(np.prod(shape))
-    return inverse_normal(uniform(seed, purpose, position, count)).astype(np.float32).reshape(shape)
+def normal(seed: int, purpose: str, position: int | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float32 numbers of `shape` that belong to `position` of `purpose`; (positions, *shape) of an array."""
+    draws = uniform(seed, purpose, position, int(np.prod(shape)))
+    return inverse_normal(draws).astype(np.float32).reshape(*np.shape(position), *shape)
 
 
 def permuted(seed: int, purpose: str, index: np.ndarray, size: int) -> np.ndarray:

@@ -129,8 +129,8 @@ def open_(folder: Path, rows: int) -> None:
     imported, with_imports = time.perf_counter(), memory()
     store = Store(folder / "large")
     order = Order(counts=store.counts, seed=1, ranks=4, batch_size=1, accumulation=4, wraps=True)
-    reader = Reader(store, order, range(4))
-    served = [reader.samples(batch) for row in reader.step(0) for batch in row]
+    reader = Reader(store, order, range(4), lambda _, samples: samples)
+    served = [reader.batch(batch) for row in reader.step(0) for batch in row]
     opened = time.perf_counter()
     now = memory()
     assert len(served) == 16
@@ -144,7 +144,7 @@ def open_(folder: Path, rows: int) -> None:
     for step in range(1, 101):
         for row in reader.step(step * 7001):  # far apart: nothing is read ahead in vain
             for batch in row:
-                reader.samples(batch)
+                reader.batch(batch)
     print(f"  a step of 16 samples anywhere in the epoch: {(time.perf_counter() - begun) * 10:.1f} ms")
 
 
@@ -160,10 +160,10 @@ def loaders(folder: Path, rows: int) -> None:
     for rank in range(4):
         out = os.pipe()
         if not os.fork():
-            reader = Reader(store, order, [rank])
+            reader = Reader(store, order, [rank], lambda _, samples: samples)
             for step in range(300):
                 for row in reader.step(step):
-                    reader.samples(row[rank])
+                    reader.batch(row[rank])
             os.write(out[1], b"ready")
             os.close(go[1])
             os.read(go[0], 1)

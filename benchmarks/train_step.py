@@ -1,11 +1,12 @@
 """What the trainer adds to a training step: its step against a bare loop of the same work, in one process.
 
-    python benchmarks/train_step.py [--run 25112201] [--steps 5]
+    python benchmarks/train_step.py [--run 25112201] [--steps 15]
 
 Both do the same forward and backward passes of the same model on the same latents, tokens, noise and timesteps (kept from a
 dry pass), with the same optimizer, batch, thread, precision and deterministic flags; the bare loop has everything ready in
-memory and neither order, store, captions, random numbers, guards, tree nor saving. Steps alternate between the two; counted is
-processor time, on which other work on the machine has little influence, and the ratio of the medians is printed.
+memory and neither order, store, captions, random numbers, guards, tree nor saving. Steps alternate between the two, and which
+goes first; counted is processor time, on which other work on the machine has little influence. The ratio is taken step by step,
+since a shared machine's clock wanders, and its median is printed with the quarters of the steps around it.
 """
 
 import argparse
@@ -24,10 +25,9 @@ import torch  # noqa: E402
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.make import make_dataset  # noqa: E402
-from astolfo.data.tokens import chunks  # noqa: E402
 from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.train import optimizer as optimizers  # noqa: E402
-from astolfo.train.conditioning import join_chunks, time_ids  # noqa: E402
+from astolfo.train.conditioning import join_chunks  # noqa: E402
 from astolfo.train.initialise import initialise  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
 from astolfo.train.model import build_parts, latent_scale  # noqa: E402
@@ -41,19 +41,18 @@ CONFIG = Path(__file__).parent.parent / "config"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", default="25112201", help="whose recipe is timed")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each kind")
+    parser.add_argument("--steps", type=int, default=15, help="timed steps of each kind")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recipe, inputs = prepare(options.run, Path(folder))
-        trainer, bare = Trainer(recipe, inputs, Processes()), BareLoop(recipe, inputs)
-        trainer.step(0), bare.step(0)
-        times: dict[str, list[float]] = {"trainer": [], "bare loop": []}
-        for step in range(1, options.steps + 1):
-            for name, subject in (("trainer", trainer), ("bare loop", bare)):
-                if subject is bare:
-                    bare.prepare(step)
+        subjects = {"trainer": Trainer(recipe, inputs, Processes()), "bare loop": BareLoop(recipe, inputs)}
+        times: dict[str, list[float]] = {name: [] for name in subjects}
+        for step in range(options.steps + 1):  # the first one warms up
+            for name in sorted(subjects, reverse=bool(step % 2)):
+                if name == "bare loop":
+                    subjects[name].prepare(step)
                 begun = time.process_time()
-                subject.step(step)
+                subjects[name].step(step)
                 times[name].append(time.process_time() - begun)
     report(recipe, times)
 
@@ -89,13 +88,9 @@ class BareLoop:
         source, self.ready = self.source, []
         for rank in range(self.recipe.ranks):
             for batch in (row[rank] for row in source.order.step(step)):
-                samples = [source.store.sample(int(row)) for row in batch.rows]
-                latents = torch.stack([torch.from_numpy(sample.latents) for sample in samples]) * latent_scale(self.recipe)
-                noise, draws = source.draws(batch, tuple(latents.shape[1:]))
-                task = source.objective.task(latents, torch.from_numpy(noise), draws)
-                captions = [source.draws.caption(batch, index, sample) for index, sample in enumerate(samples)]
-                ids = [torch.from_numpy(chunks(t, captions, self.recipe.captions.tokens)) for t in source.text.tokenizers]
-                self.ready.append((task, ids, time_ids(samples)))
+                given = source.reader.batch(batch)
+                task = source.objective.task(given.latents * latent_scale(self.recipe), given.noise, given.draws)
+                self.ready.append((task, given.tokens, given.time_ids))
 
     def step(self, _):
         """Forward, backward, update."""
@@ -115,12 +110,15 @@ class BareLoop:
 
 
 def report(recipe, times) -> None:
+    times = {name: values[1:] for name, values in times.items()}
     medians = {name: statistics.median(values) for name, values in times.items()}
+    ratios = [own / other for own, other in zip(times["trainer"], times["bare loop"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
     images = recipe.ranks * recipe.batch_size * recipe.accumulation
     print(f"{images} images a step in micro-batches of {recipe.batch_size}, {recipe.optimizer.kind}, one thread, one process")
     for name, value in medians.items():
         print(f"{name:10} {value:.3f} s a step (median of {len(times[name])}), {images / value:.1f} images/s")
-    print(f"ratio      {medians['trainer'] / medians['bare loop']:.3f}")
+    print(f"ratio      {middle:.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

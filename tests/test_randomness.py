@@ -42,6 +42,18 @@ def test_a_shorter_request_is_a_prefix():
     assert randomness.words(1, "noise", 3, 100)[:7].tolist() == randomness.words(1, "noise", 3, 7).tolist()
 
 
+def test_many_positions_are_rows():
+    """An array of positions, of whatever shape, gives what each position gives, beyond 32 bits too."""
+    positions = [[0, 3, 1 << 40], [2**64 - 1, 7, 7]]
+    for draw in (
+        lambda at: randomness.words(1, "noise", at, 7),
+        lambda at: randomness.uniform(1, "noise", at, 3),
+        lambda at: randomness.normal(1, "noise", at, (2, 3)),
+    ):
+        together = draw(np.array(positions, np.uint64))
+        assert np.array_equal(together, [[draw(at) for at in row] for row in positions])
+
+
 def test_inverse_normal_matches_the_standard_library():
     """The quantile function agrees with Python's to 1e-13, in the centre and far in the tails."""
     points = np.array([1e-9, 1e-6, 0.001, 0.02425, 0.075, 0.3, 0.5, 0.6, 0.925, 0.999, 1 - 1e-7])

@@ -20,11 +20,11 @@ def caption(recipe: Captions, tags: str, sentence: str, *, seed: int, position: 
     if recipe.dropout and randomness.uniform(seed, "caption dropout", position)[0] < recipe.dropout:
         return ""
     texts = [tags, sentence]
-    if recipe.wildcards:
+    if recipe.wildcards and any("\n" in text for text in texts):  # one line is itself, whatever is drawn
         draws = randomness.uniform(seed, "caption line", position, len(texts))
         texts = [_line(text, draw) for text, draw in zip(texts, draws, strict=True)]
     chosen = _chosen(recipe.kind, [text for text in texts if text], seed, position)
-    return expanded(chosen, seed=seed, position=position) if recipe.wildcards else chosen
+    return expanded(chosen, seed=seed, position=position) if recipe.wildcards and set(chosen) & set("{}") else chosen
 
 
 def expanded(text: str, *, seed: int, position: int) -> str:

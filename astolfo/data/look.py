@@ -115,7 +115,7 @@ def described(store: Store, row: int, words: Any = None, recipe: Captions | None
 def shown_chunks(words: Any, text: str, tokens: int) -> list[str]:
     """The chunks of a caption, each as its number of tokens and their text."""
     found = []
-    for ids in chunks(words, [text], tokens)[0].tolist():
+    for ids in chunks([words], [text], tokens)[0][0].tolist():
         inner = ids[1:]
         end = inner.index(words.eos_token_id) if words.eos_token_id in inner else CHUNK
         kept = [token for token in words.convert_ids_to_tokens(inner[: min(end, CHUNK)]) if token]

@@ -1,30 +1,35 @@
-"""Reading ahead: one thread finds out the next step's samples and fetches them while this step is computed.
+"""Reading ahead: one thread finds out the next step's samples, fetches them and makes them ready while this step is computed.
 
 What is read ahead decides no bit: a batch that was not fetched is read when it is asked for. A step's samples are all that is
 held; everything else is the page cache's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from astolfo.data.order import Batch, Order
 from astolfo.data.store import Sample, Store
 
 Rounds = list[list[Batch | None]]
-Fetched = dict[tuple[int, ...], list[Sample]]
+Ready = TypeVar("Ready")
 
 
-class Reader:
-    """The steps of an order with the samples that the logical `ranks` of this process take.
+class Reader(Generic[Ready]):
+    """The steps of an order with the samples that the logical `ranks` of this process take, as `prepare` makes them ready.
 
-    Its thread starts with the first step, so after any fork.
+    `prepare` gets some micro-batches and the samples of each, and gives back one thing for each. Its thread starts with the
+    first step, so after any fork.
     """
 
-    def __init__(self, store: Store, order: Order, ranks: Iterable[int]):
-        self.store, self.order, self.ranks = store, order, tuple(ranks)
+    def __init__(
+        self, store: Store, order: Order, ranks: Iterable[int],
+        prepare: Callable[[Sequence[Batch], Sequence[Sequence[Sample]]], Sequence[Ready]],
+    ):  # fmt: skip
+        self.store, self.order, self.ranks, self.prepare = store, order, tuple(ranks), prepare
         self._thread: ThreadPoolExecutor | None = None
-        self._coming: tuple[int, Future[tuple[Rounds, Fetched]]] | None = None
-        self._here: Fetched = {}
+        self._coming: tuple[int, Future[tuple[Rounds, dict[int, Ready]]]] | None = None
+        self._here: dict[int, Ready] = {}  # by the batch's position
 
     def step(self, step: int) -> Rounds:
         """The micro-batches of a step, as the order has them; the step after it is fetched from now on."""
@@ -36,15 +41,18 @@ class Reader:
         self._coming = step + 1, self._thread.submit(self._fetch, step + 1)
         return rounds
 
-    def samples(self, batch: Batch) -> list[Sample]:
-        """The samples of a batch."""
-        return self._here.get(tuple(batch.rows.tolist())) or self._read(batch)
+    def batch(self, batch: Batch) -> Ready:
+        """A micro-batch's samples, made ready."""
+        if batch.position in self._here:
+            return self._here[batch.position]
+        return self.prepare([batch], [self._read(batch)])[0]
 
     def _read(self, batch: Batch) -> list[Sample]:
         return [self.store.sample(row) for row in batch.rows.tolist()]
 
-    def _fetch(self, step: int) -> tuple[Rounds, Fetched]:
+    def _fetch(self, step: int) -> tuple[Rounds, dict[int, Ready]]:
         rounds = self.order.step(step)
         self.store.let_go()
-        mine = (batch for row in rounds for batch in (row[rank] for rank in self.ranks) if batch is not None)
-        return rounds, {tuple(batch.rows.tolist()): self._read(batch) for batch in mine}
+        mine = [batch for row in rounds for batch in (row[rank] for rank in self.ranks) if batch is not None]
+        ready = self.prepare(mine, [self._read(batch) for batch in mine])
+        return rounds, {batch.position: one for batch, one in zip(mine, ready, strict=True)}

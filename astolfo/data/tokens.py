@@ -13,28 +13,34 @@ import numpy as np
 CHUNK = 75
 
 
-def chunks(tokenizer: Any, texts: Sequence[str], tokens: int) -> np.ndarray:
-    """Token ids of `texts`: int64 (texts, tokens // 75, 77). `tokens` is 75, 150 or 225."""
-    length, rust = tokens + 2, tokenizer.backend_tokenizer
-    rust.no_truncation()
-    rust.no_padding()
-    rows = np.full((len(texts), length), tokenizer.pad_token_id, np.int64)
-    for row, text in zip(rows, texts, strict=True):
+def chunks(tokenizers: Sequence[Any], texts: Sequence[str], tokens: int) -> list[np.ndarray]:
+    """Token ids of `texts` for each of `tokenizers`: int64 (texts, tokens // 75, 77). `tokens` is 75, 150 or 225.
+
+    The tokenizers share a vocabulary and differ in how they pad, so a text is read once. Threads may share them.
+    """
+    first, rust = tokenizers[0], tokenizers[0].backend_tokenizer
+    if rust.truncation or rust.padding:  # as the library's own call leaves it; never changed while another thread reads
+        rust.no_truncation()
+        rust.no_padding()
+    rows = np.zeros((len(texts), tokens + 2), np.int64)
+    filled = np.zeros(rows.shape, bool)
+    for row, full, text in zip(rows, filled, texts, strict=True):
         ids = rust.encode(text, add_special_tokens=False).ids[:tokens]
-        row[: len(ids) + 2] = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
-    return np.array([_split(row, tokenizer, length) for row in rows])
+        row[: len(ids) + 2] = [first.bos_token_id, *ids, first.eos_token_id]
+        full[: len(ids) + 2] = True
+    padded = [np.where(filled, rows, tokenizer.pad_token_id) for tokenizer in tokenizers]
+    return [_split(ids, tokenizer) for ids, tokenizer in zip(padded, tokenizers, strict=True)]
 
 
-def _split(ids: np.ndarray, tokenizer: Any, length: int) -> np.ndarray:
-    if length == CHUNK + 2:
-        return ids[None]
-    begin, end, pad = ids[0], tokenizer.eos_token_id, tokenizer.pad_token_id
-    result = np.array([[begin, *ids[i : i + CHUNK], ids[-1]] for i in range(1, length - 1, CHUNK)])
-    if pad == end:
-        return result
-    for chunk in result:
-        if chunk[-2] not in (end, pad):
-            chunk[-1] = end
-        if chunk[1] == pad:
-            chunk[1] = end
+def _split(ids: np.ndarray, tokenizer: Any) -> np.ndarray:
+    """(texts, tokens + 2) -> (texts, tokens // 75, 77)."""
+    count, end, pad = (ids.shape[1] - 2) // CHUNK, tokenizer.eos_token_id, tokenizer.pad_token_id
+    if count == 1:
+        return ids[:, None]
+    result = np.empty((len(ids), count, CHUNK + 2), np.int64)
+    result[..., 0], result[..., 1:-1], result[..., -1] = ids[:, :1], ids[:, 1:-1].reshape(len(ids), count, CHUNK), ids[:, -1:]
+    if pad != end:
+        first, last = result[..., 1], result[..., -2]
+        result[..., -1][(last != end) & (last != pad)] = end
+        first[first == pad] = end
     return result

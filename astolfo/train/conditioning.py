@@ -33,14 +33,18 @@ class Text:
 
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
-        return self.encode([torch.from_numpy(chunks(own, captions, self.tokens)).to(device) for own in self.tokenizers])
+        return self.encode(self.read(captions), device)
 
-    def encode(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The same from each encoder's token numbers, (batch, chunks, 77)."""
+    def read(self, captions: Sequence[str]) -> list[Tensor]:
+        """Each encoder's token numbers of `captions`, int64 (batch, chunks, 77), on the CPU. Any thread may ask."""
+        return [torch.from_numpy(ids) for ids in chunks(self.tokenizers, captions, self.tokens)]
+
+    def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+        """Context and pooled vector, as above, from each encoder's token numbers."""
         hidden, pooled = [], None
         sdxl = len(self.encoders) == 2
         for encoder, ids in zip(self.encoders, tokens, strict=True):
-            flat = ids.reshape(-1, ids.shape[-1])
+            flat = ids.to(device, non_blocking=True).reshape(-1, ids.shape[-1])
             output = encoder(flat, output_hidden_states=sdxl)
             states = output.hidden_states[-2] if sdxl else output.last_hidden_state
             hidden.append(join_chunks(states.reshape(*ids.shape, -1), self.context))
@@ -50,25 +54,25 @@ class Text:
 
 
 class Remembered:
-    """A `Text` whose encoders do not train: what a caption was encoded to is kept in the host's memory and is the same bits.
+    """A `Text` whose encoders do not train: what tokens were encoded to is kept in the host's memory and is the same bits.
 
     Nothing is kept where the conditioning of `samples` captions, as many as the dataset has, would not fit into `room` bytes.
     """
 
     def __init__(self, text: Text, samples: int, room: int = ROOM):
         self.text, self.samples, self.room = text, samples, room
-        self._known: dict[tuple[str, ...], list[Tensor | None]] = {}
+        self._known: dict[bytes, list[Tensor | None]] = {}
 
-    def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """As `Text`'s."""
-        key = tuple(captions)  # as a batch: kernels may sum in another order when it has another size
+        key = tokens[0].numpy().tobytes()  # of the whole batch: kernels may sum in another order when it has another size
         if key not in self._known:
-            found = self.text(captions, device)
+            found = self.text.encode(tokens, device)
             size = sum(value.nbytes for value in found if value is not None)
-            if size * self.samples > self.room * len(captions):
+            if size * self.samples > self.room * len(tokens[0]):
                 return found
             self._known[key] = [value if value is None else value.cpu() for value in found]
-        context, pooled = (value if value is None else value.to(device) for value in self._known[key])
+        context, pooled = (value if value is None else value.to(device, non_blocking=True) for value in self._known[key])
         assert context is not None
         return context, pooled
 

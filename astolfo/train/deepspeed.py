@@ -113,19 +113,18 @@ class DeepSpeedTrainer(Trainer):
     def step(self, step: int) -> float:
         """As `Trainer.step`, by the engine."""
         rounds = self.reader.step(step)
-        rank, total = self.processes.index, 0.0
+        rank, parts = self.processes.index, []
         with self._kernels():
             for number, row in enumerate(rounds):
                 batch = row[rank]
                 # A rank without a batch computes another's, worth nothing: the engine's ranks reduce in step.
                 share = self._share(batch, rounds) if batch is not None else 0.0
                 value = self.engine(batch if batch is not None else row[0], share)
-                bad = batch is not None and not bool(value.isfinite())
-                self._check_losses([(batch, value.item())] if bad else [], step)
                 self.engine.set_gradient_accumulation_boundary(number + 1 == len(rounds))
                 self.engine.backward(value)
-                total += value.item()
-            loss = self._mean([total])
+                if batch is not None:
+                    parts.append((batch, value.detach()))
+            loss = self._mean([parts], step)
             if value := spike(self.losses, loss, self.recipe.loss_spike):
                 self._wrong("spike", step, [], value)
             self._check_parts("gradient", step)

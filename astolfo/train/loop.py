@@ -11,25 +11,24 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from astolfo.data.order import Batch, Order
 from astolfo.data.prefetch import Reader
-from astolfo.data.store import Sample, Store
+from astolfo.data.store import Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
-from astolfo.train.conditioning import Remembered, Text, time_ids
+from astolfo.train.conditioning import Remembered, Text
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.model import DTYPES, build_parts, latent_scale
-from astolfo.train.objective import Objective, loss
+from astolfo.train.objective import Objective, Task, loss
 from astolfo.train.partial import trained
 from astolfo.train.placement import Placement
 from astolfo.train.ranks import Flat, Processes
-from astolfo.train.samples import Draws
+from astolfo.train.samples import Preparation, Prepared
 from astolfo.train.state import State
 
 log = logging.getLogger(__name__)
@@ -52,10 +51,10 @@ class Trainer:
         self.recipe, self.processes, self.device = recipe, processes, torch.device(placement.device)
         self.store = Store(inputs.dataset)
         self.order = _order(recipe, self.store)
-        self.reader = Reader(self.store, self.order, processes.block(recipe.ranks))
         self.parts = self._parts(inputs.base)
         self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
-        self.objective, self.draws = Objective(recipe), Draws(recipe)
+        self.reader = Reader(self.store, self.order, processes.block(recipe.ranks), Preparation(recipe, self.text))
+        self.objective = Objective(recipe, self.device)
         for part in self.parts.values():
             part.requires_grad_(False)
         chosen = list(trained(recipe, self.parts))
@@ -65,7 +64,7 @@ class Trainer:
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
         frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
-        self.encode = Remembered(self.text, len(self.store)) if frozen else self.text
+        self.conditioning = Remembered(self.text, len(self.store)) if frozen else self.text
         self.offload = placement.offload_gradients
         self._prepare(chosen)
 
@@ -87,12 +86,10 @@ class Trainer:
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.reader.step(step)
-        block, losses, bad = self.processes.block(self.recipe.ranks), [], []
+        block = self.processes.block(self.recipe.ranks)
         self.flat.begin(len(block), self.offload)
-        for rank in block:
-            losses.append(self._leaf([row[rank] for row in rounds if row[rank] is not None], rounds, bad))
-        self._check_losses(bad, step)
-        loss = self._mean(losses)
+        parts = [self._leaf([row[rank] for row in rounds if row[rank] is not None], rounds) for rank in block]
+        loss = self._mean(parts, step)  # here the host waits for the device, for the first time in a step
         if value := spike(self.losses, loss, self.recipe.loss_spike):
             self._wrong("spike", step, [], value)
         owned = self.flat.reduce()
@@ -105,43 +102,44 @@ class Trainer:
         self.losses.append(loss)
         return loss
 
-    def _leaf(self, batches: list[Batch], rounds: list[list[Batch | None]], bad: list[tuple[Batch, float]]) -> float:
-        """One logical rank's gradients of a step, into the tree; returns its loss. Batches without a finite one go to `bad`."""
-        total = 0.0
-        for batch in batches[:-1]:
-            total += self._backward(batch, rounds, bad)
+    def _leaf(self, batches: list[Batch], rounds: list[list[Batch | None]]) -> list[tuple[Batch, Tensor]]:
+        """One logical rank's gradients of a step, into the tree; returns its micro-batches with their parts of its loss."""
+        parts = [(batch, self._backward(batch, rounds)) for batch in batches[:-1]]
         with self.flat.leaf():
-            for batch in batches[-1:]:  # none, when an epoch's last step is too short for this rank
-                total += self._backward(batch, rounds, bad)
-        return total
+            # None is left, when an epoch's last step is too short for this rank.
+            parts += [(batch, self._backward(batch, rounds)) for batch in batches[-1:]]
+        return parts
 
-    def _backward(self, batch: Batch, rounds: list[list[Batch | None]], bad: list[tuple[Batch, float]]) -> float:
+    def _backward(self, batch: Batch, rounds: list[list[Batch | None]]) -> Tensor:
         value = self._loss(batch) * self._share(batch, rounds)
-        if not math.isfinite(number := value.item()):
-            bad.append((batch, number))
-            return 0.0
         value.backward()
-        return number
+        return value.detach()
 
-    def _mean(self, losses: list[float]) -> float:
-        """The mean of the ranks' losses, of which `losses` are this process's."""
-        return self.processes.gather(torch.tensor(losses, dtype=torch.float64)).sum().item() / self.recipe.ranks
+    def _mean(self, parts: list[list[tuple[Batch, Tensor]]], step: int) -> float:
+        """The mean of the ranks' losses, of which `parts` are this process's, by rank and micro-batch.
+
+        Raises WrongNumber in every process when one of them is not finite.
+        """
+        numbers = [[value.item() for _, value in own] for own in parts]
+        batches = (batch for own in parts for batch, _ in own)
+        flat = zip(batches, (number for own in numbers for number in own), strict=True)
+        self._check_losses([(batch, number) for batch, number in flat if not math.isfinite(number)], step)
+        losses = torch.tensor([sum(own) for own in numbers], dtype=torch.float64)
+        return self.processes.gather(losses).sum().item() / self.recipe.ranks
 
     def _loss(self, batch: Batch) -> Tensor:
         """The mean loss of one micro-batch, ready for backward."""
-        return loss(*self._predict(self.reader.samples(batch), batch))
+        return loss(*self._predict(self.reader.batch(batch)))
 
-    def _predict(self, samples: list[Sample], batch: Batch) -> tuple[Any, Tensor]:
+    def _predict(self, given: Prepared) -> tuple[Task, Tensor]:
         dtype = DTYPES[self.recipe.precision.weights]
-        latents = torch.stack([torch.from_numpy(sample.latents) for sample in samples]).to(self.device, dtype) * self.scale
-        noise, draws = self.draws(batch, tuple(latents.shape[1:]))
-        task = self.objective.task(latents, torch.from_numpy(noise).to(self.device, dtype), draws)
-        captions = [self.draws.caption(batch, index, sample) for index, sample in enumerate(samples)]
+        latents = given.latents.to(self.device, dtype, non_blocking=True) * self.scale
+        task = self.objective.task(latents, given.noise.to(self.device, dtype, non_blocking=True), given.draws)
         with torch.autocast(self.device.type, self.compute, enabled=self.compute != dtype):
-            context, pooled = self.encode(captions, self.device)
+            context, pooled = self.conditioning.encode(given.tokens, self.device)
             added = None
             if pooled is not None:
-                added = {"text_embeds": pooled, "time_ids": time_ids(samples).to(self.device)}
+                added = {"text_embeds": pooled, "time_ids": given.time_ids.to(self.device, non_blocking=True)}
             prediction = self.parts["unet"](
                 task.noisy, task.timestep, context.to(dtype), added_cond_kwargs=added, return_dict=False
             )[0]
@@ -185,11 +183,11 @@ class Trainer:
         """Scales the gradient down to the recipe's joint norm; the norm is summed parameter by parameter, in their order."""
         if not self.recipe.max_grad_norm:
             return
-        squares = torch.zeros(len(self.parameters), dtype=torch.float64)
+        squares = torch.zeros(len(self.parameters), dtype=torch.float64, device=self.device)
         for index, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
                 squares[index] = parameter.grad.double().square().sum()
-        norm = math.sqrt(sum(self.processes.gather(squares).sum(dim=0).tolist()))
+        norm = math.sqrt(sum(self.processes.gather(squares.cpu()).sum(dim=0).tolist()))
         if norm > self.recipe.max_grad_norm:
             owned.mul_(self.recipe.max_grad_norm / (norm + 1e-6))
 

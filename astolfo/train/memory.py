@@ -131,7 +131,7 @@ def _forward(recipe: Recipe, parts: dict[str, nn.Module], size: tuple[int, int] 
     encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
     text = Text(encoders, [None] * len(encoders), tokens=recipe.captions.tokens, context=recipe.choices.context)
     ids = torch.zeros((batch, recipe.captions.tokens // 75, 77), dtype=torch.int64, device="meta")
-    context, pooled = text.encode([ids] * len(encoders))
+    context, pooled = text.encode([ids] * len(encoders), "meta")
     added = None
     if pooled is not None:
         added = {"text_embeds": pooled, "time_ids": torch.zeros((batch, 6), device="meta")}

@@ -48,9 +48,9 @@ def min_snr_weights(kind: str, alpha_bar: Tensor, gamma: float) -> Tensor:
 
 
 class Objective:
-    """The objective of a recipe, with its tables."""
+    """The objective of a recipe, with its tables on the `device` where it is computed."""
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, device: torch.device | str = "cpu"):
         self.recipe, self.options, self.choices = recipe, recipe.objective, recipe.choices
         self._weights = None
         if self.options.contrastive and recipe.batch_size == 1:
@@ -60,28 +60,26 @@ class Objective:
             )
         if self.options.kind == "rf":
             return
-        self._alpha_bar = alphas_cumprod(self.options.zero_terminal_snr)
+        self._alpha_bar = alphas_cumprod(self.options.zero_terminal_snr).to(device)
         if self.options.min_snr_gamma:
             original = self.choices.snr_table == "original"
-            table = alphas_cumprod(False) if original else self._alpha_bar
+            table = alphas_cumprod(False).to(device) if original else self._alpha_bar
             self._weights = min_snr_weights(self.options.kind, table, self.options.min_snr_gamma)
 
     def task(self, latents: Tensor, noise: Tensor, draws: np.ndarray) -> Task:
         """What to learn from `latents` (batch, channels, h, w; scaled) with `noise` and one uniform draw per sample."""
         if self.options.kind == "rf":
             return self._flow(latents, noise, draws)
-        timestep = torch.from_numpy((draws * TIMESTEPS).astype(np.int64)).to(latents.device)
+        timestep = torch.from_numpy((draws * TIMESTEPS).astype(np.int64)).to(latents.device, non_blocking=True)
         signal, spread = self._rates(latents, timestep)
         noisy = (signal * latents + spread * noise).to(latents.dtype)
         target = noise if self.options.kind == "eps" else (signal * noise - spread * latents).to(latents.dtype)
-        weight = None if self._weights is None else self._weights.to(latents.device)[timestep]
+        weight = None if self._weights is None else self._weights[timestep]
         return Task(noisy, timestep, target, weight)
 
     def _rates(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha-bar) and sqrt(1 - alpha-bar) at `timestep`, shaped to multiply latents."""
-        alpha_bar = self._alpha_bar.to(latents.device)
-        if self.choices.schedule_dtype == "compute":
-            alpha_bar = alpha_bar.to(latents.dtype)
+        alpha_bar = self._alpha_bar.to(latents.dtype) if self.choices.schedule_dtype == "compute" else self._alpha_bar
         alpha_bar = alpha_bar[timestep].reshape(-1, 1, 1, 1)
         return alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
 
@@ -92,9 +90,9 @@ class Objective:
         told = sigma * TIMESTEPS
         if self.choices.rf_timestep == "floor":
             told = np.minimum(np.floor(told), TIMESTEPS - 1.0)
-        s = torch.from_numpy(sigma).to(latents.device, torch.float32).reshape(-1, 1, 1, 1)
+        s = torch.from_numpy(sigma.astype(np.float32)).to(latents.device, non_blocking=True).reshape(-1, 1, 1, 1)
         noisy = ((1.0 - s) * latents + s * noise).to(latents.dtype)
-        timestep = torch.from_numpy(told).to(latents.device, torch.float32)
+        timestep = torch.from_numpy(told.astype(np.float32)).to(latents.device, non_blocking=True)
         return Task(noisy, timestep, noise - latents, contrastive=self.options.contrastive)
 
 

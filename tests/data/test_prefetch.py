@@ -22,17 +22,23 @@ def order(store, **changes):
     return Order(counts=store.counts, **options)
 
 
+def plain(batches, samples):
+    """The samples as they are."""
+    assert len(batches) == len(samples)
+    return samples
+
+
 @pytest.mark.parametrize("steps", [range(7), (2, 3, 9, 4, 4, 0)])
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 3, "wraps": True}])
 def test_the_same_samples_as_without(store, steps, changes):
     """Walked through or jumped about in, an order's steps and their samples are those that a plain reading gives."""
     found = order(store, **changes)
-    reader = Reader(store, found, range(1, 3))
+    reader = Reader(store, found, range(1, 3), plain)
     for step in steps:
         rounds = reader.step(step)
         assert str(rounds) == str(found.step(step))
         for batch in (batch for row in rounds for batch in row if batch is not None):
-            given = reader.samples(batch)
+            given = reader.batch(batch)
             assert [one.id for one in given] == [store.sample(row).id for row in batch.rows.tolist()]
             assert all(
                 np.array_equal(one.latents, store.latents(row)) for one, row in zip(given, batch.rows.tolist(), strict=True)
@@ -41,7 +47,7 @@ def test_the_same_samples_as_without(store, steps, changes):
 
 def test_a_step_is_there_before_it_is_asked_for(store):
     """While one step is worked on, the samples of the next are read, those of this process's ranks alone."""
-    reader = Reader(store, order(store), range(2))
+    reader = Reader(store, order(store), range(2), plain)
     reader.step(0)
     reader._coming[1].result()
     asked = []
@@ -51,13 +57,13 @@ def test_a_step_is_there_before_it_is_asked_for(store):
     asked.clear()
     for row in rounds:
         for rank in range(2):
-            assert len(reader.samples(row[rank])) == 1
+            assert len(reader.batch(row[rank])) == 1
     assert asked == []
 
 
 def test_damage_is_met_where_it_is(store, tmp_path):
     """What the thread could not read is an error in the step that needs it, not in the one before."""
-    reader = Reader(store, order(store), range(4))
+    reader = Reader(store, order(store), range(4), plain)
     for shard in (tmp_path / "store").glob("latents-*"):
         shard.unlink()
     reader.step(0)

@@ -31,7 +31,7 @@ def test_one_chunk_is_the_penultimate_layers(parts):
     (first, second), tokenizers = parts
     with torch.no_grad():
         context, pooled = Text(*parts, tokens=75, context="inference")(["a red star"], "cpu")
-        ids = [torch.from_numpy(chunks(tokenizer, ["a red star"], 75)[0]) for tokenizer in tokenizers]
+        ids = [torch.from_numpy(found[0]) for found in chunks(tokenizers, ["a red star"], 75)]
         one = first(ids[0], output_hidden_states=True).hidden_states[-2]
         two = second(ids[1], output_hidden_states=True)
     assert torch.equal(context, torch.cat([one, two.hidden_states[-2]], dim=-1))
@@ -43,7 +43,7 @@ def test_pooled_is_the_projected_end_token(parts):
     (_, second), tokenizers = parts
     with torch.no_grad():
         _, pooled = Text(*parts, tokens=225, context="stripped")(["a red star"], "cpu")
-        ids = torch.from_numpy(chunks(tokenizers[1], ["a red star"], 75)[0])
+        ids = torch.from_numpy(chunks(tokenizers, ["a red star"], 75)[1][0])
         last = second(ids).last_hidden_state[0, ids[0].tolist().index(tokenizers[1].eos_token_id)]
         torch.testing.assert_close(pooled[0], last @ second.text_projection.weight.T)
 
@@ -51,7 +51,7 @@ def test_pooled_is_the_projected_end_token(parts):
 def test_the_penultimate_state_is_before_the_last_layer(parts):
     """What is read lacks exactly the last layer and the final norm: with both it is the encoder's output."""
     (first, _), tokenizers = parts
-    ids = torch.from_numpy(chunks(tokenizers[0], ["a red star"], 75)[0])
+    ids = torch.from_numpy(chunks(tokenizers, ["a red star"], 75)[0][0])
     layer, last = first.encoder.layers[-1], {}
     hook = layer.register_forward_pre_hook(lambda _, args: last.update(given=args[0]))
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_without_an_end_token_the_begin_token_is_pooled(parts):
     caption = " ".join(["star"] * 74) + " !! star"
     with torch.no_grad():
         _, pooled = Text(*parts, tokens=150, context="stripped")([caption], "cpu")
-        last = second(torch.from_numpy(chunks(tokenizers[1], [caption], 150)[0])).last_hidden_state[0, 0]
+        last = second(torch.from_numpy(chunks(tokenizers, [caption], 150)[1][0])).last_hidden_state[0, 0]
     torch.testing.assert_close(pooled[0], last @ second.text_projection.weight.T)
 
 
@@ -107,7 +107,7 @@ def test_sd2_reads_its_encoder_after_the_final_norm(sd2):
     text = Text.of(parts, folder, tokens=75, context="inference")
     with torch.no_grad():
         context, pooled = text(["a red star"], "cpu")
-        ids = torch.from_numpy(chunks(text.tokenizers[0], ["a red star"], 75)[0])
+        ids = torch.from_numpy(chunks(text.tokenizers, ["a red star"], 75)[0][0])
         expected = encoder.final_layer_norm(encoder(ids, output_hidden_states=True).hidden_states[-1])
     assert pooled is None
     torch.testing.assert_close(context, expected)
@@ -117,7 +117,7 @@ def test_sd2_pads_with_the_bang(sd2):
     """SD 2.x's tokenizer pads with id 0, in the manner of SDXL's second."""
     text = Text.of(*sd2, tokens=225, context="stripped")
     (tokenizer,) = text.tokenizers
-    ids = chunks(tokenizer, ["a star"], 225)[0]
+    ids = chunks([tokenizer], ["a star"], 225)[0][0]
     assert tokenizer.pad_token_id == 0
     assert ids[0, 3:].tolist() == [tokenizer.eos_token_id, *[0] * 73]
     assert ids[1].tolist() == [tokenizer.bos_token_id, tokenizer.eos_token_id, *[0] * 75]
@@ -153,24 +153,28 @@ def test_frozen_encoders_are_asked_once(inputs, spec_of, monkeypatch):
     recipe = Recipe.model_validate(spec_of()["recipe"] | {"learning_rate": LearningRate(unet=1e-5).model_dump()})
     trainer = Trainer(recipe, inputs, Processes())
     calls, encode = [], trainer.text.encode
-    monkeypatch.setattr(trainer.text, "encode", lambda tokens: (calls.append(1), encode(tokens))[1])
-    first, again = (trainer.encode(["red star"], "cpu") for _ in range(2))
+    monkeypatch.setattr(trainer.text, "encode", lambda *given: (calls.append(1), encode(*given))[1])
+
+    def ask(*captions):
+        return trainer.conditioning.encode(trainer.text.read(captions), "cpu")
+
+    first, again = (ask("red star") for _ in range(2))
     plain = trainer.text(["red star"], "cpu")
     assert len(calls) == 2
     for a, b, c in zip(first, again, plain, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
-    trainer.encode(["a", "b"], "cpu"), trainer.encode(["a"], "cpu")
+    ask("a", "b"), ask("a")
     assert len(calls) == 4
-    trainer.encode = Remembered(trainer.text, 24, room=24 * first[0].nbytes)
-    trainer.encode(["c"], "cpu"), trainer.encode(["c"], "cpu")
+    trainer.conditioning = Remembered(trainer.text, 24, room=24 * first[0].nbytes)
+    ask("c"), ask("c")
     assert len(calls) == 6
 
 
 def test_encoders_that_train_are_always_asked(inputs, spec_of):
     """Nothing is remembered of encoders that learn."""
     trainer = Trainer(Recipe.model_validate(spec_of()["recipe"]), inputs, Processes())
-    assert trainer.encode is trainer.text
+    assert trainer.conditioning is trainer.text
 
 
 def test_remembered_conditioning_leaves_no_trace(train, spec_of, monkeypatch):

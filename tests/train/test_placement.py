@@ -80,7 +80,7 @@ def test_frozen_text_encoders_are_not_computed_again(inputs, spec_of):
         trainer = Trainer(recipe, inputs, Processes(), Placement(gradient_checkpointing=True))
         trainer.step(0)
         trainer.step(0)  # the same captions
-        context, pooled = trainer.encode(["a caption"], "cpu")
+        context, pooled = trainer.conditioning.encode(trainer.text.read(["a caption"]), "cpu")
         assert not context.requires_grad
         assert not pooled.requires_grad
 
