@@ -6,7 +6,11 @@
 Nothing is downloaded. Printed: images per second, TFLOP/s and their share of the bf16 matrix peak that is measured in the same
 run, peak memory beside what was predicted, and the split of a step (timed in steps of their own, with the device waited for
 after each part). `--plain` adds a loop in the manner of diffusers' text-to-image example, with the same batch, precision,
-optimizer and checkpointing, and the ratio; `--no-determinism` adds the same trainer without deterministic algorithms.
+optimizer and checkpointing, and the ratio; `--no-determinism` adds the same trainer without deterministic algorithms. `--lever`
+adds the trainer with something that it leaves out as long as nobody has measured that it is worth other bits:
+
+    channels-last   the UNet's convolutions and what goes through them in that layout
+    compile         its repeated blocks compiled by torch's inductor, as the engine of 25022301 has it
 
     python benchmarks/train_sdxl.py --device cuda --unet 100 --processes 4 --memory 23.5          what four cards of 24 GB need
 
@@ -110,6 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=float, help="GB of the card that may be used")
     parser.add_argument("--plain", action="store_true", help="time a plain loop too")
     parser.add_argument("--no-determinism", action="store_true", help="time the trainer without determinism too")
+    parser.add_argument("--lever", action="append", default=[], choices=LEVERS, help="time the trainer with it too")
     options = parser.parse_args()
     if options.plain and options.processes > 1:
         parser.error("--plain: the plain loop is one process, so there is nothing to compare with --processes")
@@ -124,12 +129,21 @@ def report(recipe, options, placement, inputs) -> None:
           f"{recipe.optimizer.kind}, {per_image / 1e12:.4g} TFLOP an image forward and backward")  # fmt: skip
     peak = matrix_peak(options.device, DTYPES[recipe.precision.compute])
     print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.3g} TFLOP/s")
-    trainer = Subject(recipe, inputs, Alone(options.processes, largest(recipe, options.processes)), placement)
+    process = Alone(options.processes, largest(recipe, options.processes))
+    trainer = Subject(recipe, inputs, process, placement)
     own = tell("trainer", timed(trainer, options), images, per_image, peak)
     if options.device == "cuda":
         expected = predict(recipe, processes=options.processes, checkpointing=options.checkpointing, offload=options.offload)
         print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB, predicted: {expected}")
     print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in split(trainer, options.steps).items()))
+    for lever in options.lever:  # one trainer at a time: a card may hold no two
+        del trainer
+        trainer = Subject(recipe, inputs, process, placement)
+        LEVERS[lever](trainer.parts["unet"])
+        print(f"{own / tell(lever, timed(trainer, options), images, per_image, peak):.2f} times the trainer's speed")
+    if options.lever and (options.no_determinism or options.plain):
+        del trainer
+        trainer = Subject(recipe, inputs, process, placement)
     if options.no_determinism:
         free()
         loose = tell("not deterministic", timed(trainer, options), images, per_image, peak)
@@ -139,6 +153,12 @@ def report(recipe, options, placement, inputs) -> None:
         plain = PlainLoop(trainer)
         del trainer
         print(f"{tell('plain loop', timed(plain, options), images, per_image, peak) / own:.2f} times the plain loop's speed")
+
+
+LEVERS = {
+    "channels-last": lambda unet: nn.Module.to(unet, memory_format=torch.channels_last),
+    "compile": lambda unet: unet.compile_repeated_blocks(),
+}
 
 
 def largest(recipe, processes: int) -> int:

@@ -22,15 +22,19 @@ def ledger_list(context: click.Context) -> None:
 
 
 @ledger.command("show")
-@click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="Print the effective entry and the recipe as JSON.")
+@click.argument("name", metavar="RUN|ERA")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON: of a run, the effective entry and the recipe.")
 @click.pass_context
-def ledger_show(context: click.Context, run: str, as_json: bool) -> None:
-    """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest."""
-    from astolfo.ledger.show import as_data, as_text
+def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
+    """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest. Or one era."""
+    from astolfo.ledger import show
 
     found = ledger_of(context)
-    click.echo(json.dumps(as_data(found, found.run(run)), indent=2) if as_json else as_text(found, found.run(run)))
+    if era := {run.era.era: run.era for run in found.runs.values()}.get(name):
+        click.echo(json.dumps(show.era_as_data(era), indent=2) if as_json else show.era_as_text(found, era))
+    else:
+        run = found.run(name)
+        click.echo(json.dumps(show.as_data(found, run), indent=2) if as_json else show.as_text(found, run))
 
 
 @ledger.command("table")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from astolfo.commands import FILE, FOLDER, ledger_of, naming_scale
-from astolfo.commands.jobs import named
+from astolfo.commands.jobs.job import named
 from astolfo.errors import AstolfoError, InputError, LedgerError
 
 

@@ -1,4 +1,4 @@
-"""The ledger as text for people: the list of runs, one run in full, and the tree of what a model is made from."""
+"""The ledger as text for people: the list of runs, an era, one run in full, and the tree of what a model is made from."""
 
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,31 @@ def listing(ledger: Ledger) -> str:
         if run.era.era != era:
             era = run.era.era
             lines += ["", f"{era}: {run.era.title}"] if lines else [f"{era}: {run.era.title}"]
-        fields, kind = run.fields, run.entry.outcome.kind
-        length = f"{fields.epochs} EP" if fields.epochs else f"{fields.steps} steps"
-        lines.append(
-            f"  {run.id:16} {fields.base or 'nothing':24} {fields.dataset:11} {length:>11}  {run.objective.kind:3}  "
-            f"{_rates(run):18} {'' if kind == 'unstated' else kind}".rstrip()
-        )
+        lines.append(_line(run))
     return "\n".join(lines)
+
+
+def _line(run: Run) -> str:
+    fields, kind = run.fields, run.entry.outcome.kind
+    length = f"{fields.epochs} EP" if fields.epochs else f"{fields.steps} steps"
+    return (
+        f"  {run.id:16} {fields.base or 'nothing':24} {fields.dataset:11} {length:>11}  {run.objective.kind:3}  "
+        f"{_rates(run):18} {'' if kind == 'unstated' else kind}".rstrip()
+    )
+
+
+def era_as_text(ledger: Ledger, era: schema.Era) -> str:
+    """An era: what its runs share unless they say otherwise, and a line for each of them."""
+    lines = [f"{era.era}: {era.title}", *([era.note.strip()] if era.note else []), ""]
+    given = ((name, getattr(era.defaults, name)) for name in schema.RunFields.model_fields)
+    lines += [f"  {name:14} {plain(value)}" for name, value in given if value is not None]
+    return "\n".join([*lines, "", *(_line(run) for run in ledger.runs.values() if run.era is era)])
+
+
+def era_as_data(era: schema.Era) -> dict[str, Any]:
+    """An era as plain data, with the IDs of its runs."""
+    shared = era.model_dump(mode="json", exclude_none=True, include={"era", "title", "note", "defaults"})
+    return shared | {"runs": list(era.runs)}
 
 
 def as_text(ledger: Ledger, run: Run) -> str:

@@ -204,11 +204,9 @@ class Flat:
             longest = max(b - a for a, b in pairwise(self._cuts))
             for start in range(0, longest, PIECE):
                 self._reduce_piece(block, start)
-        total = block[low:high]
-        for parameter, place, owner in zip(self.parameters, self._places, self._owners, strict=True):
-            mine = owner == self.processes.index
-            parameter.grad = total[place.start - low : place.stop - low].view(parameter.shape) if mine else None
-        return total
+        for parameter, total, owner in zip(self.parameters, self._sums, self._owners, strict=True):
+            parameter.grad = total if owner == self.processes.index else None
+        return block[low:high]
 
     def _reduce_piece(self, block: Tensor, start: int) -> None:
         """Sums the piece that begins at `start` of every owner's stretch, each at its owner."""

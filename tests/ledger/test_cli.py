@@ -36,6 +36,17 @@ def test_show_says_where_values_come_from():
     assert "objective      kind eps\n" in out
 
 
+def test_show_knows_eras():
+    """`ledger show ERA` is what its runs share and a line for each of them; as JSON too."""
+    out = astolfo("ledger", "show", "2601").stdout
+    assert out.startswith("2601: ")
+    assert "\n  optimizer      kind AdamW8bit" in out
+    runs = ["26011001", "26011101", "26011102", "26011501"]
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  2601")] == runs
+    found = json.loads(astolfo("ledger", "show", "2601", "--json").stdout)
+    assert (found["era"], found["runs"], found["defaults"]["optimizer"]["kind"]) == ("2601", runs, "AdamW8bit")
+
+
 def test_show_as_json():
     """`ledger show --json` is JSON with the canonical recipe."""
     found = json.loads(astolfo("ledger", "show", "25112201", "--json").stdout)

@@ -14,6 +14,7 @@ from astolfo.data.make import make_dataset
 from astolfo.ledger import load, recipe_of
 from astolfo.train.initialise import initialise
 from astolfo.train.loop import Inputs
+from astolfo.train.samples import Preparation
 from astolfo.train.segment import Placement, train_segment
 from tests.conftest import CONFIG
 
@@ -47,6 +48,22 @@ def spec_of(ledger):
         return {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": begin, "to": end}
 
     return make
+
+
+@pytest.fixture
+def bad_noise(monkeypatch):
+    """A function that has the micro-batch at a position of the data order draw NaN as its noise."""
+
+    def at(position):
+        draws = Preparation.draws
+
+        def drawn(self, batches, shapes):
+            found = zip(batches, draws(self, batches, shapes), strict=True)
+            return [(noise * float("nan") if batch.position == position else noise, uniform) for batch, (noise, uniform) in found]
+
+        monkeypatch.setattr(Preparation, "draws", drawn)
+
+    return at
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import Engine, Optimizer, Precision
 from astolfo.train import deepspeed, state
 from astolfo.train.placement import Placement
-from astolfo.train.samples import Draws
 from astolfo.train.segment import train_segment
 from tests.train.conftest import digest, in_child
 
@@ -72,16 +71,10 @@ def test_ranks_without_a_batch_keep_step(train, zero, spec_of):
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-def test_a_wrong_number_stops_every_rank(zero, train, monkeypatch):
+def test_a_wrong_number_stops_every_rank(zero, train, bad_noise):
     """A NaN ends a kept run with its last good state, labelled; the ranks agree."""
     good = state.load(train(zero(0, 2, on_failure="keep"), "good"))
-    draws = Draws.__call__
-
-    def call(self, batch, shape):
-        noise, timestep = draws(self, batch, shape)
-        return noise * (float("nan") if batch.position == 2 * 4 + 1 else 1), timestep
-
-    monkeypatch.setattr(Draws, "__call__", call)
+    bad_noise(2 * 4 + 1)
     found = state.load(train(zero(0, 4, on_failure="keep"), "bad"))
     assert (found.position, found.stopped["why"], len(found.stopped["samples"])) == (2, "loss", 1)
     assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)

@@ -12,7 +12,6 @@ from astolfo.train import state
 from astolfo.train.guards import WrongNumber, spike
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
-from astolfo.train.samples import Draws
 from astolfo.train.segment import Placement, train_segment
 from tests.train.conftest import STEPS, digest, in_child
 
@@ -23,22 +22,6 @@ KEEP = {"on_failure": "keep"}
 @pytest.fixture
 def trainer(inputs, spec_of):
     return Trainer(Recipe.model_validate(spec_of()["recipe"]), inputs, Processes())
-
-
-@pytest.fixture
-def bad_noise(monkeypatch):
-    """A function that has the micro-batch at a position of the data order draw NaN as its noise."""
-
-    def at(position):
-        draws = Draws.__call__
-
-        def call(self, batch, shape):
-            noise, timestep = draws(self, batch, shape)
-            return noise * (float("nan") if batch.position == position else 1), timestep
-
-        monkeypatch.setattr(Draws, "__call__", call)
-
-    return at
 
 
 def test_a_nan_loss_names_step_and_sample(trainer):

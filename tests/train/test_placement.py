@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from astolfo import devices
 from astolfo.cli import cli
-from astolfo.commands import jobs
+from astolfo.commands.jobs import training
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import Precision
@@ -95,14 +95,14 @@ def test_a_gpu_decides_what_is_computed_again(spec_of, monkeypatch, caplog):
     for gigabytes, chosen, level in ((80, kept, "INFO"), (12, every, "WARNING")):
         monkeypatch.setattr(devices, "memory", lambda size=gigabytes: size << 30)
         caplog.clear()
-        assert jobs._fitting(recipe, 1, "cuda", nothing) == chosen
+        assert training._fitting(recipe, 1, "cuda", nothing) == chosen
         (said,) = caplog.records
         assert said.levelname == level
         assert f"of {gigabytes * 1.0737:.1f} GB a device" in said.message
-    assert jobs._fitting(recipe, 1, "cuda", nothing | {"gradient_checkpointing": ("mid_block",)}) == {
+    assert training._fitting(recipe, 1, "cuda", nothing | {"gradient_checkpointing": ("mid_block",)}) == {
         "gradient_checkpointing": ("mid_block",), "offload_gradients": False,
     }  # fmt: skip
-    assert jobs._fitting(recipe, 1, "cpu", nothing) == kept
+    assert training._fitting(recipe, 1, "cpu", nothing) == kept
 
 
 def test_an_unknown_block_is_refused():

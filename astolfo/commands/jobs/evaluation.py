@@ -1,0 +1,35 @@
+"""Pictures, numbers and a verdict."""
+
+from pathlib import Path
+
+import click
+
+from astolfo.commands.jobs.job import PATH, begin, job, jobs, named
+
+
+@jobs.command()
+@job
+@click.option("--base", type=PATH, default=None)
+@click.option("--trained", type=PATH, required=True)
+@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME=PATH", help="An earlier checkpoint, by its name.")
+@click.option("--vocabulary", "words", type=PATH, required=True)
+@click.option("--held-out", type=PATH, default=None, help="A dataset store that no run trained on, to validate on.")
+@click.option("--scorer", type=PATH, default=None, help="Folder of a pinned CLIP model.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Decides no bit.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--out", type=PATH, required=True, help="Folder of the evaluation.")
+def evaluate(
+    spec: dict, log: Path | None, base: Path | None, trained: Path, checkpoints: tuple[str, ...], words: Path,
+    held_out: Path | None, scorer: Path | None, processes: int, device: str, out: Path,
+) -> None:  # fmt: skip
+    """Samples and judges a checkpoint."""
+    earlier = named(checkpoints)
+    begin(log, base, trained, *earlier.values())
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    from astolfo.evaluate.evaluate import Models
+    from astolfo.evaluate.evaluate import evaluate as run
+
+    models = Models(trained=trained, vocabulary=words, base=base, checkpoints=earlier, held_out=held_out, scorer=scorer)
+    run(spec, out, models, device=device, processes=processes if device == "cpu" else 1)

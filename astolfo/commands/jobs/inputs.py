@@ -1,0 +1,134 @@
+"""What the user brings, checked and put in its place, and what the miniature makes instead."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from astolfo.commands.jobs.job import PATH, begin, job, jobs
+from astolfo.errors import InputError
+
+
+@jobs.command()
+@job
+@click.option("--folder", type=PATH, default=None, help="Where pinned inputs lie.")
+@click.option("--out", type=PATH, required=True, help="Folder of the vocabulary.")
+def vocabulary(spec: dict, log: Path | None, folder: Path | None, out: Path) -> None:
+    """Makes the miniature's CLIP vocabulary, or puts a pinned one in its place."""
+    done = begin(log)
+    from astolfo.files import write_sidecar
+
+    if spec["verb"] == "pinned":
+        from astolfo.pins import place_vocabulary
+
+        place_vocabulary((folder or Path()) / spec["file"], spec["sha256"], out)
+    else:
+        from astolfo.data.vocabulary import write
+
+        write(out)
+    write_sidecar(out / "vocab.json")
+    done("adopt" if spec["verb"] == "pinned" else "vocabulary", out / "vocab.json", spec, {}, also=[out / "merges.txt"])
+
+
+@jobs.command()
+@job
+@click.option("--folder", type=PATH, default=None, help="Where pinned files lie; the spec names the file.")
+@click.option("--file", "source", type=PATH, default=None, help="A model that the graph made.")
+@click.option("--remade-by", default="", help="What in the graph would make the pinned file.")
+@click.option("--out", type=PATH, required=True)
+def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None, remade_by: str, out: Path) -> None:
+    """Checks a pinned file, or one that the graph made, and puts it in its place."""
+    done = begin(log)
+    from astolfo.files import read_sidecar
+    from astolfo.pins import link, place
+
+    if source is not None:
+        link(source, out, read_sidecar(source))
+        done("link", out, spec, {"model": source})
+    elif folder is not None:
+        place(folder / spec["file"], spec, out)
+        done("adopt", out, spec, {}, remade_by=remade_by)
+    else:
+        raise click.UsageError("give --file or --folder.")
+
+
+@jobs.command()
+@job
+@click.option("--out", type=PATH, required=True)
+def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
+    """Trains the miniature's autoencoder from nothing."""
+    done = begin(log)
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.autoencoder import save_autoencoder
+    from astolfo.data import procedural
+    from astolfo.data.make import scenes
+    from astolfo.train.autoencoder import train_autoencoder
+
+    architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
+    training = dict(spec["training"])
+    images = [procedural.draw(scene) for scene in scenes(spec["pictures"], training["seed"], training.pop("images"))]
+    save_autoencoder(out, train_autoencoder(architecture.config("vae"), images, **training), architecture)
+    done("autoencoder", out, spec, {})
+
+
+@jobs.command()
+@job
+@click.option("--autoencoder", "encoder", type=PATH, required=True)
+@click.option("--out", type=PATH, required=True, help="Folder of the store.")
+def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
+    """Makes a procedural dataset: draws, encodes, stores."""
+    done = begin(log, encoder)
+    from astolfo import numerics
+
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.autoencoder import load_autoencoder
+    from astolfo.data.make import make_dataset
+
+    architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
+    about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
+    found = load_autoencoder(encoder, architecture)
+    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about, encoded_by=encoder)
+    done("dataset", out / "store.json", spec, {"autoencoder": encoder})
+
+
+@jobs.command("given-dataset")
+@job
+@click.option("--folder", type=PATH, required=True, help="The store that the user has.")
+@click.option("--out", type=PATH, required=True)
+def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
+    """Checks a dataset store that the user brought, and links it to where the workflow looks."""
+    done = begin(log)
+    from astolfo.data.store import Store
+    from astolfo.files import write_sidecar, written
+
+    if not folder.exists():
+        raise InputError(
+            f"{folder.absolute()} is missing: the dataset {out.name} is a store that you bring. Put it, or a link to it, there; "
+            "docs/datasets.md says what is in one."
+        )
+    store = Store(folder)
+    if len(store) != spec["images"]:
+        raise InputError(f"{folder} has {len(store):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
+    if spec["digest"] == "unknown":
+        logging.getLogger("astolfo").warning(
+            "%s is not pinned, so nobody says which %s it is: `astolfo --scale full pin %s FOLDER`", folder, out.name, out.name
+        )
+    elif spec["digest"] != store.digest:
+        raise InputError(f"{folder} is not the pinned {out.name}: expected the digest {spec['digest']}, found {store.digest}.")
+    if problems := list(store.verify("*.arrow")):  # the latents of a large store take hours: `astolfo dataset verify`
+        raise InputError(f"{folder} is damaged: {'; '.join(problems)}. Get it again, or make it anew.")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir()):
+        target = out / file.name
+        if file.name.startswith("store.json"):
+            continue
+        target.unlink(missing_ok=True)
+        target.symlink_to(file.resolve())
+    with written(out / "store.json") as beside:
+        beside.write_bytes((folder / "store.json").read_bytes())
+    write_sidecar(out / "store.json")
+    done("adopt", out / "store.json", spec, {})

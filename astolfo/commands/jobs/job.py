@@ -1,0 +1,125 @@
+"""What every job has: its group and options, its beginning, and the evidence that it leaves at its end."""
+
+import functools
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from astolfo.alive import hold_alive, watch_parent
+from astolfo.commands import LOCK
+
+
+class _Path(click.Path):
+    """A path; the empty string, which a rule without that input gives, means none."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | None:
+        return Path(value) if str(value) else None
+
+
+PATH = _Path()
+_NAMED = "astolfo.named"  # in a job's context: the code and lock that its spec named
+_PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
+
+
+@click.group("job")
+@click.option("--tied", is_flag=True, help="Stop when the process that started this one is gone.")
+@click.option("--lock", type=PATH, default=LOCK, help="The environment's lock file.")
+def jobs(tied: bool, lock: Path) -> None:
+    """What the workflow's rules run."""
+    hold_alive()
+    if tied:
+        watch_parent(patience=_PATIENCE)
+
+
+def job(work: Any) -> Any:
+    """The options that every job has, and the record of who made what, which it leaves when it succeeds."""
+
+    @functools.wraps(work)
+    def command(spec: dict[str, Any], out: Path, **options: Any) -> None:
+        from astolfo.numerics import naming_operators
+        from astolfo.provenance import stale
+
+        with naming_operators(str(out)):
+            work(spec=spec, out=out, **options)
+        if named := click.get_current_context().meta.get(_NAMED):
+            stale.record(_artifact(out), spec, named, options.get("state"))
+
+    for option in (
+        click.option("--spec", required=True, callback=_spec, help="What to make, as JSON, or @FILE."),
+        click.option("--log", type=PATH, default=None, help="Write the log here too."),
+    ):
+        command = option(command)
+    return command
+
+
+def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:
+    """The spec, with the code and the lock that are in use; those that it named are kept aside, for the record."""
+    try:
+        spec = json.loads(Path(value[1:]).read_text() if value.startswith("@") else value)
+    except (OSError, json.JSONDecodeError) as error:
+        raise click.BadParameter(f"expected a spec as JSON, or @FILE: {error}") from None
+    from astolfo.files import sha256_of
+    from astolfo.provenance import code, stale
+
+    if spec.get("verb") in code.MODULES:
+        assert context.parent
+        now = stale.makers(spec["verb"], sha256_of(context.parent.params["lock"]))
+        context.meta[_NAMED] = {key: spec.get(key, value) for key, value in now.items()}
+        spec |= now
+    return spec
+
+
+def _artifact(out: Path) -> Path:
+    """The file that stands for what a job made: `out`, or the one in the folder `out` that has a side-car or is its page."""
+    names = ("vocab.json", "store.json", "index.html")
+    return next((out / name for name in names if (out / name).exists()), out) if out.is_dir() else out
+
+
+def begin(log: Path | None, *inputs: Path | None) -> "Evidence":
+    """Starts a job: its log, its numerics, and a look at whether its inputs are what their side-cars say.
+
+    What it returns is called at the job's end.
+    """
+    from astolfo import numerics
+    from astolfo.files import verified
+    from astolfo.provenance.meter import Meter
+
+    meter = Meter()
+
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(log, mode="a", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logging.getLogger().addHandler(handler)
+    numerics.pin()
+    for path in inputs:
+        if path is not None:
+            verified(path)
+    return Evidence(meter)
+
+
+class Evidence:
+    """Called when a job's artifact and its side-car are written: writes its attestation, and what it cost."""
+
+    def __init__(self, meter: Any):
+        self.meter = meter
+
+    def __call__(self, job: str, out: Path, spec: dict, parents: dict[str, Path | None], **more: Any) -> None:
+        from astolfo.provenance import attestation
+
+        attestation.write(job, out, spec, parents, **more)
+        self.meter.write(out)
+
+
+def named(given: tuple[str, ...]) -> dict[str, Path]:
+    """("a=x.safetensors", ...) as a mapping. Raises click's BadParameter for anything else, and for a name given twice."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not name or not path or name in found:
+            raise click.BadParameter(f"expected NAME=FILE, each name once, such as a=base.safetensors; found {text!r}.")
+        found[name] = Path(path)
+    return found
