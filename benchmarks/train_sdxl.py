@@ -19,6 +19,7 @@ would send, it makes up. `--memory` lets torch have so many GB (10^9 bytes) of t
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
@@ -52,7 +53,8 @@ from astolfo.train.placement import Placement  # noqa: E402
 from astolfo.train.ranks import Flat, Processes  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
-CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # on a CPU, processor time of the one thread
+CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # on a CPU, processor time of all threads
+PART_CLOCK = time.perf_counter if torch.cuda.is_available() else time.thread_time  # ... of the one that trains
 
 
 @dataclass
@@ -136,14 +138,14 @@ def report(recipe, options, placement, inputs) -> None:
         expected = predict(recipe, processes=options.processes, checkpointing=options.checkpointing, offload=options.offload)
         print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB, predicted: {expected}")
     print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in split(trainer, options.steps).items()))
-    for lever in options.lever:  # one trainer at a time: a card may hold no two
-        del trainer
-        trainer = Subject(recipe, inputs, process, placement)
-        LEVERS[lever](trainer.parts["unet"])
+    for lever in options.lever:
+        del trainer  # a card may hold no two
+        trainer = fresh(recipe, inputs, process, placement)
+        LEVERS[lever](trainer)
         print(f"{own / tell(lever, timed(trainer, options), images, per_image, peak):.2f} times the trainer's speed")
     if options.lever and (options.no_determinism or options.plain):
         del trainer
-        trainer = Subject(recipe, inputs, process, placement)
+        trainer = fresh(recipe, inputs, process, placement)
     if options.no_determinism:
         free()
         loose = tell("not deterministic", timed(trainer, options), images, per_image, peak)
@@ -155,10 +157,28 @@ def report(recipe, options, placement, inputs) -> None:
         print(f"{tell('plain loop', timed(plain, options), images, per_image, peak) / own:.2f} times the plain loop's speed")
 
 
-LEVERS = {
-    "channels-last": lambda unet: nn.Module.to(unet, memory_format=torch.channels_last),
-    "compile": lambda unet: unet.compile_repeated_blocks(),
-}
+def fresh(recipe, inputs, process, placement) -> Subject:
+    """Another trainer, when the one before it is gone: hooks and buffers name one another, so that takes the collector."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return Subject(recipe, inputs, process, placement)
+
+
+def channels_last(trainer: Trainer) -> None:
+    """Weights of convolutions, and the sums of their gradients, in that layout within the flat buffers where they lie."""
+    flat = trainer.flat
+    flat.begin(1)  # makes the sums
+    for index, (parameter, place) in enumerate(zip(flat.parameters, flat._places, strict=True)):
+        if parameter.dim() == 4:
+            layout = torch.empty(parameter.shape, device="meta").to(memory_format=torch.channels_last).stride()
+            values = parameter.data.clone()
+            parameter.data = flat.weights[place].as_strided(parameter.shape, layout)
+            parameter.data.copy_(values)
+            flat._sums[index] = flat._total[place].as_strided(parameter.shape, layout)
+
+
+LEVERS = {"channels-last": channels_last, "compile": lambda trainer: trainer.parts["unet"].compile_repeated_blocks()}
 
 
 def largest(recipe, processes: int) -> int:
@@ -188,7 +208,7 @@ def timed(subject, options) -> float:
 
 
 def split(trainer, steps: int) -> dict[str, float]:
-    """The share of each part in a step; what is no part of these is data, random numbers and guards.
+    """The share of each part in a step, and of the rest: what waits for data, what goes to the device, the objective.
 
     A process's own ranks are summed in the backward pass; the reduction is what processes exchange.
     """
@@ -199,10 +219,10 @@ def split(trainer, steps: int) -> dict[str, float]:
 
         def call(*given, **named):
             wait()
-            begun = CLOCK()
+            begun = PART_CLOCK()
             result = original(*given, **named)
             wait()
-            seconds[part] += CLOCK() - begun
+            seconds[part] += PART_CLOCK() - begun
             return result
 
         setattr(owner, name, call)
@@ -213,13 +233,17 @@ def split(trainer, steps: int) -> dict[str, float]:
     clock(torch.Tensor, "backward", "backward")
     clock(trainer.flat, "reduce", "reduction")
     clock(trainer.update, "step", "optimizer")
-    begun = CLOCK()
+    clock(trainer, "_check", "guards")
+    begun = PART_CLOCK()
     for step in range(steps):
         trainer.step(step)
-    whole = CLOCK() - begun
+    whole = PART_CLOCK() - begun
     for owner, name, original in undo:
-        setattr(owner, name, original)
-    return {part: value / whole for part, value in seconds.items()} | {"data and the rest": 1 - sum(seconds.values()) / whole}
+        if isinstance(owner, type):
+            setattr(owner, name, original)
+        else:
+            delattr(owner, name)  # what the class has is there again
+    return {part: value / whole for part, value in seconds.items()} | {"the rest": 1 - sum(seconds.values()) / whole}
 
 
 class PlainLoop:

@@ -89,7 +89,7 @@ class BareLoop:
         for rank in range(self.recipe.ranks):
             for batch in (row[rank] for row in source.order.step(step)):
                 given = source.reader.batch(batch)
-                task = source.objective.task(given.latents * latent_scale(self.recipe), given.noise, given.draws)
+                task = source.objective.task(given.latents * latent_scale(self.recipe), given.noise, given.uniform)
                 self.ready.append((task, given.tokens, given.time_ids))
 
     def step(self, _):

@@ -23,6 +23,17 @@ WHERE = click.option(
 )
 
 
+def named(given: tuple[str, ...]) -> dict[str, Path]:
+    """("a=x.safetensors", ...) as a mapping. Raises click's BadParameter for anything else, and for a name given twice."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not name or not path or name in found:
+            raise click.BadParameter(f"expected NAME=FILE, each name once, such as a=base.safetensors; found {text!r}.")
+        found[name] = Path(path)
+    return found
+
+
 def ledger_of(context: click.Context) -> Any:
     """The ledger that the command line names, at its scale."""
     from astolfo.ledger import load

@@ -27,11 +27,17 @@ def ledger_list(context: click.Context) -> None:
 @click.pass_context
 def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
     """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest. Or one era."""
+    from astolfo.errors import LedgerError
     from astolfo.ledger import show
+    from astolfo.ledger.ledger import unknown
 
     found = ledger_of(context)
-    if era := {run.era.era: run.era for run in found.runs.values()}.get(name):
+    eras = {run.era.era: run.era for run in found.runs.values()}
+    if name in eras:
+        era = eras[name]
         click.echo(json.dumps(show.era_as_data(era), indent=2) if as_json else show.era_as_text(found, era))
+    elif name not in found.runs:
+        raise LedgerError(f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all.")
     else:
         run = found.run(name)
         click.echo(json.dumps(show.as_data(found, run), indent=2) if as_json else show.as_text(found, run))

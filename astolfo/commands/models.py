@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands import FILE, FOLDER, ledger_of, naming_scale
-from astolfo.commands.jobs.job import named
+from astolfo.commands import FILE, FOLDER, ledger_of, named, naming_scale
 from astolfo.errors import AstolfoError, InputError, LedgerError
 
 

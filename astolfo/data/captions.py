@@ -20,7 +20,7 @@ def caption(recipe: Captions, tags: str, sentence: str, *, seed: int, position: 
     if recipe.dropout and randomness.uniform(seed, "caption dropout", position)[0] < recipe.dropout:
         return ""
     texts = [tags, sentence]
-    if recipe.wildcards and any("\n" in text for text in texts):  # one line is itself, whatever is drawn
+    if recipe.wildcards and any("\n" in text or text.isspace() for text in texts):  # another text's one line is the text
         draws = randomness.uniform(seed, "caption line", position, len(texts))
         texts = [_line(text, draw) for text, draw in zip(texts, draws, strict=True)]
     chosen = _chosen(recipe.kind, [text for text in texts if text], seed, position)

@@ -1,7 +1,7 @@
 """Reading ahead: one thread finds out the next step's samples, fetches them and makes them ready while this step is computed.
 
-What is read ahead decides no bit: a batch that was not fetched is read when it is asked for. A step's samples are all that is
-held; everything else is the page cache's.
+What is read ahead decides no bit: a batch that was not fetched is read when it is asked for. What is
+held is the samples of this step and the next one; everything else is the page cache's.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -16,12 +16,12 @@ CHUNK = 75
 def chunks(tokenizers: Sequence[Any], texts: Sequence[str], tokens: int) -> list[np.ndarray]:
     """Token ids of `texts` for each of `tokenizers`: int64 (texts, tokens // 75, 77). `tokens` is 75, 150 or 225.
 
-    The tokenizers share a vocabulary and differ in how they pad, so a text is read once. Threads may share them.
+    The tokenizers are `vocabulary.tokenizers`: they share a vocabulary and differ in how they pad, so a text is read once.
+    Threads may read at the same time, as long as nobody calls a tokenizer itself, which has it cut and pad from then on.
     """
     first, rust = tokenizers[0], tokenizers[0].backend_tokenizer
-    if rust.truncation or rust.padding:  # as the library's own call leaves it; never changed while another thread reads
-        rust.no_truncation()
-        rust.no_padding()
+    assert rust.truncation is None
+    assert rust.padding is None
     rows = np.zeros((len(texts), tokens + 2), np.int64)
     filled = np.zeros(rows.shape, bool)
     for row, full, text in zip(rows, filled, texts, strict=True):

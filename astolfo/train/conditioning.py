@@ -65,7 +65,9 @@ class Remembered:
 
     def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """As `Text`'s."""
-        key = tokens[0].numpy().tobytes()  # of the whole batch: kernels may sum in another order when it has another size
+        # Of the whole batch, since kernels may sum in another order when it has another size; and of both encoders' tokens, since
+        # a caption that ends with the first one's padding, written out, is not the second one's.
+        key = b"".join(ids.numpy().tobytes() for ids in tokens)
         if key not in self._known:
             found = self.text.encode(tokens, device)
             size = sum(value.nbytes for value in found if value is not None)

@@ -113,7 +113,8 @@ class DeepSpeedTrainer(Trainer):
     def step(self, step: int) -> float:
         """As `Trainer.step`, by the engine."""
         rounds = self.reader.step(step)
-        rank, parts = self.processes.index, []
+        self._bring(rounds)
+        rank, losses = self.processes.index, []
         with self._kernels():
             for number, row in enumerate(rounds):
                 batch = row[rank]
@@ -123,8 +124,8 @@ class DeepSpeedTrainer(Trainer):
                 self.engine.set_gradient_accumulation_boundary(number + 1 == len(rounds))
                 self.engine.backward(value)
                 if batch is not None:
-                    parts.append((batch, value.detach()))
-            loss = self._mean([parts], step)
+                    losses.append((batch, value.detach()))
+            loss = self._mean([losses], step)
             if value := spike(self.losses, loss, self.recipe.loss_spike):
                 self._wrong("spike", step, [], value)
             self._check_parts("gradient", step)

@@ -63,6 +63,7 @@ class Trainer:
         checkpoint(self.parts, placement.gradient_checkpointing)
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
+        self._brought: dict[int, Prepared] = {}  # by the micro-batch's position: those of a step, on the device
         frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
         self.conditioning = Remembered(self.text, len(self.store)) if frozen else self.text
         self.offload = placement.offload_gradients
@@ -86,10 +87,11 @@ class Trainer:
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.reader.step(step)
+        self._bring(rounds)
         block = self.processes.block(self.recipe.ranks)
         self.flat.begin(len(block), self.offload)
-        parts = [self._leaf([row[rank] for row in rounds if row[rank] is not None], rounds) for rank in block]
-        loss = self._mean(parts, step)  # here the host waits for the device, for the first time in a step
+        losses = [self._leaf([row[rank] for row in rounds if row[rank] is not None], rounds) for rank in block]
+        loss = self._mean(losses, step)  # the first numbers that are asked of the device in a step
         if value := spike(self.losses, loss, self.recipe.loss_spike):
             self._wrong("spike", step, [], value)
         owned = self.flat.reduce()
@@ -103,38 +105,43 @@ class Trainer:
         return loss
 
     def _leaf(self, batches: list[Batch], rounds: list[list[Batch | None]]) -> list[tuple[Batch, Tensor]]:
-        """One logical rank's gradients of a step, into the tree; returns its micro-batches with their parts of its loss."""
-        parts = [(batch, self._backward(batch, rounds)) for batch in batches[:-1]]
-        with self.flat.leaf():
-            # None is left, when an epoch's last step is too short for this rank.
-            parts += [(batch, self._backward(batch, rounds)) for batch in batches[-1:]]
-        return parts
+        """One logical rank's gradients of a step, into the tree; returns its micro-batches with their shares of its loss."""
+        losses = [(batch, self._backward(batch, rounds)) for batch in batches[:-1]]
+        with self.flat.leaf():  # an epoch's last step may have no batch for this rank
+            losses += [(batch, self._backward(batch, rounds)) for batch in batches[-1:]]
+        return losses
 
     def _backward(self, batch: Batch, rounds: list[list[Batch | None]]) -> Tensor:
         value = self._loss(batch) * self._share(batch, rounds)
         value.backward()
         return value.detach()
 
-    def _mean(self, parts: list[list[tuple[Batch, Tensor]]], step: int) -> float:
-        """The mean of the ranks' losses, of which `parts` are this process's, by rank and micro-batch.
+    def _mean(self, losses: list[list[tuple[Batch, Tensor]]], step: int) -> float:
+        """The mean of the ranks' losses, of which `losses` are this process's, by rank and micro-batch.
 
         Raises WrongNumber in every process when one of them is not finite.
         """
-        numbers = [[value.item() for _, value in own] for own in parts]
-        batches = (batch for own in parts for batch, _ in own)
-        flat = zip(batches, (number for own in numbers for number in own), strict=True)
-        self._check_losses([(batch, number) for batch, number in flat if not math.isfinite(number)], step)
-        losses = torch.tensor([sum(own) for own in numbers], dtype=torch.float64)
-        return self.processes.gather(losses).sum().item() / self.recipe.ranks
+        numbers = [[(batch, value.item()) for batch, value in rank] for rank in losses]
+        self._check_losses([(batch, number) for rank in numbers for batch, number in rank if not math.isfinite(number)], step)
+        sums = torch.tensor([sum(number for _, number in rank) for rank in numbers], dtype=torch.float64)
+        return self.processes.gather(sums).sum().item() / self.recipe.ranks
 
     def _loss(self, batch: Batch) -> Tensor:
         """The mean loss of one micro-batch, ready for backward."""
-        return loss(*self._predict(self.reader.batch(batch)))
+        return loss(*self._predict(batch))
 
-    def _predict(self, given: Prepared) -> tuple[Task, Tensor]:
+    def _bring(self, rounds: list[list[Batch | None]]) -> None:
+        """Moves what a step needs to the device at once, since copies of some size wait for what the device is at."""
+        mine = (row[rank] for row in rounds for rank in self.processes.block(self.recipe.ranks))
+        self._brought = {batch.position: self._ready(batch) for batch in mine if batch is not None}
+
+    def _ready(self, batch: Batch) -> Prepared:
+        return self.reader.batch(batch).on(self.device, DTYPES[self.recipe.precision.weights])
+
+    def _predict(self, batch: Batch) -> tuple[Task, Tensor]:
+        given = self._brought.get(batch.position) or self._ready(batch)
         dtype = DTYPES[self.recipe.precision.weights]
-        latents = given.latents.to(self.device, dtype, non_blocking=True) * self.scale
-        task = self.objective.task(latents, given.noise.to(self.device, dtype, non_blocking=True), given.draws)
+        task = self.objective.task(given.latents * self.scale, given.noise, given.uniform)
         with torch.autocast(self.device.type, self.compute, enabled=self.compute != dtype):
             context, pooled = self.conditioning.encode(given.tokens, self.device)
             added = None

@@ -60,11 +60,12 @@ class Objective:
             )
         if self.options.kind == "rf":
             return
-        self._alpha_bar = alphas_cumprod(self.options.zero_terminal_snr).to(device)
+        alpha_bar = alphas_cumprod(self.options.zero_terminal_snr)
+        self._alpha_bar = alpha_bar.to(device)
         if self.options.min_snr_gamma:
             original = self.choices.snr_table == "original"
-            table = alphas_cumprod(False).to(device) if original else self._alpha_bar
-            self._weights = min_snr_weights(self.options.kind, table, self.options.min_snr_gamma)
+            table = alphas_cumprod(False) if original else alpha_bar
+            self._weights = min_snr_weights(self.options.kind, table, self.options.min_snr_gamma).to(device)
 
     def task(self, latents: Tensor, noise: Tensor, draws: np.ndarray) -> Task:
         """What to learn from `latents` (batch, channels, h, w; scaled) with `noise` and one uniform draw per sample."""

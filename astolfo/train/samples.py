@@ -8,7 +8,7 @@ ranks all draw from the same seed.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,9 +31,14 @@ class Prepared:
 
     latents: Tensor  # (batch, channels, height, width), unscaled, of the store's dtype
     noise: Tensor  # float32, of the latents' shape
-    draws: np.ndarray  # float64 (batch,), uniform in (0, 1): they choose the timesteps
+    uniform: np.ndarray  # float64 (batch,), in (0, 1): they choose the timesteps
     tokens: list[Tensor]  # int64 (batch, chunks, 77) for each text encoder
     time_ids: Tensor  # float32 (batch, 6)
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> "Prepared":
+        """The same with what is large, latents and noise, on a device, in the dtype that the model computes with."""
+        latents, noise = (values.to(device, dtype, non_blocking=True) for values in (self.latents, self.noise))
+        return replace(self, latents=latents, noise=noise)
 
 
 class Preparation:
@@ -48,22 +53,22 @@ class Preparation:
         if not batches:
             return []
         cuts = np.cumsum([len(batch.rows) for batch in batches])[:-1].tolist()
-        captions = [self.caption(*one) for one in zip(batches, samples, strict=True)]
+        captions = [self.captions(*one) for one in zip(batches, samples, strict=True)]
         tokens = [ids.tensor_split(cuts) for ids in self.text.read([text for texts in captions for text in texts])]
-        latents = [torch.from_numpy(np.stack([sample.latents for sample in own])) for own in samples]
-        draws = self.draws(batches, [tuple(own.shape[1:]) for own in latents])
+        latents = [torch.from_numpy(np.stack([sample.latents for sample in given])) for given in samples]
+        draws = self.draws(batches, [tuple(stacked.shape[1:]) for stacked in latents])
         return [
-            Prepared(own, torch.from_numpy(noise), uniform, list(ids), time_ids(given))
-            for own, (noise, uniform), ids, given in zip(latents, draws, zip(*tokens, strict=True), samples, strict=True)
+            Prepared(stacked, torch.from_numpy(noise), uniform, list(ids), time_ids(given))
+            for stacked, (noise, uniform), ids, given in zip(latents, draws, zip(*tokens, strict=True), samples, strict=True)
         ]
 
     def draws(self, batches: Sequence[Batch], shapes: Sequence[tuple[int, ...]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Noise, float32 (batch, *shape), and uniforms, float64 (batch,), for each of `batches`; `shapes` are their samples'."""
-        keys = [self._keys(*one) for one in zip(batches, shapes, strict=True)]
-        known = self._drawn({key for own in keys for key in own})
+        wanted = [self._keys(*one) for one in zip(batches, shapes, strict=True)]
+        known = self._drawn({key for keys in wanted for key in keys})
         found = []
-        for own in keys:
-            noise, uniform = zip(*(known[key] for key in own), strict=True)
+        for keys in wanted:
+            noise, uniform = zip(*(known[key] for key in keys), strict=True)
             found.append((np.concatenate(noise), np.concatenate(uniform)))
         return found
 
@@ -73,7 +78,7 @@ class Preparation:
             return [(batch.micro_step - self.recipe.first_step * self.recipe.accumulation, (len(batch.rows), *shape))]
         return [(position, (1, *shape)) for position in self._positions(batch)]
 
-    def _drawn(self, keys: Iterable[Key]) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+    def _drawn(self, keys: Iterable[Key]) -> dict[Key, list[np.ndarray]]:
         """Noise and uniforms of `keys`. One call draws many small ones: most of its time does not depend on their number."""
         positions, known = defaultdict(list), {}
         for position, shape in sorted(keys):
@@ -83,13 +88,13 @@ class Preparation:
             for some in (members[at : at + each] for at in range(0, len(members), each)):
                 noise = randomness.normal(self.seed, "noise", np.array(some, np.uint64), shape)
                 uniform = randomness.uniform(self.seed, "timestep", np.array(some, np.uint64), shape[0])
-                known |= {(position, shape): row for position, *row in zip(some, noise, uniform, strict=True)}
+                known |= {(position, shape): drawn for position, *drawn in zip(some, noise, uniform, strict=True)}
         return known
 
-    def caption(self, batch: Batch, samples: Sequence[Sample]) -> list[str]:
+    def captions(self, batch: Batch, samples: Sequence[Sample]) -> list[str]:
         """The text that each sample of a micro-batch is trained with."""
-        own = zip(self._positions(batch), samples, strict=True)
-        return [caption(self.recipe.captions, one.tags, one.sentence, seed=self.seed, position=at) for at, one in own]
+        placed = zip(self._positions(batch), samples, strict=True)
+        return [caption(self.recipe.captions, one.tags, one.sentence, seed=self.seed, position=at) for at, one in placed]
 
     def _positions(self, batch: Batch) -> range:
         first = batch.position * self.recipe.batch_size

@@ -112,6 +112,14 @@ def test_a_row_may_lack_one_under_wildcards(kind):
     assert set(texts(kind, sentence="\n", tags="", wildcards=True)) == {""}
 
 
+@pytest.mark.parametrize(("kind", "found"), [("concat", {"a star"}), ("pick", {"a star"}), ("tags", {"a star"})])
+def test_a_blank_text_is_none_under_wildcards(kind, found):
+    """Where a line is taken of each text, one of white space gives none, and is no choice."""
+    recipe = Captions(kind=kind, wildcards=True)
+    for tags, sentence in (("a star", "  "), (" ", "a star"), ("a star", " \n ")):
+        assert {caption(recipe, tags, sentence, seed=1, position=position) for position in range(8)} == found
+
+
 def test_dropout_comes_first():
     """A dropped caption stays empty whatever its wildcards."""
     plain, both = texts("tags", dropout=0.1), texts("tags", tags="{1star|solo}", dropout=0.1, wildcards=True)

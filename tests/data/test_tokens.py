@@ -8,9 +8,20 @@ from astolfo.data.vocabulary import tokenizers, write
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vocabulary")
-    write(folder)
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("vocabulary")
+    write(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    return tokenizers(folder)
+
+
+@pytest.fixture(scope="module")
+def librarys(folder):
+    """The same tokenizers, to be called: a call leaves a tokenizer cutting and padding."""
     return tokenizers(folder)
 
 
@@ -68,7 +79,7 @@ def test_a_caption_beyond_the_last_chunk_is_cut(both):
 
 
 @pytest.mark.parametrize(("tokens", "count"), [(75, 1), (150, 2), (225, 3)])
-def test_every_caption_has_the_same_number_of_read(both, tokens, count):
+def test_every_caption_has_the_same_number_of_chunks(both, tokens, count):
     """75, 150 and 225 tokens make 1, 2 and 3 chunks, for an empty caption as for one that overflows."""
     for tokenizer in both:
         ids = read(tokenizer, ["", "a star", " ".join(["star"] * 400)], tokens)
@@ -86,7 +97,7 @@ def test_chunks_are_cut_every_75_tokens(both):
         assert ids[1, 1:3].tolist() == [star, star]
 
 
-def test_exactly_full_read(both):
+def test_exactly_full_chunks(both):
     """75 tokens fill the first chunk, which gets an end token of its own; the end token of the text begins the second."""
     first, second = both
     begin, end = first.bos_token_id, first.eos_token_id
@@ -96,12 +107,12 @@ def test_exactly_full_read(both):
         assert ids[1].tolist() == [begin, end, *[pad] * 75]
 
 
-def test_a_bang_is_taken_for_padding(both):
+def test_a_bang_is_taken_for_padding(both, librarys):
     """The second tokenizer's padding is the token "!" of "!!": at the begin of a later chunk it becomes the end token, at
     the end of a chunk it leaves that chunk without one."""
     second = both[1]
     end, star = second.eos_token_id, second.convert_tokens_to_ids("star</w>")
-    bang = second("!!")["input_ids"][1:-1]
+    bang = librarys[1]("!!")["input_ids"][1:-1]
     assert bang[0] == 0
     begins = read(second, [" ".join(["star"] * 75) + " !! star"], 150)[0]
     assert begins[1, :4].tolist() == [second.bos_token_id, end, bang[1], star]
@@ -110,18 +121,20 @@ def test_a_bang_is_taken_for_padding(both):
     assert end not in ends[0]
 
 
-def test_a_bang_in_one_chunk_stays(both):
+def test_a_bang_in_one_chunk_stays(both, librarys):
     """75 tokens are read as the tokenizer gives them, "!!" included."""
     second = both[1]
-    assert read(second, ["!! star"], 75)[0, 0].tolist() == second("!! star", padding="max_length", max_length=77)["input_ids"]
+    assert (
+        read(second, ["!! star"], 75)[0, 0].tolist() == librarys[1]("!! star", padding="max_length", max_length=77)["input_ids"]
+    )
     assert read(second, ["!! star"], 75)[0, 0, 1] == 0
 
 
 @pytest.mark.parametrize(
     "text", ["", "a red star", "UPPER  Ünïcode 日本語", "<|endoftext|> star <|startoftext|>", "! " * 80, "star " * 75]
 )
-def test_one_chunk_is_the_librarys_own(both, text):
-    """What the library's call would give, in 77 tokens; a call of it in between changes nothing."""
-    for tokenizer in both:
-        own = tokenizer(text, padding="max_length", truncation=True, max_length=77)["input_ids"]
+def test_one_chunk_is_the_librarys_own(both, librarys, text):
+    """What the library's call would give, in 77 tokens."""
+    for tokenizer, library in zip(both, librarys, strict=True):
+        own = library(text, padding="max_length", truncation=True, max_length=77)["input_ids"]
         assert read(tokenizer, [text], 75)[0, 0].tolist() == own

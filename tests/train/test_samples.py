@@ -103,7 +103,7 @@ def test_captions_are_drawn_for_each_sample(preparation_of):
     both = []
     for semantics in ("kohya", "reference"):
         preparation, order = preparation_of(semantics, ranks=4, batch_size=1, accumulation=4, captions=captions)
-        both.append([text for batch in batches(order, 1) for text in preparation.caption(batch, [sample] * len(batch.rows))])
+        both.append([text for batch in batches(order, 1) for text in preparation.captions(batch, [sample] * len(batch.rows))])
     assert both[0] == both[1]
     assert len(set(both[0])) == 5
 
@@ -119,7 +119,7 @@ def test_a_step_prepared_together_is_its_micro_batches_alone(inputs, spec_of):
         for one, other in ((together.latents, alone.latents), (together.noise, alone.noise), (together.time_ids, alone.time_ids)):
             assert one.shape[0] == len(batch.rows)
             assert torch.equal(one, other)
-        assert np.array_equal(together.draws, alone.draws)
+        assert np.array_equal(together.uniform, alone.uniform)
         assert [ids.tolist() for ids in together.tokens] == [ids.tolist() for ids in alone.tokens]
         assert [len(ids) for ids in together.tokens] == [len(batch.rows)] * 2
 

@@ -44,7 +44,7 @@ def batches_of(trainer, step):
 
 def sample_losses(trainer, batch):
     """Each sample's own mean squared error in a micro-batch (times its weight, where the objective weighs)."""
-    task, prediction = trainer._predict([trainer.store.sample(int(row)) for row in batch.rows], batch)
+    task, prediction = trainer._predict(batch)
     errors = (prediction - task.target).square().mean(dim=(1, 2, 3))
     return errors if task.weight is None else errors * task.weight
 
@@ -154,7 +154,7 @@ def test_the_contrastive_loss_of_a_step(trainer_of):
     trainer, other = trainer_of(**changes), trainer_of(**changes)
     values = []
     for batch in batches_of(other, 0):
-        task, prediction = other._predict([other.store.sample(int(row)) for row in batch.rows], batch)
+        task, prediction = other._predict(batch)
         assert len(batch.rows) == 2
         values.append((prediction - task.target).square().mean() - 0.05 * (prediction - task.target.flip(0)).square().mean())
     assert trainer.step(0) == pytest.approx((sum(values) / 4).item(), rel=1e-5)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands.jobs.job import PATH, begin, job, jobs, named
+from astolfo.commands import named
+from astolfo.commands.jobs.job import PATH, begin, job, jobs
 
 
 @jobs.command()

@@ -44,8 +44,8 @@ def job(work: Any) -> Any:
 
         with naming_operators(str(out)):
             work(spec=spec, out=out, **options)
-        if named := click.get_current_context().meta.get(_NAMED):
-            stale.record(_artifact(out), spec, named, options.get("state"))
+        if makers := click.get_current_context().meta.get(_NAMED):
+            stale.record(_artifact(out), spec, makers, options.get("state"))
 
     for option in (
         click.option("--spec", required=True, callback=_spec, help="What to make, as JSON, or @FILE."),
@@ -112,14 +112,3 @@ class Evidence:
 
         attestation.write(job, out, spec, parents, **more)
         self.meter.write(out)
-
-
-def named(given: tuple[str, ...]) -> dict[str, Path]:
-    """("a=x.safetensors", ...) as a mapping. Raises click's BadParameter for anything else, and for a name given twice."""
-    found: dict[str, Path] = {}
-    for text in given:
-        name, _, path = text.partition("=")
-        if not name or not path or name in found:
-            raise click.BadParameter(f"expected NAME=FILE, each name once, such as a=base.safetensors; found {text!r}.")
-        found[name] = Path(path)
-    return found

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands.jobs.job import PATH, begin, job, jobs, named
+from astolfo.commands import named
+from astolfo.commands.jobs.job import PATH, begin, job, jobs
 from astolfo.errors import LedgerError
 
 
