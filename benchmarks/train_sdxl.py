@@ -19,7 +19,6 @@ would send, it makes up. `--memory` lets torch have so many GB (10^9 bytes) of t
 """
 
 import argparse
-import gc
 import statistics
 import tempfile
 import time
@@ -139,13 +138,15 @@ def report(recipe, options, placement, inputs) -> None:
         print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB, predicted: {expected}")
     print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in split(trainer, options.steps).items()))
     for lever in options.lever:
+        trainer.close()
         del trainer  # a card may hold no two
-        trainer = fresh(recipe, inputs, process, placement)
+        trainer = Subject(recipe, inputs, process, placement)
         LEVERS[lever](trainer)
         print(f"{own / tell(lever, timed(trainer, options), images, per_image, peak):.2f} times the trainer's speed")
     if options.lever and (options.no_determinism or options.plain):
+        trainer.close()
         del trainer
-        trainer = fresh(recipe, inputs, process, placement)
+        trainer = Subject(recipe, inputs, process, placement)
     if options.no_determinism:
         free()
         loose = tell("not deterministic", timed(trainer, options), images, per_image, peak)
@@ -155,14 +156,6 @@ def report(recipe, options, placement, inputs) -> None:
         plain = PlainLoop(trainer)
         del trainer
         print(f"{tell('plain loop', timed(plain, options), images, per_image, peak) / own:.2f} times the plain loop's speed")
-
-
-def fresh(recipe, inputs, process, placement) -> Subject:
-    """Another trainer, when the one before it is gone: hooks and buffers name one another, so that takes the collector."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return Subject(recipe, inputs, process, placement)
 
 
 def channels_last(trainer: Trainer) -> None:
@@ -258,7 +251,7 @@ class PlainLoop:
         rows = [(name.split(".")[0], name, parameter) for name, parameter in zip(source.names, source.parameters, strict=True)]
         for _, _, parameter in rows:
             parameter.data, parameter.grad = parameter.data.clone(), None
-            parameter._post_accumulate_grad_hooks.clear()  # the trainer's, which would keep its buffers
+        source.close()
         source.flat = source.update = None
         self.optimizer = build(self.recipe, rows)
 

@@ -135,6 +135,10 @@ class DeepSpeedTrainer(Trainer):
         self.losses.append(loss)
         return loss
 
+    def close(self) -> None:
+        """As `Trainer.close`, of the engine."""
+        self.engine.destroy()
+
     def _kernels(self) -> AbstractContextManager:
         """The attention that the recipe asks for, or what the device has instead."""
         if not self.recipe.engine.attention:

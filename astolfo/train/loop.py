@@ -84,6 +84,10 @@ class Trainer:
         mine = set(map(id, self.flat.owned()))
         self.update = update.build(self.recipe, [row for row in chosen if id(row[2]) in mine], masters)
 
+    def close(self) -> None:
+        """Lets go of what would keep this trainer's memory when nobody uses it any more."""
+        self.flat.close()
+
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.reader.step(step)

@@ -129,6 +129,12 @@ class Flat:
         self._waiting: list[dict[int, Tensor]] = []
         self._host, self._leaf, self._arrived = False, 0, [True] * len(self.parameters)
         self._received: Tensor | None = None
+        self._hooks: list[Any] = []
+
+    def close(self) -> None:
+        """Takes its hooks off the parameters: with them, neither is ever freed."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def owned(self) -> list[nn.Parameter]:
         """The parameters whose optimizer state this process holds."""
@@ -150,8 +156,8 @@ class Flat:
         if self._total is None:
             self._total = torch.zeros_like(self.weights)
             self._sums = [self._total[place].view(p.shape) for place, p in zip(self._places, self.parameters, strict=True)]
-            for index, parameter in enumerate(self.parameters):
-                parameter.register_post_accumulate_grad_hook(partial(self._take, index))
+            hooks = ((parameter, partial(self._take, index)) for index, parameter in enumerate(self.parameters))
+            self._hooks = [parameter.register_post_accumulate_grad_hook(hook) for parameter, hook in hooks]
         self._waiting = [{} for _ in range(leaves.bit_length() - 2)]
         self._host, self._leaf = host, 0
         for parameter in self.parameters:

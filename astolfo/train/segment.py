@@ -120,6 +120,7 @@ class _Job:
             if self.recipe.on_failure != "keep":
                 raise stopped
             if stopped.what == "weight":  # the update itself went wrong: what was before it is done again
+                trainer.close()  # a GPU may hold no two models
                 del trainer
                 self.kept.wait()
                 processes.any(False)  # nobody reads what process 0 still writes

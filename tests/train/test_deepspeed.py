@@ -80,6 +80,24 @@ def test_a_wrong_number_stops_every_rank(zero, train, bad_noise):
     assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
 
 
+def test_a_bad_update_is_undone(zero, train, monkeypatch):
+    """Where an engine's update makes an infinite weight, it is taken down, and another one does the steps before again."""
+    good = state.load(train(zero(0, 2, on_failure="keep"), "good"))
+    original = deepspeed.DeepSpeedTrainer.step
+
+    def step(self, number):
+        if number == 2 and self.processes.index == 1:
+            update, weights = self.engine.step, self.zero.single_partition_of_fp32_groups[0]
+            self.engine.step = lambda: (update(), weights.data.fill_(float("inf")))
+        return original(self, number)
+
+    monkeypatch.setattr(deepspeed.DeepSpeedTrainer, "step", step)
+    found = state.load(train(zero(0, 4, on_failure="keep"), "bad"))
+    assert (found.position, found.stopped["why"]) == (2, "weight")
+    assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
+    assert all(torch.equal(found.engine[name], good.engine[name]) for name in good.engine)
+
+
 def test_nothing_is_written_elsewhere(inputs, zero, tmp_path, monkeypatch):
     """The engine leaves no cache in the home folder, and no file beside the state."""
     home, work = tmp_path / "home", tmp_path / "work"

@@ -1,6 +1,7 @@
 """A wrong number stops the run, says where, and leaves the last good state; with `on_failure: keep` that is its result."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -133,9 +134,17 @@ def test_a_spike_ends_a_run_before_its_update(inputs, spec_of, train, monkeypatc
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
-    """Where an update itself makes an infinite weight, the kept state is the one before it, and the parameter is named."""
+    """Where an update itself makes an infinite weight, the kept state is the one before it, and the parameter is named.
+
+    The trainer that went wrong is gone before there is another.
+    """
     good = state.load(train(spec_of(0, 2, **KEEP), "good"))
-    original, parameter = Trainer.step, "unet.conv_out.bias"
+    original, parameter, init, flats = Trainer.step, "unet.conv_out.bias", Trainer.__init__, []
+
+    def begin(self, *given, **named):
+        assert not any(flat() for flat in flats)
+        init(self, *given, **named)
+        flats.append(weakref.ref(self.flat))
 
     def step(self, number):
         if number == 2 and self.flat.owner(index := self.names.index(parameter)) == self.processes.index:
@@ -145,6 +154,7 @@ def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
         return original(self, number)
 
     monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "__init__", begin)
     found = state.load(train(spec_of(**KEEP), f"p{processes}", processes=processes))
     assert (found.position, found.stopped["why"], found.stopped["parameters"]) == (2, "weight", [parameter])
     assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
