@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--run", default="25112201", help="whose recipe is timed")
     parser.add_argument("--steps", type=int, default=15, help="timed steps of each kind")
     options = parser.parse_args()
+    if options.steps < 2:
+        parser.error("--steps: expected 2 or more, for the quarters of the steps' ratios")
     with tempfile.TemporaryDirectory() as folder:
         recipe, inputs = prepare(options.run, Path(folder))
         subjects = {"trainer": Trainer(recipe, inputs, Processes()), "bare loop": BareLoop(recipe, inputs)}

@@ -20,11 +20,10 @@ def caption(recipe: Captions, tags: str, sentence: str, *, seed: int, position: 
     if recipe.dropout and randomness.uniform(seed, "caption dropout", position)[0] < recipe.dropout:
         return ""
     texts = [tags, sentence]
-    if recipe.wildcards and any("\n" in text or text.isspace() for text in texts):  # another text's one line is the text
-        draws = randomness.uniform(seed, "caption line", position, len(texts))
-        texts = [_line(text, draw) for text, draw in zip(texts, draws, strict=True)]
+    if recipe.wildcards:
+        texts = [_line(text, number, seed, position) for number, text in enumerate(texts)]
     chosen = _chosen(recipe.kind, [text for text in texts if text], seed, position)
-    return expanded(chosen, seed=seed, position=position) if recipe.wildcards and set(chosen) & set("{}") else chosen
+    return expanded(chosen, seed=seed, position=position) if recipe.wildcards else chosen
 
 
 def expanded(text: str, *, seed: int, position: int) -> str:
@@ -34,6 +33,8 @@ def expanded(text: str, *, seed: int, position: int) -> str:
     is: `{}`, a group that is never closed, and `|` outside of groups. `{2$$a|b}` draws two only in prompts of sd-scripts'
     sampling scripts, never in captions: here as there its alternatives are `2$$a` and `b`.
     """
+    if not set(text) & set("{}"):
+        return text
     draws = iter(randomness.uniform(seed, "caption wildcard", position, text.count("{")))
     groups = [[""]]  # the alternatives so far of every open group, the innermost last; the first is the text itself
     for piece in _PIECES.findall(text):
@@ -54,9 +55,12 @@ def expanded(text: str, *, seed: int, position: int) -> str:
     return groups[0][0]
 
 
-def _line(text: str, draw: float) -> str:
+def _line(text: str, number: int, seed: int, position: int) -> str:
+    """One line of a sample's text number `number`, by that draw of its position; blank lines are none."""
     lines = [line for line in text.split("\n") if line.strip()]
-    return lines[int(draw * len(lines))] if lines else ""
+    if len(lines) < 2:
+        return "".join(lines)
+    return lines[int(randomness.uniform(seed, "caption line", position, number + 1)[number] * len(lines))]
 
 
 def _chosen(kind: str, given: list[str], seed: int, position: int) -> str:
