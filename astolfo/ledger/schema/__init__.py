@@ -1,0 +1,57 @@
+"""The shape of the ledger's files: what an entry may say, and in which words.
+
+An unknown key is an error. A run's key replaces its era's default as a whole; nothing is merged below that level, so a
+reader sees the effective value in one of two places.
+"""
+
+from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate
+from astolfo.ledger.schema.runs import Block, Blocks, Era, Outcome, Placement, RunEntry, RunFields
+from astolfo.ledger.schema.scales import AutoencoderTraining, Hardware, Measurement, Power, Scale, ScaleDataset
+from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin
+from astolfo.ledger.schema.training import (
+    SEMANTICS,
+    Captions,
+    Choices,
+    Engine,
+    LearningRate,
+    Objective,
+    Optimizer,
+    Precision,
+    SaveEvery,
+    Schedule,
+)
+
+__all__ = [
+    "SEMANTICS",
+    "AutoencoderTraining",
+    "Base",
+    "Block",
+    "Blocks",
+    "Captions",
+    "Choices",
+    "Dataset",
+    "Digest",
+    "Engine",
+    "Entry",
+    "Era",
+    "Family",
+    "Hardware",
+    "LearningRate",
+    "Measurement",
+    "Mecha",
+    "Merge",
+    "Objective",
+    "Optimizer",
+    "Origin",
+    "Outcome",
+    "Placement",
+    "Power",
+    "Precision",
+    "Rate",
+    "RunEntry",
+    "RunFields",
+    "SaveEvery",
+    "Scale",
+    "ScaleDataset",
+    "Schedule",
+]

@@ -1,0 +1,67 @@
+"""What runs start from and train on: bases, merges that make them, and datasets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from astolfo.ledger.schema.entry import Digest, Entry, Family
+
+
+class Merge(Entry):
+    """A weighted sum of two models, by reference: base x (1 - alpha) + trained x alpha."""
+
+    base: str
+    trained: str
+    alpha: Annotated[str, Field(pattern=r"^[01]\.[0-9]{2}$")]
+
+
+class Mecha(Entry):
+    """A merge by sd-mecha: a `.mecha` recipe of config/mecha/, and which model each of its names stands for."""
+
+    recipe: str
+    models: dict[str, str]  # name of a model in the recipe -> reference
+
+
+class Origin(Entry):
+    """Where a base comes from at one scale: a pinned file, or what makes it, or both (the file is then that result)."""
+
+    file: str | None = None
+    sha256: Digest = "unknown"
+    made_by: str | None = None  # a reference
+    merge: Merge | None = None
+    mecha: Mecha | None = None
+
+    @model_validator(mode="after")
+    def _one_maker(self) -> "Origin":
+        if sum(maker is not None for maker in (self.made_by, self.merge, self.mecha)) > 1:
+            raise ValueError("give one of made_by, merge and mecha.")
+        return self
+
+    @property
+    def parents(self) -> list[str]:
+        """References of the models that it is made from; empty for a file that nothing here makes."""
+        if self.merge:
+            return [self.merge.trained, self.merge.base]
+        if self.mecha:
+            return list(dict.fromkeys(self.mecha.models.values()))
+        return [self.made_by] if self.made_by else []
+
+
+class Base(Entry):
+    """A model that runs start from (kind `model`), or the autoencoder of a family (kind `autoencoder`)."""
+
+    family: Family
+    kind: Literal["model", "autoencoder"] = "model"
+    objective: Literal["eps", "v", "rf"] | None = None
+    title: str = ""
+    note: str = ""
+    full: Origin
+    miniature: Origin
+
+
+class Dataset(Entry):
+    """A dataset by its name in the ledger; `images` is the full-scale count, the miniature's stands in the scale."""
+
+    images: PositiveInt
+    autoencoder: str
+    note: str = ""
