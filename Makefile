@@ -9,11 +9,12 @@ DIR ?= .
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+EVIDENCE := $(VENV)/evidence
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
 SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" --config scale=$(SCALE)
 
-.PHONY: help env ledger site verify test test-all lint lock clean FORCE
+.PHONY: help env evidence ledger site verify test test-all lint lock clean FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -22,13 +23,20 @@ help:
 	@echo 'make site                             site/index.html: everything that is built, to look at and to give away'
 	@echo 'make ledger                           every run of the record, with its merges; make verify: compare the digests'
 	@echo 'make test                             the test suite; make test-all: the longer proofs as well'
-	@echo 'make env                              the environment alone, in .venv'
+	@echo 'make env                              the environment alone, in .venv; make evidence: what signs, verifies and packs'
 	@echo 'make lint                             formats and lint; make lock: refresh the locks'
 
 env: $(READY)
 
 $(READY): envs/lock.txt envs/build.txt envs/cluster.txt envs/install
 	@envs/install $(PYTHON) $(VENV)
+
+# What signs and packs evidence for other people's programs: optional, and needed by the tests.
+evidence: $(EVIDENCE)
+
+$(EVIDENCE): envs/evidence.txt $(READY)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r envs/evidence.txt
+	@touch $@
 
 results/% evaluations/% losses/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
 	@$(SNAKEMAKE)
@@ -49,10 +57,10 @@ docs/ledger.md: FORCE $(READY)
 report.zip: FORCE $(READY)
 	@$(subst $@,--report $@,$(SNAKEMAKE))
 
-test: $(READY)
+test: $(READY) $(EVIDENCE)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: $(READY)
+test-all: $(READY) $(EVIDENCE)
 	@$(BIN)/python tests/stages.py $(if $(BUDGET),--budget $(BUDGET))
 
 lint: $(READY)
