@@ -145,8 +145,8 @@ def verified(path: Path | str) -> str:
     expected, found = read_sidecar(path), sha256_of(path)
     if found != expected:
         raise InputError(
-            f"{path} is damaged: expected sha256 {expected}, found {found}. Delete it and run the same command again: it will "
-            "be made anew. (If you replaced it on purpose, delete its side-car.)"
+            f"{path} is damaged: expected sha256 {expected}, found {found}. Or another file was put in its place. Move it to "
+            "another folder and run the same command again: it is made anew."
         )
     return found
 

@@ -16,7 +16,8 @@ from astolfo.checkpoint.layout import block_of, identify, part_of
 from astolfo.checkpoint.metadata import objective_of
 from astolfo.checkpoint.safefile import SIZES, SafeFile, open_file
 from astolfo.errors import InputError
-from astolfo.files import read_sidecar, sha256_of
+from astolfo.files import read_sidecar
+from astolfo.remembered import digest_of, known
 
 _BLOCK = 1 << 22  # bytes
 
@@ -24,7 +25,8 @@ _BLOCK = 1 << 22  # bytes
 def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
     """Everything that can be said about a checkpoint, as JSON-ready mapping.
 
-    `scan` also counts NaN and infinities per key and hashes the file; without it the digest is the side-car's, or None.
+    `digest` is the file's sha256 where it was hashed before (and did not change since) or `scan` hashes it, else None;
+    `recorded` is what a side-car claims, whoever wrote it. `scan` also counts NaN and infinities per key.
     Raises CheckpointError as `open_file` does.
     """
     with open_file(path) as file:
@@ -41,7 +43,8 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
             "objective": {"name": objective, "zero_terminal_snr": zero_terminal_snr, "because": because},
             "metadata": dict(sorted(file.metadata.items())),
             "lineage": _lineage(file),
-            "digest": sha256_of(path) if scan else _recorded(path),
+            "digest": digest_of(path) if scan else known(path),
+            "recorded": _recorded(path),
         }
         if scan:
             result["not_finite"] = _not_finite(file)
@@ -59,8 +62,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     zero = ", zero terminal SNR" if objective["zero_terminal_snr"] else ""
     yield f"{found['path']}: {found['architecture']}, {size}"
     yield f"objective: {objective['name']}{zero} (because of {objective['because']})"
-    origin = "" if "not_finite" in found else "  (recorded in its side-car; --scan reads the file)"
-    yield f"sha256: {found['digest']}{origin}" if found["digest"] else "sha256: no side-car; use --scan to compute it"
+    yield from _digests(found["digest"], found["recorded"])
     for name, part in found["parts"].items():
         dtypes = ", ".join(f"{count} x {dtype}" for dtype, count in part["dtypes"].items())
         yield f"{name}: {part['parameters']:,} parameters, {dtypes}"
@@ -69,6 +71,18 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield from (f"{key} = {value}" for key, value in found["metadata"].items())
     for key, counts in found.get("not_finite", {}).items():
         yield f"NOT FINITE: {key}: {counts['nan']} NaN, {counts['inf']} infinite"
+
+
+def _digests(digest: str | None, recorded: str | None) -> Iterator[str]:
+    """The digest, as far as it is known, and what a side-car says of it."""
+    if digest:
+        yield f"sha256: {digest}"
+    elif recorded:
+        yield f"sha256: {recorded} by its side-car, which nobody compared; --scan reads the file"
+    else:
+        yield "sha256: not computed; --scan reads the file"
+    if digest and recorded not in (None, digest):
+        yield f"NOT ITS SIDE-CAR'S: that says {recorded}, and was written for another file or before a change"
 
 
 def _parts(file: SafeFile) -> dict[str, Any]:

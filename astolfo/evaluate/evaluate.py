@@ -26,8 +26,8 @@ from astolfo.evaluate.sample import sample
 from astolfo.evaluate.scorer import scorer_of
 from astolfo.evaluate.shared import shared_out
 from astolfo.evaluate.verdict import THRESHOLDS, Evidence, Verdict, judge, over_alphas
-from astolfo.files import read_sidecar, sha256_of, sidecar
 from astolfo.ledger.schema import Objective
+from astolfo.remembered import digest_of
 from astolfo.train.autoencoder import encode, to_pictures
 
 log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def _validation(candidate: Candidate, held_out: validate.HeldOut | None, seed: i
 
 
 def _named(path: Path) -> dict[str, str]:
-    return {"name": path.stem, "file": path.name, "sha256": read_sidecar(path) if sidecar(path).exists() else sha256_of(path)}
+    return {"name": path.stem, "file": path.name, "sha256": digest_of(path)}
 
 
 def _rounded(numbers: Looks) -> Looks:

@@ -35,7 +35,8 @@ from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsE
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merge import kernel
 from astolfo.merge.fill import BLOCK
-from astolfo.merge.weighted_sum import DTYPES, STALE, check_output, digest_of
+from astolfo.merge.weighted_sum import DTYPES, STALE, check_output
+from astolfo.remembered import digest_of
 
 _NAME = re.compile(r'model +"([^"]*)"')
 

@@ -27,9 +27,10 @@ from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
 from astolfo.checkpoint.safefile import Entry, SafeFile, open_file, plan
 from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
-from astolfo.files import canonical_json, read_sidecar, sha256_of, sidecar, verified, write_sidecar, written
+from astolfo.files import canonical_json, sidecar, write_sidecar, written
 from astolfo.merge import kernel
 from astolfo.merge.fill import AHEAD, Job, Source
+from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 STALE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}
@@ -116,20 +117,6 @@ def check_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
         raise CheckpointError(f"{path} is an input: a merge does not overwrite what it is made from. Name another output.")
     if Path(path).suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(f"{path}: what is written is safetensors, never a pickle. Name it {Path(path).stem}.safetensors.")
-
-
-def digest_of(path: Path | str) -> str:
-    """sha256 of a file: from its side-car if that is not older than the file, else hashed now, and remembered if it can be.
-
-    Raises InputError when a file that is newer than its side-car is not what the side-car says.
-    """
-    record = sidecar(path)
-    if record.exists():
-        return read_sidecar(path) if record.stat().st_mtime_ns >= Path(path).stat().st_mtime_ns else verified(path)
-    digest = sha256_of(path)
-    with contextlib.suppress(OSError):  # a read-only folder
-        write_sidecar(path, digest)
-    return digest
 
 
 def _write(job: Job, paths: list[Path | str], digests: bool, direct: bool) -> list[str]:

@@ -2,8 +2,9 @@
 
     found = gather(ledger, Path("."))
 
-Nothing is built, hashed or changed: digests are those of the side-cars (`astolfo verify` compares the bytes), metadata those
-of the files' headers. What is absent is absent; what is damaged is an error that says which file.
+Nothing is built or changed. Digests are those of the side-cars (`astolfo verify` compares the bytes); a model that changed after
+its side-car was written is hashed. Metadata are those of the files' headers. What is absent is absent; what is damaged is an
+error that says which file.
 """
 
 import json
@@ -16,10 +17,10 @@ from typing import Any
 
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError, LedgerError
-from astolfo.files import read_sidecar, sidecar
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import parse
 from astolfo.provenance.digests import DIFFERS, IDENTICAL, NOT_BUILT, UNRECORDED, records
+from astolfo.remembered import digest_of, recorded
 from astolfo.site.losses import Curve, read
 
 FORMAT = 2  # of metrics.json
@@ -139,7 +140,7 @@ def _pinned(ledger: Ledger, name: str) -> dict[str, Any]:
 
 
 def _model(path: Path, directory: Path, known: list[dict[str, Any]]) -> Model:
-    digest = read_sidecar(path) if sidecar(path).exists() else None
+    digest = recorded(path) or digest_of(path)
     with open_file(path) as file:
         metadata = dict(file.metadata)
     return Model(

@@ -21,7 +21,8 @@ def test_inspect_says_what_a_file_is(tmp_path, sdxl, states):
     )
     saved = save(tmp_path / "x", states(sdxl), sdxl, dtypes={"vae": "fp32"}, metadata=about, markers=markers("v", True))
     found = inspect(tmp_path / "x")
-    assert (found["architecture"], found["digest"]) == ("sdxl", saved.digest)
+    assert (found["architecture"], found["recorded"], found["digest"]) == ("sdxl", saved.digest, None)
+    assert f"{saved.digest} by its side-car, which nobody compared" in report(found)
     assert found["objective"] == {"name": "v", "zero_terminal_snr": True, "because": "astolfo.objective"}
     assert found["lineage"] == {"run": "25010101", "recipe": "cd", "parents": {"base": "ab"}}
     assert found["other_keys"] == ["v_pred", "ztsnr"]
@@ -43,7 +44,7 @@ def test_a_scan_counts_what_is_not_finite(tmp_path, dtype):
     assert inspect(tmp_path / "x")["digest"] is None
     found = inspect(tmp_path / "x", scan=True)
     assert found["not_finite"] == {"bad": {"nan": 2, "inf": 2}}
-    assert found["digest"] == digest
+    assert found["digest"] == inspect(tmp_path / "x")["digest"] == digest
     assert "NOT FINITE: bad: 2 NaN, 2 infinite" in report(found)
 
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from astolfo.checkpoint import stream
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
-from astolfo.errors import AstolfoError, CheckpointError, InputError, NumericsError, PlacementError
-from astolfo.files import read_sidecar, sha256_of, sidecar
+from astolfo.errors import AstolfoError, CheckpointError, NumericsError, PlacementError
+from astolfo.files import read_sidecar, sha256_of
 from astolfo.merge import fill
-from astolfo.merge.weighted_sum import digest_of, merge
+from astolfo.merge.weighted_sum import merge
 
 UNET, TE, TE2, VAE = (
     "model.diffusion_model.input_blocks.4.0.w",
@@ -219,18 +219,6 @@ def test_headers_of_different_lengths_share_a_sweep(tmp_path, pair):
     for alpha, wanted in swept.digests.items():
         assert merge(pair[0], pair[1], {alpha: tmp_path / "x"}, metadata=about[alpha]).digests[alpha] == wanted
         assert sha256_of(tmp_path / f"{alpha}") == wanted
-
-
-def test_a_parents_digest_is_remembered_and_renewed(tmp_path):
-    """Without a side-car the file is hashed and one is written; one that is older than the file is checked, and kept."""
-    (tmp_path / "x").write_bytes(b"1")
-    assert digest_of(tmp_path / "x") == sha256_of(tmp_path / "x") == read_sidecar(tmp_path / "x")
-    (tmp_path / "x").write_bytes(b"2")
-    os.utime(sidecar(tmp_path / "x"), ns=(0, 0))
-    with pytest.raises(InputError, match="is damaged"):
-        digest_of(tmp_path / "x")
-    (tmp_path / "x").write_bytes(b"1")
-    assert digest_of(tmp_path / "x") == sha256_of(tmp_path / "x")
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ def begin(log: Path | None, *inputs: Path | None) -> "Evidence":
     What it returns is called at the job's end.
     """
     from astolfo import numerics
-    from astolfo.files import verified
     from astolfo.provenance.meter import Meter
+    from astolfo.remembered import checked
 
     meter = Meter()
 
@@ -97,7 +97,7 @@ def begin(log: Path | None, *inputs: Path | None) -> "Evidence":
     numerics.pin()
     for path in inputs:
         if path is not None:
-            verified(path)
+            checked(path)
     return Evidence(meter)
 
 
