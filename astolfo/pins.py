@@ -56,7 +56,7 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
 
     if ledger.scale.pictures is not None:
         raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
-    store, expected = Store(folder), ledger.scale.datasets[name].images
+    store, expected = Store(folder), ledger.sized(name).images
     if len(store) != expected:
         raise InputError(f"{folder} has {len(store):,} images, {name} has {expected:,}. Is it the whole dataset?")
     recorded = ledger.dataset_digest(name)

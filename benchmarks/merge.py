@@ -1,6 +1,6 @@
 """Measures merges of two full-size checkpoints against copying them, and prints the ratios of the targets.
 
-    python benchmarks/merge.py FOLDER [--full-yaml config/scales/full.yaml] [--skip-cold]
+    python benchmarks/merge.py FOLDER [--full-yaml astolfo/library/scales/full.yaml] [--skip-cold]
 
 Makes its own files in FOLDER (two random fp16 SDXL models of 6.9 GB, once, kept for the next time), needs 50 GB there for the
 sweep, and removes the merges. Each line gives seconds and peak resident memory of the merging process. "Cold" drops the
@@ -23,7 +23,7 @@ def main() -> None:
     """Makes the files, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--full-yaml", type=Path, default=ROOT / "config/scales/full.yaml")
+    parser.add_argument("--full-yaml", type=Path, default=ROOT / "astolfo/library/scales/full.yaml")
     parser.add_argument("--skip-cold", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from astolfo import numerics
+from astolfo import library, numerics
 
 numerics.pin()
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "config"
+STAND_INS = library.STAND_INS

@@ -13,7 +13,7 @@ from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger import load
 from astolfo.ledger.ledger import read_pins
 from astolfo.pins import pin, place, place_vocabulary
-from tests.conftest import CONFIG
+from tests.conftest import CONFIG, STAND_INS
 
 SDXL = ("conditioner.embedders.1.model.ln_final.weight", "model.diffusion_model.out.2.bias")
 
@@ -103,7 +103,7 @@ def test_a_pin_never_changes_silently(encoder, tmp_path):
 
 def test_a_model_of_another_size_is_not_pinned(tmp_path):
     """The miniature's base has the right names but not SDXL's shapes: it cannot be pinned at full scale."""
-    small = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
+    small = STAND_INS / "sdxl-eps.safetensors"
     with pytest.raises(CheckpointError, match=r"its unet has wrong shapes|its unet lacks"):
         pin(load(CONFIG, "full"), "AK-NIL-1.2", small, tmp_path)
     assert read_pins(tmp_path) == {}
@@ -111,7 +111,7 @@ def test_a_model_of_another_size_is_not_pinned(tmp_path):
 
 def test_an_autoencoder_of_another_size_is_not_pinned(tmp_path):
     """Nor is the miniature's autoencoder SDXL's."""
-    small = CONFIG / "pinned" / "miniature" / "sdxl-vae.safetensors"
+    small = STAND_INS / "sdxl-vae.safetensors"
     with pytest.raises(CheckpointError, match=r"sdxl-vae\.safetensors: expected .* with shape .* in an autoencoder, found \("):
         pin(load(CONFIG, "full"), "sdxl-vae", small, tmp_path)
     assert read_pins(tmp_path) == {}
@@ -120,7 +120,7 @@ def test_an_autoencoder_of_another_size_is_not_pinned(tmp_path):
 @pytest.mark.parametrize("verb", [("pin", "AK-NIL-1.2"), ("adopt", "25112201")])
 def test_a_model_of_another_scale_is_named_first(verb, tmp_path):
     """A file of the miniature, at full scale, is said to be one before what it lacks; one that is of no scale is not."""
-    small = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
+    small = STAND_INS / "sdxl-eps.safetensors"
     command = ["--scale", "full", *verb, str(small), "-d", str(tmp_path)]
     with pytest.raises(
         CheckpointError, match=r"is an sdxl model of the miniature scale, and the full scale .* lacks 1182 keys"

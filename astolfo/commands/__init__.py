@@ -44,7 +44,7 @@ def ledger_of(context: click.Context) -> Any:
 def reference_of(ledger: Any, name: str) -> Any:
     """The model of the ledger that `name` means. Raises LedgerError with near names for one that it does not know."""
     from astolfo.ledger import parse, step_of
-    from astolfo.ledger.ledger import unknown
+    from astolfo.ledger.files import unknown
 
     if "/" in name or name.endswith(".safetensors"):
         raise LedgerError(

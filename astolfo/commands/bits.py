@@ -47,7 +47,7 @@ def stale(context: click.Context, directory: Path, lock: Path) -> None:
 def accept(context: click.Context, id: str, directory: Path, reason: str, lock: Path) -> None:
     """Keeps what is stale of a run, base or dataset: a record with the reason beside each artifact."""
     from astolfo.files import sha256_of
-    from astolfo.ledger.ledger import unknown
+    from astolfo.ledger.files import unknown
     from astolfo.provenance import stale as stales
 
     ledger, digest = ledger_of(context), sha256_of(lock)

@@ -29,7 +29,7 @@ def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
     """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest. Or one era."""
     from astolfo.errors import LedgerError
     from astolfo.ledger import show
-    from astolfo.ledger.ledger import unknown
+    from astolfo.ledger.files import unknown
 
     found = ledger_of(context)
     eras = {run.era.era: run.era for run in found.runs.values()}

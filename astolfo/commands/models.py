@@ -34,7 +34,8 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
     NAME `vocabulary` takes the folder of a CLIP vocabulary.
     """
     from astolfo.ledger import parse
-    from astolfo.ledger.ledger import SCORER, unknown
+    from astolfo.ledger.files import unknown
+    from astolfo.ledger.ledger import SCORER
     from astolfo.pins import pin as record
 
     ledger = ledger_of(context)

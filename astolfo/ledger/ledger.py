@@ -4,23 +4,22 @@
 remedy. It imports no torch and takes milliseconds.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
+from astolfo import library
 from astolfo.errors import LedgerError
-from astolfo.ledger import evaluations, schema
+from astolfo.ledger import schema, standins
 from astolfo.ledger.evaluations import EvaluationSet, PromptSet
+from astolfo.ledger.files import Files, Layer, unknown, validated
 from astolfo.ledger.references import Reference, parse
 from astolfo.ledger.yamlfile import Document
 
-T = TypeVar("T")
 SCALES = ("miniature", "full")
 INPUTS = "inputs"  # where, in a working directory, what the user brings lies
 PINS = "pins.yaml"  # where its digests are recorded
@@ -60,16 +59,18 @@ class Ledger:
         if scale not in SCALES:
             raise LedgerError(f"Unknown scale {scale!r}: expected one of {', '.join(SCALES)}.")
         self.folder, self.scale_name, self._pins = folder, scale, pins
-        self.scale = self._read(f"scales/{scale}.yaml", schema.Scale)
-        self.bases = self._read("bases.yaml", dict[str, schema.Base])
-        self.datasets = self._read("datasets.yaml", dict[str, schema.Dataset])
-        self.evaluations = self._read("evaluations.yaml", dict[str, EvaluationSet])
-        self.prompts = self._read("prompts.yaml", dict[str, PromptSet])
-        machines = sorted((folder / "hardware").glob("*.yaml"))
-        self.hardware = {path.stem: self._read(f"hardware/{path.name}", schema.Hardware) for path in machines}
+        self.files = files = Files(folder)
+        self.scale = files.read("scales", schema.Scale, scale)[scale]
+        self.stand_ins = files.read("stand-ins", schema.StandIn)
+        bases, datasets = files.read("bases", schema.Base), files.read("datasets", schema.Dataset)
+        self.bases = {name: standins.base(name, entry, self.stand_ins) for name, entry in bases.items()}
+        self.datasets = {name: standins.dataset(name, entry) for name, entry in datasets.items()}
+        self.evaluations = files.read("evaluations", EvaluationSet)
+        self.prompts = files.read("prompts", PromptSet)
+        self.hardware = files.read("hardware", schema.Hardware)
         self.runs: dict[str, Run] = {}
-        for path in sorted((folder / "runs").glob("*.yaml")):
-            self._add_era(path)
+        for name, layer in files.eras():
+            self._add_era(name, layer)
         self._check()
 
     def run(self, run_id: str) -> Run:
@@ -102,6 +103,12 @@ class Ledger:
             return origin.model_copy(update={"sha256": self._pins[name]})
         return origin
 
+    def pinned_folder(self, name: str) -> Path:
+        """Where the file of a base lies: in `inputs/` at full scale, in the ledger's `stand-ins/` or the library's at the miniature."""
+        if self.scale_name == "full":
+            return Path(INPUTS)
+        return library.find(self.folder, library.STAND_INS.name, str(self.origin(name).file)).parent
+
     def vocabulary_origin(self) -> schema.Origin:
         """Where the CLIP vocabulary comes from at this ledger's scale, with the user's pin filled in."""
         origin = self.scale.vocabulary
@@ -114,7 +121,7 @@ class Ledger:
 
     def dataset_digest(self, name: str) -> str:
         """What names the store of a dataset that the user brings: the ledger's digest, else the user's pin, else "unknown"."""
-        digest = self.scale.datasets[name].digest
+        digest = self.sized(name).digest
         return self._pins.get(name, digest) if digest == "unknown" else digest
 
     def parent(self, run: Run) -> Reference | None:
@@ -135,9 +142,17 @@ class Ledger:
             return self.base(self.datasets[str(run.fields.dataset)].autoencoder).family
         return self.base(reference.base).family if reference.base else self.family(self.run(str(reference.run)))
 
+    def sized(self, name: str) -> schema.ScaleDataset:
+        """The dataset of that name at this scale."""
+        entry = self.datasets[name]
+        if self.scale_name == "full":
+            return schema.ScaleDataset(images=entry.images, digest=entry.digest)
+        assert entry.miniature is not None
+        return entry.miniature
+
     def sole_dataset(self, run: Run) -> schema.ScaleDataset:
         """The dataset of a run at this scale."""
-        return self.scale.datasets[str(run.fields.dataset)]
+        return self.sized(str(run.fields.dataset))
 
     @cached_property
     def named_checkpoints(self) -> dict[str, list[Reference]]:
@@ -153,22 +168,10 @@ class Ledger:
 
     # ---- reading and checking
 
-    def _read(self, name: str, kind: type[T]) -> T:
-        return self._validated(Document(self.folder / name), kind)
-
-    def _validated(self, document: Document, kind: type[T]) -> T:
-        try:
-            return TypeAdapter(kind).validate_python(document.value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            location = [part for part in first["loc"] if not str(part).startswith("function-")]
-            raise document.error(location, _explained(first, location)) from None
-
-    def _add_era(self, path: Path) -> None:
-        document = Document(path)
-        era = self._validated(document, schema.Era)
-        if era.era != path.stem:
-            raise document.error(["era"], f"the file is named {path.name}, but its era is {era.era!r}. Make them agree.")
+    def _add_era(self, name: str, layer: Layer) -> None:
+        document, era = layer.document, validated([layer], schema.Era)
+        if era.era != name:
+            raise document.error(["era"], f"the file is named {document.path.name}, but its era is {era.era!r}. Make them agree.")
         for run_id, entry in era.runs.items():
             if run_id in self.runs:
                 other = self.runs[run_id].document.path
@@ -188,6 +191,8 @@ class Ledger:
             self._check_run(run)
         for name in self.bases:
             self._check_base(name)
+        for name in self.datasets:
+            self._check_dataset(name)
         for name in self.evaluations:
             self._check_evaluation(name)
         for run in self.runs.values():
@@ -234,16 +239,20 @@ class Ledger:
             raise run.error(f"restart_epochs must lie within the run's epochs ({fields.epochs}).", "restart_epochs")
 
     def _check_base(self, name: str) -> None:
-        document = Document(self.folder / "bases.yaml")
         for scale in SCALES:
             for parent in getattr(self.bases[name], scale).parents:
-                self._check_reference(parent, lambda message, at=[name, scale]: document.error(at, message))
+                self._check_reference(parent, lambda message, at=scale: self.files.error("bases", name, [at], message))
+
+    def _check_dataset(self, name: str) -> None:
+        wanted = self.datasets[name].autoencoder
+        known = [base for base, entry in self.bases.items() if entry.kind == "autoencoder"]
+        if wanted not in known:
+            raise self.files.error("datasets", name, ["autoencoder"], unknown("autoencoder", wanted, known))
 
     def _check_evaluation(self, name: str) -> None:
         wanted = self.evaluations[name].prompts
         if wanted not in self.prompts:
-            problem = unknown("prompt set", wanted, self.prompts) + " config/prompts.yaml holds them."
-            raise Document(self.folder / "evaluations.yaml").error([name, "prompts"], problem)
+            raise self.files.error("evaluations", name, ["prompts"], unknown("prompt set", wanted, self.prompts))
 
     def _check_reference(self, name: str, error: Any) -> None:
         try:
@@ -303,30 +312,3 @@ def load(folder: Path | str, scale: str = "miniature", pins: Mapping[str, str] |
     `pins` (base -> sha256) fills in the digests that the ledger leaves `unknown`.
     """
     return Ledger(Path(folder), scale, pins or {})
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """ "unknown run '2511220': did you mean 25112201?" """
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(near)}?" if near else f" Known: {', '.join(list(known)[:12])}."
-    return f"unknown {what} {name!r}.{hint}"
-
-
-def _explained(error: Any, location: list[Any]) -> str:
-    """One pydantic error in the ledger's own words."""
-    where, kind = ".".join(map(str, location)) or "the file", error["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key {str(location[-1])!r}.{_near_keys(location)}"
-    if kind == "missing":
-        return f"{where} is missing. Add it."
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} Found {error['input']!r}."
-
-
-def _near_keys(location: list[Any]) -> str:
-    models = [
-        m for m in (*vars(schema).values(), *vars(evaluations).values()) if isinstance(m, type) and issubclass(m, schema.Entry)
-    ]
-    keys = sorted({field for model in models for field in model.model_fields})
-    near = difflib.get_close_matches(str(location[-1]), keys, n=3)
-    return f" Did you mean {' or '.join(near)}?" if near else " config/README.md lists the keys."

@@ -86,7 +86,7 @@ class Specs:
     def dataset(self, name: str) -> Spec:
         """A dataset store made from the scale's procedural pictures, or brought by the user."""
         scale, encoder = self.ledger.scale, self.ledger.datasets[name].autoencoder
-        size = scale.datasets[name]
+        size = self.ledger.sized(name)
         if scale.pictures is None:
             return {"verb": "given", "dataset": name, "images": size.images, "digest": self.ledger.dataset_digest(name)}
         family = self.ledger.base(encoder).family

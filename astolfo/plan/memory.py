@@ -23,7 +23,7 @@ PARAMETERS: dict[str, dict[str, int]] = {
     "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
     "sd2": {"unet": 865_910_724, "text_encoder": 340_387_840},
 }
-"""Parameters of the parts, counted on torch's meta device from config/scales/full.yaml."""
+"""Parameters of the parts, counted on torch's meta device from the full scale's architectures."""
 
 TRAINED = {100: 2_567_463_684, 71: 1_827_058_244, 68: 1_764_781_124, 63: 1_629_562_564}
 """Percent of SDXL's UNet -> parameters that train (astolfo/train/partial.py)."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from astolfo.errors import LedgerError, PlacementError
 from astolfo.ledger import schema
-from astolfo.ledger.ledger import Ledger, Run, unknown
+from astolfo.ledger.files import unknown
+from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.recipe import Recipe, recipe_of
 from astolfo.ledger.references import Reference
 from astolfo.ledger.steps import plan_of, samples_per_step

@@ -6,7 +6,7 @@
 Training amplifies one changed rounding, so on other hardware the bits differ although nothing is wrong. How far weights may then
 lie apart is measured against how far training moved them: the distance is |A - B| / |A - base|. Two runs are **equivalent** when
 that distance (over the whole model, and of each tensor), that of their loss curves, and that of the pictures that they draw
-all lie within bounds, which are data (config/equivalence.yaml) with a derivation (docs/reproduce.md).
+all lie within bounds, which are data (`equivalence.yaml` of the library) with a derivation (docs/reproduce.md).
 """
 
 import json
@@ -16,18 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
 from astolfo.checkpoint.safefile import SafeFile, open_file
 from astolfo.errors import InputError
 from astolfo.files import sha256_of
 from astolfo.ledger import Ledger
 from astolfo.ledger.schema import Entry
-from astolfo.ledger.yamlfile import Document
 from astolfo.provenance import attestation
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "identical", "equivalent", "different"
-BOUNDS = "equivalence.yaml"  # in the ledger's folder
+BOUNDS = "runs"  # of the section `equivalence`
 _BLOCK = 1 << 20  # elements that are looked at together
 _CANCELLED = "self_attn.k_proj.bias"  # softmax cancels it: its gradient is rounding alone, and Adam makes a walk of that
 _FLOATS = {"F16": (10, -14), "BF16": (7, -126), "F32": (23, -126)}  # bits of the mantissa, smallest exponent
@@ -99,13 +97,8 @@ class Comparison:
 
 
 def bounds_of(ledger: Ledger) -> Bounds:
-    """The bounds that a ledger states. Raises LedgerError when it states none, or something else."""
-    document = Document(ledger.folder / BOUNDS)
-    try:
-        return Bounds.model_validate(document.value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise document.error(first["loc"], f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    """The bounds that a ledger states, else the library's. Raises LedgerError when it states something else."""
+    return ledger.files.read("equivalence", Bounds)[BOUNDS]
 
 
 def compare(a: Path, b: Path, bounds: Bounds, *, base: Path | None = None) -> Comparison:

@@ -13,7 +13,7 @@ from astolfo.checkpoint.layout import places
 from astolfo.checkpoint.model import load, load_state_dicts, save
 from astolfo.checkpoint.safefile import Pending, write_file
 
-FULL = Path(__file__).parents[2] / "config/scales/full.yaml"
+FULL = Path(__file__).parents[2] / "astolfo/library/scales/full.yaml"
 CLASSES = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],

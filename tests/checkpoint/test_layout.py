@@ -10,7 +10,7 @@ from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.layout import block_of, file_key, identify, is_optional, part_of, places
 from astolfo.errors import CheckpointError
 
-FULL = yaml.safe_load((Path(__file__).parents[2] / "config/scales/full.yaml").read_text())["architectures"]
+FULL = yaml.safe_load((Path(__file__).parents[2] / "astolfo/library/scales/full.yaml").read_text())["architectures"]
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd2"])

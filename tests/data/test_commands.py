@@ -17,10 +17,10 @@ from astolfo.ledger import load
 from astolfo.ledger.ledger import read_pins
 from astolfo.ledger.specs import Specs
 from astolfo.pins import pin
-from tests.conftest import CONFIG, ROOT
+from tests.conftest import CONFIG, STAND_INS
 from tests.data.conftest import Given, sample, samples
 
-ENCODER = ROOT / "config/pinned/miniature/sdxl-vae.safetensors"
+ENCODER = STAND_INS / "sdxl-vae.safetensors"
 
 
 def call(*arguments, fails=None):

@@ -14,7 +14,7 @@ from astolfo.data.procedural import draw
 from astolfo.evaluate.prompts import procedural_prompts
 from astolfo.ledger import load
 from astolfo.train.initialise import initialise
-from tests.conftest import CONFIG
+from tests.conftest import CONFIG, STAND_INS
 
 TEXT = {
     "vocab_size": 640, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -133,6 +133,6 @@ def blurred():
 def shipped():
     """The shipped miniature bases, and their architecture."""
     ledger = load(CONFIG)
-    folder = CONFIG / "pinned" / "miniature"
+    folder = STAND_INS
     found = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     return SimpleNamespace(architecture=found, eps=folder / "AK-NIL-1.2.safetensors", v=folder / "AC-NoobAI-1.0.safetensors")

@@ -12,7 +12,7 @@ from astolfo.evaluate.prompts import procedural_prompts
 from astolfo.evaluate.sample import Settings, sample
 from astolfo.ledger import load
 from astolfo.train.initialise import initialise
-from tests.conftest import CONFIG
+from tests.conftest import CONFIG, STAND_INS
 
 COUNT = 24
 
@@ -24,7 +24,7 @@ def candidate(tmp_path_factory):
     vocabulary.write(folder)
     ledger = load(CONFIG)
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
-    file = CONFIG / "pinned" / "miniature" / ledger.bases["AK-NIL-1.2"].miniature.file
+    file = STAND_INS / ledger.bases["AK-NIL-1.2"].miniature.file
     return Candidate(architecture, None, file, folder)
 
 

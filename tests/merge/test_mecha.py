@@ -16,10 +16,10 @@ from astolfo.cli import cli
 from astolfo.errors import CheckpointError, LedgerError, NumericsError
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.merge.mecha import merge_mecha, normalised
-from tests.conftest import CONFIG
+from tests.conftest import CONFIG, STAND_INS
 
 RECIPES = CONFIG / "mecha"
-MODEL = CONFIG / "pinned" / "miniature" / "AK-NIL-1.2.safetensors"
+MODEL = STAND_INS / "sdxl-eps.safetensors"
 UNET, TE2 = "model.diffusion_model.input_blocks.4.0.w", "conditioner.embedders.1.model.transformer.resblocks.0.w"
 IDS = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"
 WHOLE = (("215c", "ab"), ("255b", "abc"), ("255c", "abc"))

@@ -200,6 +200,7 @@ def test_every_machine_of_the_ledger_is_described():
 def test_a_machine_with_an_unknown_key_is_an_error(small_config):
     """A misspelt key of a machine's file is refused with file and line."""
     path = small_config / "hardware" / "mine.yaml"
+    path.parent.mkdir()
     path.write_text(yaml.safe_dump({"title": "Mine", "device": "cuda", "device_memory": 24}))
     with pytest.raises(LedgerError, match=r"mine\.yaml:\d+: unknown key 'device_memory'"):
         load(small_config)

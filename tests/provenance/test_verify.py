@@ -90,7 +90,7 @@ def test_a_file_alone_is_read_without_its_parents(built, tmp_path):
 
 def test_the_record_is_asked(built, tmp_path):
     """A result that is the recorded one of its numerics class says so; another differs."""
-    shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns("digests", "pinned"))
+    shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns("digests"))
     record = {"numerics": read(built["result"]).numerics, "sha256": {"25112201": read_sidecar(built["result"])}}
     write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record)
     assert "verified, the recorded file" in verify(built["result"], load(tmp_path / "config")).verdict

@@ -36,12 +36,12 @@ def small(tmp_path_factory) -> Path:
     """A ledger whose runs take seconds: the real one with 48 and 16 images instead of 1,245 and 32."""
     folder = tmp_path_factory.mktemp("ledger") / "config"
     shutil.copytree(CONFIG, folder)
-    scale = folder / "scales" / "miniature.yaml"
-    text = scale.read_text()
-    for old, new in (("12.4M: {images: 1245", "12.4M: {images: 48"), ("6k: {images: 32", "6k: {images: 16")):
+    datasets = folder / "datasets.yaml"
+    text = datasets.read_text()
+    for old, new in (("{images: 1245,", "{images: 48,"), ("{images: 32,", "{images: 16,")):
         assert old in text
         text = text.replace(old, new)
-    scale.write_text(text)
+    datasets.write_text(text)
     return folder
 
 

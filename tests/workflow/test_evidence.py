@@ -8,10 +8,10 @@ from astolfo.cli import cli
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger.ledger import read_pins
 from astolfo.provenance.attestation import read
-from tests.conftest import CONFIG
+from tests.conftest import STAND_INS
 from tests.workflow.conftest import jobs, snakemake
 
-OWN = CONFIG / "pinned" / "miniature" / "AC-NoobAI-1.0.safetensors"
+OWN = STAND_INS / "sdxl-v.safetensors"
 MERGE = "results/25112201-0.50.safetensors"
 
 

@@ -76,7 +76,7 @@ def program(folder, protect=False):
     shutil.copy(ROOT / "envs" / "lock.txt", folder / "envs")
     shutil.copy(Path(__file__).parent / "standin.py", folder / "astolfo" / "__main__.py")
     if protect:
-        scale = folder / "config" / "scales" / "miniature.yaml"
+        scale = folder / "astolfo" / "library" / "scales" / "miniature.yaml"
         scale.write_text(scale.read_text().replace("protect_results: false", "protect_results: true"))
     return folder
 
@@ -210,9 +210,9 @@ def test_nothing_stale_comes_from_a_cache(small, tmp_path):
 @pytest.mark.slow
 def test_a_rewritten_segment_in_a_chain_of_778(large):
     """Where segment 5 of 778 was rewritten, all that follow are planned, though the last file alone is the target."""
-    large.edit("config/scales/miniature.yaml", "12.4M: {images: 1245", "12.4M: {images: 12446670")
+    large.edit("config/datasets.yaml", "{images: 1245,", "{images: 12446670,")
     large.edit("config/runs/2511b.yaml", "save_every: {steps: 11274}", "save_every: {steps: 1000}")
-    large.edit("config/scales/miniature.yaml", "max_segments:", "max_segments: 800 #")
+    large.edit("astolfo/library/scales/miniature.yaml", "max_segments:", "max_segments: 800 #")
     names = [f"states/{RUN}/{min(1000 * n, 777917):08d}.safetensors" for n in range(1, 779)]
     inputs = [path for path in large.directory.rglob("*") if path.parent.name in ("bases", "vocabulary", "12.4M")]
     shutil.rmtree(large.directory / ".snakemake")

@@ -37,7 +37,6 @@ if unknown := sorted(set(config) - {"scale", "ledger", "rebuild"}):
     raise WorkflowError(f"unknown config {', '.join(unknown)}: expected scale, ledger or rebuild.")
 
 SCALE_RECORD = Path(".astolfo/scale")
-PINNED = CONFIG / "pinned" / SCALE if SCALE == "miniature" else Path(INPUTS)
 
 
 wildcard_constraints:
@@ -67,13 +66,12 @@ hold_alive()
 # What the rules call. `exec` makes a job Snakemake's own child, so that it notices when Snakemake is gone.
 PREFIX = """
     set -euo pipefail
-    PINNED={pinned} RECIPES={recipes} DEVICE={device}
+    RECIPES={recipes} DEVICE={device}
     astolfo() {{{{ exec {python} -P -m astolfo --config {config} --scale {scale} "$@"; }}}}
     job() {{{{ exec {python} -P -m astolfo job --tied --lock {lock} "$@"; }}}}
     """
 shell.prefix(
     PREFIX.format(
-        pinned=shlex.quote(str(PINNED)),
         recipes=shlex.quote(str(CONFIG / MECHA)),
         device=LEDGER.scale.device,
         lock=shlex.quote(str(LOCKED)),

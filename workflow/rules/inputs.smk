@@ -12,7 +12,7 @@ rule vocabulary:
     params:
         spec=spec_of(lambda wildcards: SPECS.vocabulary(), "vocabulary/vocab.json"),
     shell:
-        'job vocabulary --spec {params.spec:q} --log {log} --folder "$PINNED" --out vocabulary'
+        "job vocabulary --spec {params.spec:q} --log {log} --folder inputs --out vocabulary"
 
 
 rule autoencoder:
@@ -42,11 +42,12 @@ rule base_pinned:
     priority: 100
     resources:
         remade_by=remade_by,
+        folder=lambda wildcards: str(LEDGER.pinned_folder(wildcards.base)),
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
         "job base --spec {params.spec:q} --log {log}"
-        ' --folder "$PINNED"'
+        " --folder {resources.folder:q}"
         " --remade-by '{resources.remade_by}' --out {output.model}"
 
 

@@ -6,8 +6,8 @@ reader sees the effective value in one of two places.
 
 from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate
 from astolfo.ledger.schema.runs import Block, Blocks, Era, Outcome, Placement, RunEntry, RunFields
-from astolfo.ledger.schema.scales import AutoencoderTraining, Hardware, Measurement, Power, Scale, ScaleDataset
-from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin
+from astolfo.ledger.schema.scales import AutoencoderTraining, Hardware, Measurement, Power, Scale
+from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin, ScaleDataset, StandIn
 from astolfo.ledger.schema.training import (
     SEMANTICS,
     Captions,
@@ -54,4 +54,5 @@ __all__ = [
     "Scale",
     "ScaleDataset",
     "Schedule",
+    "StandIn",
 ]

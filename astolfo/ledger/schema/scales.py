@@ -9,14 +9,6 @@ from astolfo.ledger.schema.sources import Origin
 from astolfo.ledger.schema.training import Precision
 
 
-class ScaleDataset(Entry):
-    """The size of a dataset at one scale, and where its pictures come from; `digest`: of the store that the user brings."""
-
-    images: PositiveInt
-    seed: int = 0
-    digest: str = "unknown"
-
-
 class Measurement(Entry):
     """A speed that was measured on a machine, with what the run did; what is not said is not known."""
 
@@ -70,7 +62,6 @@ class Scale(Entry):
     max_segments: PositiveInt | None = None
     precision: Precision | None = None
     architectures: dict[Family, dict]
-    datasets: dict[str, ScaleDataset]
     pictures: dict | None = None
     autoencoder_training: AutoencoderTraining | None = None
     vocabulary: Origin

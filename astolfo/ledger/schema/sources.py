@@ -48,20 +48,41 @@ class Origin(Entry):
 
 
 class Base(Entry):
-    """A model that runs start from (kind `model`), or the autoencoder of a family (kind `autoencoder`)."""
+    """A model that runs start from (kind `model`), or the autoencoder of a family (kind `autoencoder`).
 
-    family: Family
+    Without `full`, it is a file of the base's name that the user brings; without `miniature`, a stand-in of the library.
+    """
+
+    family: Family = "sdxl"
     kind: Literal["model", "autoencoder"] = "model"
     objective: Literal["eps", "v", "rf"] | None = None
     title: str = ""
     note: str = ""
-    full: Origin
-    miniature: Origin
+    full: Origin | None = None
+    miniature: Origin | None = None
+
+
+class StandIn(Entry):
+    """A model of the library that stands in for others at the miniature; its file has its name."""
+
+    family: Family
+    objective: Literal["eps", "v", "rf"]
+    sha256: Digest
+
+
+class ScaleDataset(Entry):
+    """A dataset at one scale: its size, the seed of its pictures where they are drawn, the digest of the store that is brought."""
+
+    images: PositiveInt
+    seed: int = 0
+    digest: str = "unknown"
 
 
 class Dataset(Entry):
-    """A dataset by its name in the ledger; `images` is the full-scale count, the miniature's stands in the scale."""
+    """A dataset by its name: its full-scale count of images, the digest of its store, and its size at the miniature."""
 
     images: PositiveInt
-    autoencoder: str
+    autoencoder: str = "sdxl-vae"
+    digest: str = "unknown"
+    miniature: ScaleDataset | None = None
     note: str = ""

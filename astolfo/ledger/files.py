@@ -1,0 +1,188 @@
+"""The files of a ledger, laid over those of the library: which entries there are, and where each of them stands.
+
+    files = Files(Path("config"))
+    bases = files.read("bases", schema.Base)               # name -> entry; LedgerError with file and line
+    raise files.error("bases", "my-base", ["full"], "...") # at the line of that key
+
+A section's entries stand in `<section>.yaml` by name, in `<section>/<name>.yaml` one by one, or in the section of `ledger.yaml`,
+which can hold a whole ledger. An entry of the ledger is laid over the library's of the same name, key by key.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from astolfo import library
+from astolfo.errors import LedgerError
+from astolfo.ledger.yamlfile import Document
+
+T = TypeVar("T", bound=BaseModel)
+WHOLE = "ledger.yaml"  # the file that can hold everything
+RUNS = "runs"
+_MARKS = (WHOLE, "runs.yaml", "bases.yaml", "datasets.yaml")  # a folder with one of them, or with runs/, is a ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One statement of an entry: what it says, and where it stands."""
+
+    document: Document
+    path: tuple[str, ...]
+    value: Any
+
+    def says(self, key: object) -> bool:
+        return isinstance(self.value, Mapping) and str(key) in self.value
+
+    def error(self, keys: Sequence[Any], message: str) -> LedgerError:
+        """A LedgerError at the line of `keys` within the entry."""
+        return self.document.error([*self.path, *keys], message)
+
+
+class Files:
+    """The files below `folder` and the library's. Raises LedgerError where `folder` holds no ledger."""
+
+    def __init__(self, folder: Path):
+        if not is_ledger(folder):
+            raise LedgerError(
+                f"{folder} holds no ledger: expected {', '.join(_MARKS)} or a folder runs/ in it. Name the folder that has them."
+            )
+        self.folder = folder
+        self.whole = Document(folder / WHOLE) if (folder / WHOLE).exists() else None
+        self._layers: dict[tuple[str, str], list[Layer]] = {}
+
+    def read(self, section: str, kind: type[T], only: str | None = None) -> dict[str, T]:
+        """Every entry of a section by name, or `only` that one: the library's first, then the ledger's own."""
+        layers: dict[str, list[Layer]] = {}
+        for name, layer in (*_shipped(section, only), *self._own(section, only)):
+            layers.setdefault(name, []).append(layer)
+        self._layers |= {(section, name): found for name, found in layers.items()}
+        return {name: validated(found, kind) for name, found in layers.items()}
+
+    def eras(self) -> Iterable[tuple[str, Layer]]:
+        """Every era by the name of its file: runs/*.yaml, runs.yaml, and that of ledger.yaml."""
+        documents = [(path.stem, Document(path)) for path in sorted((self.folder / RUNS).glob("*.yaml"))]
+        if (self.folder / f"{RUNS}.yaml").exists():
+            documents.append((RUNS, Document(self.folder / f"{RUNS}.yaml")))
+        if self.whole and RUNS in self.whole.value:
+            documents.append((RUNS, self.whole))
+        return [(name, Layer(document=document, path=(), value=document.value)) for name, document in documents]
+
+    def error(self, section: str, name: str, keys: Sequence[Any], message: str) -> LedgerError:
+        """A LedgerError at the line of an entry's keys, in the file that says them."""
+        return _layer(self._layers[section, name], keys).error(keys, message)
+
+    def _own(self, section: str, only: str | None) -> Iterable[tuple[str, Layer]]:
+        found = list(_entries(self.folder, section, only, Document))
+        if self.whole and (said := self.whole.value.get(section)) is not None:
+            if not isinstance(said, Mapping):
+                raise self.whole.error([section], f"{section}: expected entries by name. Found {said!r}.")
+            names = [name for name in said if only in (None, name)]
+            found += [(name, Layer(document=self.whole, path=(section, name), value=said[name])) for name in names]
+        seen: dict[str, Layer] = {}
+        for name, layer in found:
+            if name in seen:
+                other = seen[name].document
+                where = f"{other.path}:{other.line(seen[name].path)}"
+                raise layer.error([], f"{name!r} of {section} stands in {where} already. Remove one.")
+            seen[name] = layer
+        return found
+
+
+def is_ledger(folder: Path) -> bool:
+    """Whether a folder holds a ledger of its own."""
+    return any((folder / name).is_file() for name in _MARKS) or (folder / RUNS).is_dir()
+
+
+def validated(layers: Sequence[Layer], kind: type[T]) -> T:
+    """The entry that the layers state, the last one over those before. Raises LedgerError at the line of what is wrong."""
+    value: Any = layers[-1].value
+    if all(isinstance(layer.value, Mapping) for layer in layers):
+        value = {key: said for layer in layers for key, said in layer.value.items()}
+    try:
+        return kind.model_validate({} if value is None else value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = [part for part in first["loc"] if not str(part).startswith("function-")]
+        raise _layer(layers, location).error(location, _explained(first, location, kind)) from None
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """ "unknown run 'my-frst': did you mean my-first?" """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"unknown {what} {name!r}. Did you mean {' or '.join(near)}?"
+    rest = f" Known: {', '.join(names[:12])}." if names else " There is none yet."
+    return f"unknown {what} {name!r}.{rest}"
+
+
+def _layer(layers: Sequence[Layer], keys: Sequence[Any]) -> Layer:
+    """The layer that says the first of the keys; where none does, the ledger's own."""
+    return next((layer for layer in reversed(layers) if keys and layer.says(keys[0])), layers[-1])
+
+
+@cache
+def _shipped(section: str, only: str | None) -> list[tuple[str, Layer]]:
+    return list(_entries(library.FOLDER, section, only, Document))
+
+
+def _entries(folder: Path, section: str, only: str | None, read: Any) -> Iterable[tuple[str, Layer]]:
+    """What `<section>.yaml` and `<section>/*.yaml` below a folder hold, by name."""
+    if (file := folder / f"{section}.yaml").exists():
+        document = read(file)
+        if not isinstance(document.value, Mapping):
+            raise document.error([], f"expected entries of {section} by name, found {document.value!r}.")
+        for name, value in document.value.items():
+            if only in (None, name):
+                yield name, Layer(document=document, path=(name,), value=value)
+    for path in sorted((folder / section).glob("*.yaml")):
+        if only in (None, path.stem):
+            document = read(path)
+            yield path.stem, Layer(document=document, path=(), value=document.value)
+
+
+# ---- pydantic's errors in the ledger's own words
+
+
+def _explained(error: Any, location: list[Any], kind: type[BaseModel]) -> str:
+    where, problem = ".".join(map(str, location)) or "the file", error["type"]
+    if problem == "extra_forbidden":
+        return f"unknown key {str(location[-1])!r}.{_near_keys(kind, location)}"
+    if problem == "missing":
+        return f"{where} is missing. Add it."
+    if problem in ("model_type", "dict_type"):
+        return f"{where}: expected keys and values. Found {error['input']!r}."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} Found {error['input']!r}."
+
+
+def _near_keys(kind: type[BaseModel], location: Sequence[Any]) -> str:
+    """Hints for an unknown key from the keys that its place has."""
+    keys = sorted({field for model in _models_at({kind}, location[:-1]) for field in model.model_fields})
+    near = difflib.get_close_matches(str(location[-1]), keys, n=3)
+    if near:
+        return f" Did you mean {' or '.join(near)}?"
+    return f" Expected {', '.join(keys)}." if 0 < len(keys) <= 12 else " config/README.md lists the keys."
+
+
+def _models_at(kinds: set[Any], location: Sequence[Any]) -> set[type[BaseModel]]:
+    """The models that may stand at a place of an entry."""
+    found = {model for kind in kinds for model in _models(kind)}
+    for key in location:
+        inner = [model.model_fields[key].annotation for model in found if key in model.model_fields]
+        found = (
+            {model for kind in inner for model in _models(kind)} if inner else found
+        )  # else: a name, an index or a union's tag
+    return found
+
+
+def _models(kind: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for inner in get_args(kind):
+        yield from _models(inner)

@@ -1,0 +1,19 @@
+"""The library: what any ledger needs and none has to say, as data that comes with the package.
+
+    find(folder, "mecha", "215c.mecha")        # the ledger's own file below `folder`, else the library's
+
+`scales/` holds architectures and sizes, `stand-ins/` the miniature's models with `stand-ins.yaml` about them, `bases.yaml` the
+autoencoders, `evaluations.yaml` and `prompts.yaml` what checkpoints are asked for, `equivalence.yaml` the bounds of
+`astolfo compare`, `hardware/` machines. A ledger's entry of the same name is laid over the library's, key by key.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+STAND_INS = FOLDER / "stand-ins"
+
+
+def find(folder: Path, *names: str) -> Path:
+    """The file of those names below a ledger's `folder` where it has one, else the library's, which may be missing."""
+    own = folder.joinpath(*names)
+    return own if own.exists() else FOLDER.joinpath(*names)
