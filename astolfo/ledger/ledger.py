@@ -104,7 +104,7 @@ class Ledger:
         return origin
 
     def pinned_folder(self, name: str) -> Path:
-        """Where the file of a base lies: in `inputs/` at full scale, in the ledger's `stand-ins/` or the library's at the miniature."""
+        """Where the file of a base lies: `inputs/` at full scale, else the `stand-ins/` of the ledger, or of the library."""
         if self.scale_name == "full":
             return Path(INPUTS)
         return library.find(self.folder, library.STAND_INS.name, str(self.origin(name).file)).parent

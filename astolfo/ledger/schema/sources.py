@@ -71,7 +71,7 @@ class StandIn(Entry):
 
 
 class ScaleDataset(Entry):
-    """A dataset at one scale: its size, the seed of its pictures where they are drawn, the digest of the store that is brought."""
+    """A dataset at one scale: its size, the seed of its pictures where they are drawn, the digest of a store that is brought."""
 
     images: PositiveInt
     seed: int = 0
