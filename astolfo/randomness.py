@@ -14,6 +14,8 @@ import struct
 
 import numpy as np
 
+from astolfo import elementary
+
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -111,7 +113,6 @@ _TAIL = (
     (2.04426310338993978564e-15, 1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4,
      0.0148753612908506148525, 0.13692988092273580531, 0.59983220655588793769, 1.0),
 )  # fmt: skip
-_LN2 = 0.6931471805599453
 
 
 def inverse_normal(p: np.ndarray) -> np.ndarray:
@@ -121,7 +122,7 @@ def inverse_normal(p: np.ndarray) -> np.ndarray:
     result = q * _ratio(_CENTRE, r)
     outer = np.abs(q) > 0.425
     if outer.any():
-        r = np.sqrt(-_log(np.where(q[outer] < 0, p[outer], 1.0 - p[outer])))
+        r = np.sqrt(-elementary.log(np.where(q[outer] < 0, p[outer], 1.0 - p[outer])))
         value = np.where(r <= 5.0, _ratio(_MIDDLE, r - 1.6), _ratio(_TAIL, r - 5.0))
         result[outer] = np.where(q[outer] < 0, -value, value)
     return result
@@ -129,36 +130,9 @@ def inverse_normal(p: np.ndarray) -> np.ndarray:
 
 def logistic(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)) for float64 x, from basic operations only, so that its bytes are the same everywhere."""
-    return 1.0 / (1.0 + _exp(-np.asarray(x, np.float64)))
+    return 1.0 / (1.0 + elementary.exp(-np.asarray(x, np.float64)))
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: np.ndarray) -> np.ndarray:
-    numerator, denominator = (_polynomial(c, x) for c in coefficients)
+    numerator, denominator = (elementary.polynomial(c, x) for c in coefficients)
     return numerator / denominator
-
-
-def _polynomial(coefficients: tuple[float, ...], x: np.ndarray) -> np.ndarray:
-    """Horner's rule, highest power first."""
-    result = np.full_like(x, coefficients[0])
-    for c in coefficients[1:]:
-        result = result * x + c
-    return result
-
-
-def _log(x: np.ndarray) -> np.ndarray:
-    """Natural logarithm from basic operations: x = m * 2**e, log m = 2 artanh((m - 1) / (m + 1))."""
-    mantissa, exponent = np.frexp(x)
-    low = mantissa < 0.7071067811865476
-    mantissa, exponent = np.where(low, mantissa * 2.0, mantissa), exponent - low
-    s = (mantissa - 1.0) / (mantissa + 1.0)
-    return exponent * _LN2 + 2.0 * s * _polynomial(tuple(1.0 / n for n in range(23, 0, -2)), s * s)
-
-
-def _exp(x: np.ndarray) -> np.ndarray:
-    """Exponential from basic operations: x = n ln 2 + r, Taylor series in r (|r| <= 0.35), scaled by 2**n."""
-    n = np.rint(x / _LN2)
-    r = x - n * _LN2
-    result = np.ones_like(r)
-    for k in range(16, 0, -1):
-        result = 1.0 + result * r / k
-    return np.ldexp(result, n.astype(np.int32))

@@ -115,8 +115,7 @@ def changed(recipe, variant: str):
     if variant == "seed":
         return recipe.model_copy(update={"seed": recipe.seed + 1})
     if variant.startswith("rate-"):
-        rates = {part: rate * float(variant[5:]) for part, rate in recipe.learning_rate.model_dump().items()}
-        return recipe.model_copy(update={"learning_rate": type(recipe.learning_rate)(**rates)})
+        return recipe.model_copy(update={"learning_rate": recipe.learning_rate.scaled(float(variant[5:]))})
     return recipe
 
 

@@ -18,6 +18,7 @@ from astolfo.ledger import schema, standins
 from astolfo.ledger.evaluations import EvaluationSet, PromptSet
 from astolfo.ledger.files import Files, Layer, unknown, validated
 from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.unet import FIXED, known_blocks, trained, unknown_blocks
 from astolfo.ledger.yamlfile import Document
 
 SCALES = ("miniature", "full")
@@ -27,6 +28,16 @@ SCORER = "clip-score"  # the pin of the scorer that full-scale evaluations may u
 _OPTIONAL = {
     "until_step", "restart_epochs", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every",
     "engine", "loss_spike", "on_failure",
+}  # fmt: skip
+
+NOT_YET = {
+    "objective": (
+        "min_timestep", "max_timestep", "noise_offset", "multires_noise", "ip_noise_gamma", "debiased_estimation_loss",
+        "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "loss",
+    ),
+    "captions": (
+        "dropout_every_epochs", "prefix", "suffix", "shuffle", "tag_dropout", "secondary_separator",
+    ),
 }  # fmt: skip
 
 
@@ -210,24 +221,21 @@ class Ledger:
             allowed = schema.Choices.model_fields
             if name not in allowed:
                 raise run.error(unknown("choice", name, allowed), "choices")
-            values = allowed[name].annotation.__args__
+            values = schema.values_of(name)
             if value not in values:
                 raise run.error(f"choice {name} cannot be {value!r}: expected {' or '.join(values)}.", "choices")
 
     def _check_possible(self, run: Run) -> None:
         """Refuses combinations that each are valid but cannot act together."""
         fields = run.fields
+        self._check_computed(run)
         if run.objective.contrastive and fields.batch_size == 1 and fields.semantics == "reference":
             raise run.error(
                 "objective.contrastive compares the samples of a micro-batch, so at batch_size 1 it cannot act. "
                 "Use batch_size 2 or more, or leave contrastive out.",
                 "objective",
             )
-        if fields.unet != 100 and self.family(run) != "sdxl":
-            raise run.error(
-                f"unet: {fields.unet} is a set of frozen blocks of SDXL's UNet; {self.family(run)} has none. Say unet: 100.",
-                "unet",
-            )
+        self._check_blocks(run)
         encoder = self.base(self.datasets[str(fields.dataset)].autoencoder)
         if encoder.family != self.family(run):
             raise run.error(
@@ -237,6 +245,34 @@ class Ledger:
             )
         if fields.restart_epochs and (fields.steps or max(fields.restart_epochs) >= (fields.epochs or 0)):
             raise run.error(f"restart_epochs must lie within the run's epochs ({fields.epochs}).", "restart_epochs")
+
+    def _check_computed(self, run: Run) -> None:
+        """Refuses keys that the trainer does not compute yet."""
+        for key, names in NOT_YET.items():
+            entry = getattr(run.fields, key)
+            for name in names:
+                if entry is not None and getattr(entry, name) is not None:
+                    raise run.error(f"{key}.{name} is not computed yet. Leave it out.", key)
+        if run.fields.optimizer and run.fields.optimizer.kind in ("Prodigy", "AdamWScheduleFree"):
+            raise run.error(f"{run.fields.optimizer.kind} is not computed yet. Use another optimizer.", "optimizer")
+
+    def _check_blocks(self, run: Run) -> None:
+        """Refuses a partial UNet that the run's family does not have, and names of blocks that its UNet does not have."""
+        fields, family = run.fields, self.family(run)
+        if fields.unet in FIXED and family != "sdxl":
+            raise run.error(
+                f"unet: {fields.unet} is a set of frozen blocks of SDXL's UNet; {family} has none. Say unet: 100.", "unet"
+            )
+        config = self.scale.architectures.get(family, {}).get("unet")
+        if config is None:
+            return
+        for key in ("unet", "learning_rate"):
+            for block in unknown_blocks(**{key: getattr(fields, key)}, config=config):
+                raise run.error(unknown("block of the UNet", block, known_blocks(config)), key)
+        assert fields.unet
+        assert fields.learning_rate
+        if fields.learning_rate.largest["unet"] and not trained(fields.unet, fields.learning_rate, config):
+            raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.", "unet")
 
     def _check_base(self, name: str) -> None:
         for scale in SCALES:

@@ -20,7 +20,7 @@ class Recipe(schema.Entry):
     architecture: dict  # configurations of the model's parts, as diffusers and transformers name them
     objective: schema.Objective
     captions: schema.Captions
-    unet: int  # percent of the UNet that trains: 63, 68, 71 or 100
+    unet: schema.UNet  # which of its blocks train: percent (63, 68, 71, 100: fixed sets), or by their names
     learning_rate: schema.LearningRate
     optimizer: schema.Optimizer
     schedule: schema.Schedule
@@ -70,29 +70,42 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     if fields.engine and precision and precision.update:
         raise run.error(f"the engine {fields.engine.kind} keeps a master of its own: leave precision's update out.")
     plan = plan_of(ledger, run)
-    rates = {part: rate * scale.learning_rate_multiplier for part, rate in fields.learning_rate.model_dump().items()}
-    if run.fields.base is None:
-        rates = fields.learning_rate.model_dump()  # from nothing: the rates are meant as they stand
+    first = step_of(ledger, restart) if restart else plan.start
+    # From nothing, the rates are meant as they stand.
+    factor = scale.learning_rate_multiplier if run.fields.base else 1.0
+    choices = choices_of(run)
     return Recipe(
         family=family,
         architecture=scale.architectures[family],
         objective=run.objective,
         captions=fields.captions,
         unet=fields.unet,
-        learning_rate=schema.LearningRate(**{part: float(f"{rate:.6g}") for part, rate in rates.items()}),
+        learning_rate=fields.learning_rate.scaled(factor),
         optimizer=fields.optimizer,
-        schedule=fields.schedule,
+        schedule=_schedule(run, choices, plan.end - first, factor),
         ranks=fields.ranks,
         batch_size=fields.batch_size,
         accumulation=fields.accumulation,
         max_grad_norm=fields.max_grad_norm,
         precision=precision,
-        choices=choices_of(run),
+        choices=choices,
         seed=fields.seed,
-        first_step=step_of(ledger, restart) if restart else plan.start,
-        last_step=plan.end if fields.schedule.kind == "warmup-linear" else None,
+        first_step=first,
+        last_step=plan.end if fields.schedule.falls else None,
         steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
         engine=fields.engine,
         loss_spike=fields.loss_spike,
         on_failure=fields.on_failure,
     )
+
+
+def _schedule(run: Run, choices: schema.Choices, steps: int, factor: float) -> schema.Schedule:
+    """The run's schedule over so many steps: a warm-up's ratio as the steps that it stands for, its end at the scale's rates."""
+    found, changes = run.fields.schedule, {}
+    assert found
+    if found.warmup_ratio:
+        each = (run.fields.ranks or 1) if choices.warmup == "kohya" else 1  # that trainer counts a step of every rank
+        changes = {"warmup_steps": int(found.warmup_ratio * steps * each), "warmup_ratio": None}
+    if found.end:
+        changes["end"] = schema.six_digits(found.end * factor)
+    return found.model_copy(update=changes) if changes else found

@@ -209,7 +209,14 @@ def _encoders(ledger: Ledger, run: Run) -> str:
         return ""
     if not max(rates.text_encoder, rates.text_encoder_2):
         return "TTE off"
-    return "TTE on" if rates.unet else "TTE only"
+    return "TTE on" if rates.largest["unet"] else "TTE only"
+
+
+def _unet(ledger: Ledger, run: Run) -> str:
+    unet = run.fields.unet
+    if unet is None:
+        return ""
+    return f"{unet}% UNET" if isinstance(unet, int) else f"UNET: {unet}"
 
 
 def _rates(ledger: Ledger, run: Run) -> str:
@@ -218,7 +225,9 @@ def _rates(ledger: Ledger, run: Run) -> str:
         return ""
     encoders = [rates.text_encoder] if ledger.family(run) == "sd2" else [rates.text_encoder, rates.text_encoder_2]
     both = "/".join(dict.fromkeys(map(_rate, encoders))) if any(encoders) else ""
-    return " + ".join(part for part in (_rate(rates.unet) if rates.unet else "", both) if part)
+    blocks = ", ".join(f"{block} {_rate(rate)}" for block, rate in (rates.blocks or {}).items())
+    unet = _rate(rates.unet) if rates.unet or blocks else ""
+    return " + ".join(part for part in (f"{unet} ({blocks})" if blocks else unet, both) if part)
 
 
 def _rate(rate: float) -> str:
@@ -280,7 +289,7 @@ FACETS: dict[str, Facet] = {
     "ranks": _ranks,
     "batch": lambda ledger, run: f"BS{run.fields.batch_size}",
     "encoders": _encoders,
-    "unet": lambda ledger, run: f"{run.fields.unet}% UNET" if run.fields.unet else "",
+    "unet": _unet,
     "accumulation": lambda ledger, run: f"GA {run.fields.accumulation} step",
     "ramdisk": _ramdisk,
     "numa": _numa,

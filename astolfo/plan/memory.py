@@ -18,15 +18,13 @@ import yaml
 
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import Block
+from astolfo.ledger.unet import trained
 
 PARAMETERS: dict[str, dict[str, int]] = {
     "sdxl": {"unet": 2_567_463_684, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840},
     "sd2": {"unet": 865_910_724, "text_encoder": 340_387_840},
 }
 """Parameters of the parts, counted on torch's meta device from the full scale's architectures."""
-
-TRAINED = {100: 2_567_463_684, 71: 1_827_058_244, 68: 1_764_781_124, 63: 1_629_562_564}
-"""Percent of SDXL's UNet -> parameters that train (astolfo/train/partial.py)."""
 
 AUTOENCODER = 83_653_863  # parameters of SDXL's and SD 2.1's; in the result file, not in training
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -88,10 +86,9 @@ class Memory:
 
 def trained_parameters(recipe: Recipe) -> int:
     """How many parameters a recipe trains at full scale. Of a text encoder all count, its few unused ones too."""
-    parts = PARAMETERS[recipe.family]
-    rates = recipe.learning_rate.model_dump()
-    unet = TRAINED[recipe.unet] if recipe.family == "sdxl" else parts["unet"]
-    return sum(unet if part == "unet" else count for part, count in parts.items() if rates[part])
+    rates = recipe.learning_rate.largest
+    encoders = sum(count for part, count in PARAMETERS[recipe.family].items() if part != "unet" and rates[part])
+    return encoders + sum(trained(recipe.unet, recipe.learning_rate, recipe.architecture["unet"]).values())
 
 
 def optimizer_bytes(recipe: Recipe) -> float:

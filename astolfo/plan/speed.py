@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
+from astolfo.ledger.unet import parameters, trained
 
 TERAFLOP = {100: 20.231, 71: 18.282, 68: 18.161, 63: 17.588}
 """Percent of SDXL's UNet that trains -> 10^12 operations per image, forward and backward.
 
 At 1024 x 1024 and 77 text positions; counted by torch's FlopCounterMode on the meta device, a multiply-add being two."""
+
+_WEIGHTS = 5.977
+"""Of these, what the gradients of all weights take: as much as the forward pass without its attention products."""
 
 UTILISATION = (0.16, 0.38)
 """The share of a card's peak that trainings of SDXL reached: from four V100 (16 %) to one RTX 3090 at 71 % (38 %)."""
@@ -46,6 +50,15 @@ def speed(recipe: Recipe, machine: schema.Hardware, devices: int) -> Speed | Non
     return _scaled(best, recipe)
 
 
+def teraflop(recipe: Recipe) -> float:
+    """10^12 operations per image; of a set of blocks that nobody counted an estimate, by the share of weights that trains."""
+    if isinstance(recipe.unet, int) and not recipe.learning_rate.blocks:
+        return TERAFLOP[recipe.unet]
+    config = recipe.architecture["unet"]
+    share = sum(trained(recipe.unet, recipe.learning_rate, config).values()) / sum(parameters(config).values())
+    return TERAFLOP[100] - _WEIGHTS * (1 - share)
+
+
 def _nearness(row: schema.Measurement, recipe: Recipe) -> tuple[bool, ...]:
     """How near a measurement is to a recipe: by optimizer, then the trained part, batch and accumulation."""
     return (
@@ -63,7 +76,7 @@ def _as_measured(row: schema.Measurement) -> Speed:
 def _scaled(row: schema.Measurement, recipe: Recipe) -> Speed:
     if row.unet is None or row.unet == recipe.unet:
         return _as_measured(row)
-    factor = TERAFLOP[row.unet] / TERAFLOP[recipe.unet]
+    factor = TERAFLOP[row.unet] / teraflop(recipe)
     value = row.images_per_second * factor
     source = f"{row.images_per_second:g} measured ({_conditions(row)}), times {factor:.2f} for the work per image"
     return Speed(slow=value, fast=value, source=source)
@@ -79,9 +92,9 @@ def _conditions(row: schema.Measurement) -> str:
 def _from_peak(recipe: Recipe, machine: schema.Hardware, devices: int) -> Speed | None:
     if machine.peak_tflops is None:
         return None
-    slow, fast = (devices * machine.peak_tflops * share / TERAFLOP[recipe.unet] for share in UTILISATION)
+    slow, fast = (devices * machine.peak_tflops * share / teraflop(recipe) for share in UTILISATION)
     source = (
-        f"not measured: {TERAFLOP[recipe.unet]:g} TFLOP per image, {devices} x {machine.peak_tflops:g} TFLOP/s (vendor's), "
+        f"not measured: {teraflop(recipe):.4g} TFLOP per image, {devices} x {machine.peak_tflops:g} TFLOP/s (vendor's), "
         f"of which {UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} were reached on other cards"
     )
     return Speed(slow=slow, fast=fast, source=source)

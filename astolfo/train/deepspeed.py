@@ -26,6 +26,7 @@ from astolfo.data.order import Batch
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
+from astolfo.train import schedule
 from astolfo.train.guards import finite, spike
 from astolfo.train.loop import Trainer
 from astolfo.train.placement import Placement
@@ -129,7 +130,7 @@ class DeepSpeedTrainer(Trainer):
             if value := spike(self.losses, loss, self.recipe.loss_spike):
                 self._wrong("spike", step, [], value)
             self._check_parts("gradient", step)
-            optimizers.set_rate(self.optimizer, optimizers.schedule_factor(self.recipe, step))
+            optimizers.set_rate(self.optimizer, schedule.factor(self.recipe, step))
             self.engine.step()
             self._check_parts("weight", step)
         self.losses.append(loss)

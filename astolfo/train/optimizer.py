@@ -43,19 +43,19 @@ _CODE_BOOKS = ("qmap", "qmap1", "qmap2")  # of the 8-bit and 4-bit moments: cons
 
 
 def build(recipe: Recipe, parameters: Iterable[tuple[str, str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """The recipe's optimizer over (part, name, parameter) triples, one group per part with its own learning rate.
+    """The recipe's optimizer over (part, name, parameter) triples, one group for each learning rate of a part.
 
     Raises PlacementError when this machine cannot run it.
     """
-    groups: dict[str, list[nn.Parameter]] = {}
-    for part, _, parameter in parameters:
-        groups.setdefault(part, []).append(parameter)
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for part, name, parameter in parameters:
+        groups.setdefault((part, recipe.learning_rate.of(part, name)), []).append(parameter)
     device = next((members[0].device for members in groups.values()), torch.device("cpu"))
     check_machine(recipe, device)
-    rates = recipe.learning_rate.model_dump()
-    if recipe.optimizer.relative_step:
-        rates = dict.fromkeys(rates)
-    rows = [{"params": members, "lr": rates[part], "rate": rates[part]} for part, members in groups.items()]
+    rows = []
+    for (_, rate), members in groups.items():
+        given = None if recipe.optimizer.relative_step else rate
+        rows.append({"params": members, "lr": given, "rate": given})
     return _build(recipe.optimizer, rows, device)
 
 
@@ -98,15 +98,15 @@ def _build(choice: schema.Optimizer, rows: list[dict[str, Any]], device: torch.d
 
 
 def _adafactor(choice: schema.Optimizer, rows: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """AdaFactor, whose steps scale with each weight's root mean square, as in the paper and by the library's default.
+    """AdaFactor, whose steps scale with each weight's root mean square unless `scale_parameter` is false.
 
-    So they do with the recipe's rates too, where the library advises against it: the record's command line leaves it on.
+    So they do with the recipe's rates too, where the library advises against it: that is its default, as in the paper.
     """
     from transformers.optimization import Adafactor
 
     return Adafactor(
         rows, relative_step=choice.relative_step, warmup_init=choice.warmup_init, clip_threshold=choice.clip_threshold,
-        weight_decay=choice.weight_decay,
+        weight_decay=choice.weight_decay, scale_parameter=choice.scale_parameter is None,
     )  # fmt: skip
 
 
@@ -129,18 +129,6 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
             group["lr"].fill_(group["rate"] * factor)
         else:
             group["lr"] = group["rate"] * factor
-
-
-def schedule_factor(recipe: Recipe, step: int) -> float:
-    """The schedule's factor at optimizer step `step`, counted from the start of the run's data order."""
-    done, schedule = step - recipe.first_step, recipe.schedule
-    factor = 1.0
-    if schedule.kind != "constant" and done < schedule.warmup_steps:
-        factor = (done + 1) / schedule.warmup_steps
-    if schedule.kind == "warmup-linear":
-        assert recipe.last_step is not None
-        factor = min(factor, (recipe.last_step - step) / (recipe.last_step - recipe.first_step))
-    return factor
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:

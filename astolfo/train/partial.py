@@ -1,7 +1,8 @@
-"""Which weights train: the record's 63, 68 and 71 percent UNets, and the parts of the text encoders that are used.
+"""Which weights train: the UNet's blocks by the recipe, and the parts of the text encoders that are used.
 
-A partial UNet is a fixed set of frozen blocks; each set contains the one above it. On SDXL's UNet of 2,567,463,684
-parameters they leave 1,827,058,244 (71 %), 1,764,781,124 (68 %) and 1,629,562,564 (63 %) to train. Other UNets have none.
+The record's 63, 68 and 71 percent UNets are fixed sets of SDXL's blocks (`astolfo.ledger.unet.FIXED`): of 2,567,463,684
+parameters they leave 1,827,058,244 (71 %), 1,764,781,124 (68 %) and 1,629,562,564 (63 %) to train. Other UNets have none; of
+them, as of SDXL's, any set can be named by its blocks.
 """
 
 from collections.abc import Iterator
@@ -10,16 +11,7 @@ from torch import nn
 
 from astolfo.errors import LedgerError
 from astolfo.ledger.recipe import Recipe
-
-_71 = (
-    "down_blocks.0.resnets.", "down_blocks.0.downsamplers.", "down_blocks.1.downsamplers.",
-    "down_blocks.2.attentions.1.", "up_blocks.0.attentions.0.", "up_blocks.0.upsamplers.", "up_blocks.1.upsamplers.",
-    "up_blocks.2.resnets.",
-)  # fmt: skip
-_68 = (*_71, "mid_block.resnets.")
-_63 = (*_68, "down_blocks.1.resnets.", "down_blocks.2.resnets.1.", "up_blocks.0.resnets.0.", "up_blocks.1.resnets.")
-FROZEN: dict[int, tuple[str, ...]] = {100: (), 71: _71, 68: _68, 63: _63}
-"""Percent of the UNet that trains -> prefixes of the names (diffusers') that stay as they are."""
+from astolfo.ledger.unet import FIXED, trains
 
 
 def trained(recipe: Recipe, parts: dict[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
@@ -27,16 +19,16 @@ def trained(recipe: Recipe, parts: dict[str, nn.Module]) -> Iterator[tuple[str, 
 
     Raises LedgerError for a partial UNet of a family that has none.
     """
-    if recipe.unet != 100 and recipe.family != "sdxl":
+    if recipe.unet in FIXED and recipe.family != "sdxl":
         raise LedgerError(
             f"unet: {recipe.unet} is a set of frozen blocks of SDXL's UNet; {recipe.family} has none. Say unet: 100."
         )
     for part in ("unet", "text_encoder", "text_encoder_2"):
-        if part not in parts or getattr(recipe.learning_rate, part) == 0:
+        if part not in parts or recipe.learning_rate.largest[part] == 0:
             continue
-        frozen = FROZEN[recipe.unet] if part == "unet" else _unused(recipe, part, parts[part])
+        unread = _unused(recipe, part, parts[part])
         for name, parameter in parts[part].named_parameters():
-            if not name.startswith(frozen):
+            if trains(recipe.unet, recipe.learning_rate, name) if part == "unet" else not name.startswith(unread):
                 yield part, name, parameter
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from astolfo.devices import watts
 from astolfo.ledger.recipe import Recipe
-from astolfo.train.optimizer import schedule_factor
+from astolfo.train import schedule
 
 log = logging.getLogger(__name__)
 _LINE_EVERY = 10.0  # seconds
@@ -64,7 +64,7 @@ class Progress:
         if self.quiet:
             return
         if self._writer is not None:
-            self._scalars(step + 1, {"loss": loss, "learning rate factor": schedule_factor(self.recipe, step)})
+            self._scalars(step + 1, {"loss": loss, "learning rate factor": schedule.factor(self.recipe, step)})
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             self._bar.update()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
+from astolfo.train import schedule
 from astolfo.train.rounding import stochastic
 
 MASTER = "master"  # among a weight's entries: the weight itself in fp32
@@ -33,7 +34,7 @@ class Direct:
 
     def step(self, step: int) -> None:
         """The update of optimizer step number `step`, from the parameters' gradients."""
-        optimizers.set_rate(self.optimizer, optimizers.schedule_factor(self.recipe, step))
+        optimizers.set_rate(self.optimizer, schedule.factor(self.recipe, step))
         self.optimizer.step()
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -77,7 +78,7 @@ class Widened:
     @torch.no_grad()
     def step(self, step: int) -> None:
         """As `Direct.step`, stretch by stretch."""
-        factor = optimizers.schedule_factor(self.recipe, step)
+        factor = schedule.factor(self.recipe, step)
         for members in self._stretches:
             for member in members:
                 self._fill(member)

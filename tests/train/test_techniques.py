@@ -6,8 +6,8 @@ import torch
 from astolfo.errors import LedgerError
 from astolfo.ledger import recipe_of
 from astolfo.ledger.schema import SEMANTICS, Captions, LearningRate, Objective, Optimizer
+from astolfo.ledger.unet import FIXED
 from astolfo.train.loop import Trainer
-from astolfo.train.partial import FROZEN
 from astolfo.train.ranks import Processes
 from tests.train.conftest import digest
 
@@ -129,7 +129,11 @@ def test_what_does_not_train_keeps_every_bit(trainer_of, rates, percent):
     before = {part: {n: p.detach().clone() for n, p in trainer.parts[part].named_parameters()} for part in PARTS}
     for step in range(2):
         trainer.step(step)
-    still = {"unet": FROZEN[percent], "text_encoder": ("encoder.layers.1.", "final_layer_norm."), "text_encoder_2": ()}
+    still = {
+        "unet": tuple(FIXED[percent].names) if percent in FIXED else (),
+        "text_encoder": ("encoder.layers.1.", "final_layer_norm."),
+        "text_encoder_2": (),
+    }
     for part in PARTS:
         for name, parameter in trainer.parts[part].named_parameters():
             same = torch.equal(parameter.view(torch.int32), before[part][name].view(torch.int32))

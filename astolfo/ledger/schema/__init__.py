@@ -4,7 +4,10 @@ An unknown key is an error. A run's key replaces its era's default as a whole; n
 reader sees the effective value in one of two places.
 """
 
-from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate
+from astolfo.ledger.schema.blocks import UNet, UNetBlocks
+from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate, six_digits
+from astolfo.ledger.schema.objective import Loss, MultiresNoise, Objective
+from astolfo.ledger.schema.optimizer import Optimizer
 from astolfo.ledger.schema.runs import Block, Blocks, Era, Outcome, Placement, RunEntry, RunFields
 from astolfo.ledger.schema.scales import AutoencoderTraining, Hardware, Measurement, Power, Scale
 from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin, ScaleDataset, StandIn
@@ -14,11 +17,10 @@ from astolfo.ledger.schema.training import (
     Choices,
     Engine,
     LearningRate,
-    Objective,
-    Optimizer,
     Precision,
     SaveEvery,
     Schedule,
+    values_of,
 )
 
 __all__ = [
@@ -37,9 +39,11 @@ __all__ = [
     "Family",
     "Hardware",
     "LearningRate",
+    "Loss",
     "Measurement",
     "Mecha",
     "Merge",
+    "MultiresNoise",
     "Objective",
     "Optimizer",
     "Origin",
@@ -55,4 +59,8 @@ __all__ = [
     "ScaleDataset",
     "Schedule",
     "StandIn",
+    "UNet",
+    "UNetBlocks",
+    "six_digits",
+    "values_of",
 ]

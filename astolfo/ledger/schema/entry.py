@@ -18,3 +18,8 @@ class Entry(BaseModel):
 def named(value: object) -> object:
     """Lets `objective: eps` stand for `objective: {kind: eps}` (and the same for the other tagged entries)."""
     return {"kind": value} if isinstance(value, str) else value
+
+
+def six_digits(rate: float) -> float:
+    """A rate as recipes have it, so that a factor's last bit decides nothing."""
+    return float(f"{rate:.6g}")

@@ -4,8 +4,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
+from astolfo.ledger.schema.blocks import UNet
 from astolfo.ledger.schema.entry import Entry, named
-from astolfo.ledger.schema.training import Captions, Engine, LearningRate, Objective, Optimizer, Precision, SaveEvery, Schedule
+from astolfo.ledger.schema.objective import Objective
+from astolfo.ledger.schema.optimizer import Optimizer
+from astolfo.ledger.schema.training import Captions, Engine, LearningRate, Precision, SaveEvery, Schedule
 
 Block = Literal[
     "text_encoders", "mid_block", "down_blocks.2", "up_blocks.0", "down_blocks.1", "up_blocks.1", "down_blocks.0", "up_blocks.2"
@@ -60,7 +63,7 @@ class RunFields(Entry):
     continues: bool | None = None
     objective: Annotated[Objective, BeforeValidator(named)] | None = None
     captions: Annotated[Captions, BeforeValidator(named)] | None = None
-    unet: Literal[63, 68, 71, 100] | None = None
+    unet: UNet | None = None
     learning_rate: LearningRate | None = None
     optimizer: Annotated[Optimizer, BeforeValidator(named)] | None = None
     schedule: Annotated[Schedule, BeforeValidator(named)] | None = None

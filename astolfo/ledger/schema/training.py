@@ -1,98 +1,87 @@
-"""What a recipe says of a training: objective, captions, optimizer, schedule, precision, and the choices of its semantics."""
+"""What a recipe says of a training: captions, what trains at which rate, schedule, precision, and its semantics' choices."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
-from astolfo.ledger.schema.entry import Entry, Rate
+from astolfo.ledger.schema.blocks import BlockName, by_block, within
+from astolfo.ledger.schema.entry import Entry, Rate, six_digits
 
-
-class Objective(Entry):
-    """What the UNet is trained to predict, and how timesteps are drawn and weighted."""
-
-    kind: Literal["eps", "v", "rf"]
-    zero_terminal_snr: bool = False
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
-    shift: Annotated[float, Field(gt=0)] | None = None
-    contrastive: Annotated[float, Field(gt=0)] | None = None  # weight of the contrastive term of rf
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Objective":
-        if self.kind == "eps" and self.zero_terminal_snr:
-            raise ValueError(
-                "eps cannot be trained with zero_terminal_snr: at the last timestep the input is pure noise, "
-                "so the target tells nothing. Use objective v, or leave zero_terminal_snr out."
-            )
-        if self.kind == "rf" and (self.zero_terminal_snr or self.min_snr_gamma):
-            raise ValueError("rf (rectified flow) has no SNR schedule: leave zero_terminal_snr and min_snr_gamma out.")
-        for name in ("shift", "contrastive"):
-            if self.kind != "rf" and getattr(self, name) is not None:
-                raise ValueError(f"{name} belongs to rf, not to {self.kind}: leave it out.")
-        return self
+Separator = Annotated[str, Field(min_length=1)]
 
 
 class Captions(Entry):
-    """Which text a sample is trained with, and how many tokens of it are read."""
+    """Which text a sample is trained with, what becomes of it, and how many tokens of it are read. See docs/semantics.md."""
 
     kind: Literal["tags", "pick", "concat"]
     tokens: Literal[75, 150, 225] = 75
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout_every_epochs: PositiveInt | None = None  # every so many epochs are trained without any text
     wildcards: Literal[True] | None = None  # {a|b} in a caption stands for one of its alternatives, drawn anew each time
+    prefix: str | None = None
+    suffix: str | None = None
+    shuffle: Literal[True] | None = None  # the order of a caption's pieces is drawn anew each time
+    tag_dropout: Annotated[float, Field(gt=0, lt=1)] | None = None  # how often a piece is left out
+    keep_tokens: PositiveInt | None = None  # the first so many pieces stay where they are
+    keep_tokens_separator: Separator | None = None  # what stands before it stays, and what follows a second one
+    separator: Separator | None = None  # between pieces; None: a comma
+    secondary_separator: Separator | None = None  # within a piece, read as a separator at last
+
+    @model_validator(mode="after")
+    def _acts(self) -> "Captions":
+        pieces = self.shuffle or self.tag_dropout
+        for name in ("keep_tokens", "keep_tokens_separator"):
+            if getattr(self, name) and not pieces:
+                raise ValueError(f"{name} says what shuffle and tag_dropout leave alone: give one of them, or leave it out.")
+        if self.separator and not (pieces or self.secondary_separator):
+            raise ValueError("separator is read by shuffle, tag_dropout and secondary_separator: give one, or leave it out.")
+        if self.separator == ",":
+            object.__setattr__(self, "separator", None)  # one recipe, however it is written
+        return self
 
 
 class LearningRate(Entry):
-    """Learning rates per part; 0 means that the part's weights do not change by one bit."""
+    """Learning rates per part; 0 means that the part's weights do not change by one bit.
+
+    `blocks` are rates of the UNet's blocks, laid over `unet`; of the names that a weight lies in, the longest counts.
+    """
 
     unet: Rate
     text_encoder: Rate = 0.0
     text_encoder_2: Rate = 0.0
+    blocks: dict[BlockName, Rate] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _both(cls, value: object) -> object:
-        if isinstance(value, dict) and "text_encoders" in value:
-            rest = {k: v for k, v in value.items() if k != "text_encoders"}
-            return {"text_encoder": value["text_encoders"], "text_encoder_2": value["text_encoders"], **rest}
-        return value
+        if not isinstance(value, dict):
+            return value
+        rest = {key: item for key, item in value.items() if key != "text_encoders"}
+        if "text_encoders" in value:
+            rest = {"text_encoder": value["text_encoders"], "text_encoder_2": value["text_encoders"], **rest}
+        if isinstance(rest.get("blocks"), list | tuple):
+            rest["blocks"] = by_block(rest["blocks"])
+        return rest
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """The rate of each part of the model."""
+        return self.model_dump(exclude={"blocks"})
 
-class Optimizer(Entry):
-    """An optimizer of a library, with the values that decide its bits; what is left out is that library's default."""
+    @property
+    def largest(self) -> dict[str, float]:
+        """The largest rate in each part: 0 where nothing of it trains."""
+        return self.parts | {"unet": max(self.unet, *(self.blocks or {}).values(), 0.0)}
 
-    kind: Literal[
-        "AdamW8bit", "AdamW", "PagedAdamW8bit", "Lion", "CautiousLion", "Lion8bit", "AdaFactor", "AdamW4bit", "CAME", "C-Lion"
-    ]
-    betas: tuple[float, ...] | None = None
-    eps: float | None = None
-    weight_decay: float = 1e-2
-    relative_step: bool | None = None  # AdaFactor: the step size follows the step count; learning rates do not count
-    warmup_init: bool | None = None  # AdaFactor: relative steps begin small
-    clip_threshold: float | None = None  # AdaFactor, CAME: the largest root mean square of an update
+    def scaled(self, factor: float) -> "LearningRate":
+        """All rates times `factor`, to six digits."""
+        blocks = self.blocks and {name: six_digits(rate * factor) for name, rate in self.blocks.items()}
+        return LearningRate(**{part: six_digits(rate * factor) for part, rate in self.parts.items()}, blocks=blocks)
 
-    @model_validator(mode="after")
-    def _complete(self) -> "Optimizer":
-        defaults = _OPTIMIZER_DEFAULTS[self.kind]
-        for name in ("betas", "eps", "relative_step", "warmup_init", "clip_threshold"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, defaults.get(name))
-            elif name not in defaults:
-                raise ValueError(f"{self.kind} has no {name}: leave it out.")
-        if self.betas is not None and len(self.betas) != len(defaults["betas"]):
-            raise ValueError(f"{self.kind} has {len(defaults['betas'])} betas, found {len(self.betas)}.")
-        if self.warmup_init and not self.relative_step:
-            raise ValueError("warmup_init needs relative_step: true.")
-        return self
-
-
-_ADAM: dict = {"betas": (0.9, 0.999), "eps": 1e-8}
-_LION: dict = {"betas": (0.9, 0.99)}
-_OPTIMIZER_DEFAULTS: dict[str, dict] = {
-    "AdamW8bit": _ADAM, "AdamW": _ADAM, "PagedAdamW8bit": _ADAM, "AdamW4bit": _ADAM,
-    "Lion": _LION, "CautiousLion": _LION, "Lion8bit": _LION,
-    "C-Lion": {"betas": (0.95, 0.98)},
-    "AdaFactor": {"relative_step": False, "warmup_init": False, "clip_threshold": 1.0},
-    "CAME": {"betas": (0.9, 0.999, 0.9999), "clip_threshold": 1.0},
-}  # fmt: skip
+    def of(self, part: str, name: str) -> float:
+        """The rate of one parameter, by its part and its name there."""
+        found = [block for block in self.blocks or () if within(name, block)] if part == "unet" else []
+        return (self.blocks or {})[max(found, key=len)] if found else self.parts[part]
 
 
 class Engine(Entry):
@@ -105,10 +94,33 @@ class Engine(Entry):
 
 
 class Schedule(Entry):
-    """The learning rate's factor over the steps of a run."""
+    """The learning rate's factor over the steps of a run: a warm-up, then constant or falling. See docs/semantics.md."""
 
-    kind: Literal["constant", "warmup", "warmup-linear"] = "constant"
+    kind: Literal["constant", "warmup", "warmup-linear", "linear", "cosine", "cosine-with-restarts", "polynomial"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None  # of the run's steps
+    cycles: PositiveInt | None = None  # cosine-with-restarts: how often it falls
+    power: Annotated[float, Field(gt=0)] | None = None  # polynomial
+    end: Rate | None = None  # polynomial: the rate that it falls to
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Schedule":
+        own = {"cosine-with-restarts": {"cycles": 1}, "polynomial": {"power": 1.0, "end": 1e-7}}.get(self.kind, {})
+        for name in ("cycles", "power", "end"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, own.get(name))
+            elif name not in own:
+                raise ValueError(f"{self.kind} has no {name}: leave it out.")
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("give either warmup_steps or warmup_ratio, one of the two.")
+        if self.kind == "constant" and (self.warmup_steps or self.warmup_ratio):
+            raise ValueError("constant has no warm-up: use kind: warmup, which is constant after it.")
+        return self
+
+    @property
+    def falls(self) -> bool:
+        """Whether the factor depends on where the run ends."""
+        return self.kind not in ("constant", "warmup")
 
 
 class Precision(Entry):
@@ -152,6 +164,16 @@ class Choices(Entry):
     context: Literal["inference", "stripped"]  # chunks as 77 + 77 + 77, or inner begin/end tokens dropped: 227
     short_step: Literal["actual", "full"]  # what the loss of an epoch's last short step is divided by
     rf_timestep: Literal["continuous", "floor"]  # the timestep that rf tells the UNet: 1000 s, or its integer part
+    warmup: Literal["reference", "kohya"] | None = (
+        None  # how a schedule counts; None, as `reference`: by steps, the first one full
+    )
+
+
+def values_of(choice: str) -> tuple[str, ...]:
+    """What a choice may be."""
+    found = Choices.model_fields[choice].annotation
+    options = [option for option in get_args(found) if option is not type(None)]
+    return get_args(options[0]) if len(options) == 1 else tuple(options)
 
 
 SEMANTICS = {
