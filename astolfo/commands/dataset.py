@@ -46,8 +46,26 @@ _PICTURES = _together(
     click.option("--latents", "draw", type=click.Choice(["sample", "mean"]), default="sample", show_default=True,
                  help="A draw from the autoencoder's posterior, or its mean."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the draws."),
+    click.option("--exif", type=click.Choice(["ignore", "apply"]), default="ignore", show_default=True,
+                 help="A picture that a camera held on its side: as it is stored, as sd-scripts reads it, or turned."),
+    click.option("--alpha", default="stored", show_default=True, metavar="stored|COLOUR",
+                 help="Under transparency: the colours that are stored there, as sd-scripts reads them, or one such as white."),
     click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Pictures encoded together."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+)  # fmt: skip
+
+
+def _prefixes(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """("C:\\set=/data", ...) as pairs."""
+    for text in given:
+        if "=" not in text or text.startswith("="):
+            raise click.BadParameter(f"expected OLD=NEW, such as C:\\set=/data/set; found {text!r}.")
+    return tuple((old, new) for old, _, new in (text.partition("=") for text in given))
+
+
+_PREFIXES = click.option(
+    "--prefix", "prefixes", multiple=True, metavar="OLD=NEW", callback=_prefixes,
+    help="Paths that begin with OLD, on another machine, lie in NEW here; NEW may be empty. May be repeated.",
 )  # fmt: skip
 
 
@@ -65,12 +83,13 @@ def import_() -> None:
 @click.argument("index", type=FILE)
 @click.argument("folder", type=FOLDER)
 @click.option("--factor", type=click.IntRange(1), default=None, help="Pixels per latent. [default: as the samples have it]")
+@_PREFIXES
 @_EVERY
-def kohya(index: Path, folder: Path, factor: int | None, output: Path, **options: Any) -> None:
-    """From sd-scripts' own layout: an INDEX (meta_lat.json) and the FOLDER of its .npz files."""
+def kohya(index: Path, folder: Path, factor: int | None, prefixes: Any, output: Path, **options: Any) -> None:
+    """From sd-scripts' own layout: an INDEX (meta_lat.json, or a .jsonl) and the FOLDER of its .npz files."""
     from astolfo.data.ingest.kohya import Kohya
 
-    _run(Kohya(index, folder, factor), output, **options)
+    _run(Kohya(index, folder, factor, prefixes), output, **options)
 
 
 @import_.command()
@@ -80,7 +99,7 @@ def kohya(index: Path, folder: Path, factor: int | None, output: Path, **options
 @click.pass_context
 def folder(context: click.Context, folder: Path, **options: Any) -> None:
     """From a FOLDER of pictures with .txt (tags) and .caption (sentences) beside them."""
-    from astolfo.data.ingest.images import Folder
+    from astolfo.data.ingest.folder import Folder
 
     _pictures(context, Folder, (folder,), **options)
 
@@ -92,7 +111,7 @@ def folder(context: click.Context, folder: Path, **options: Any) -> None:
 @click.pass_context
 def tars(context: click.Context, tars: tuple[Path, ...], **options: Any) -> None:
     """From WebDataset TARS: pictures with .txt, .caption or .json members of the same name."""
-    from astolfo.data.ingest.images import Tars
+    from astolfo.data.ingest.tars import Tars
 
     _pictures(context, Tars, tars, **options)
 
@@ -100,20 +119,27 @@ def tars(context: click.Context, tars: tuple[Path, ...], **options: Any) -> None
 @import_.command()
 @click.argument("tables", type=FILE, nargs=-1, required=True)
 @_PICTURES
+@_PREFIXES
 @_EVERY
 @click.pass_context
-def table(context: click.Context, tables: tuple[Path, ...], **options: Any) -> None:
+def table(context: click.Context, tables: tuple[Path, ...], prefixes: Any, **options: Any) -> None:
     """From Parquet TABLES with columns id, image (bytes or a path), tags, sentence."""
-    from astolfo.data.ingest.images import Table
+    from functools import partial
 
-    _pictures(context, Table, tables, **options)
+    from astolfo.data.ingest.table import Table
+
+    _pictures(context, partial(Table, prefixes=prefixes), tables, **options)
 
 
 def _pictures(
-    context: click.Context, kind: type, places: tuple[Path, ...], *, encoder: Path, family: str, resolution: int | None,
-    smallest: int, largest: int, step: int, crop: str, draw: str, seed: int, batch: int, device: str, **options: Any,
+    context: click.Context, kind: Callable, places: tuple[Path, ...], *, encoder: Path, family: str, resolution: int | None,
+    smallest: int, largest: int, step: int, crop: str, draw: str, seed: int, exif: str, alpha: str,
+    batch: int, device: str, **options: Any,
 ) -> None:  # fmt: skip
     """An import of pictures: buckets, an autoencoder, the road."""
+    from astolfo.data.ingest.colours import Reading
+
+    reading = Reading(exif=exif, alpha=alpha)
     autoencoder = _autoencoder(context, encoder, family)
     from astolfo.data.ingest.bucketing import Bucketing
     from astolfo.data.ingest.pictures import encoder as encoding
@@ -123,7 +149,13 @@ def _pictures(
         resolution=resolution or (768 if family == "sd2" else 1024), smallest=smallest, largest=largest, step=step
     )
     source = kind(
-        places, bucketing, crop=crop, draw=draw, factor=2 ** (len(config.block_out_channels) - 1), channels=config.latent_channels
+        places,
+        bucketing,
+        crop=crop,
+        draw=draw,
+        factor=2 ** (len(config.block_out_channels) - 1),
+        channels=config.latent_channels,
+        reading=reading,
     )
     _run(source, encoding=encoding(autoencoder, draw=draw, seed=seed, batch=batch, device=device, file=encoder), **options)
 
@@ -149,7 +181,7 @@ def _run(source: Any, output: Path, **options: Any) -> None:
 @dataset.command()
 @click.argument("store", type=FOLDER)
 @click.argument("folder", type=FOLDER)
-@click.option("--sized", is_flag=True, help="Name arrays latents_<h>x<w>, as newer versions of sd-scripts do.")
+@click.option("--sized", is_flag=True, help="Name files as newer versions of sd-scripts name their caches.")
 @click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Threads that write.")
 def export(store: Path, folder: Path, sized: bool, workers: int) -> None:
     """Writes a store as sd-scripts reads it: meta_lat.json and a .npz per sample in FOLDER."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from astolfo.data.ingest.bucketing import letterbox
@@ -31,15 +32,19 @@ _MARK = ".astolfo-export"
 def export_kohya(store: Store, folder: Path, *, sized: bool = False, workers: int = 2) -> None:
     """Writes every sample below `folder`; the index comes last, after a flush: where it stands, everything does.
 
-    `sized`: keys of the .npz carry the latents' size, as newer versions name them. A killed export goes on where it was. Raises
-    StateError when another store's export is in the way, StoreError for an ID that is no path below a folder.
+    Both readers find the files by the index (kohya-ss 48d368f, and the fork that trains from caches alone): see `names`. `sized`:
+    as kohya-ss names its own caches now, which the fork does not read. A killed export goes on where it was. Raises StateError
+    when another store's export is in the way, StoreError for an ID that is no path below a folder.
     """
     mark = folder / _MARK
     if (folder / INDEX_FILE).exists():
-        raise InputError(f"{folder / INDEX_FILE} is there already. Choose another folder, or delete it first.")
-    if mark.exists() and mark.read_text().strip() != store.digest:
+        raise InputError(f"{folder / INDEX_FILE} is there already. Choose another folder, or move it away first.")
+    said = f"{store.digest}{' sized' if sized else ''}"
+    if mark.exists() and mark.read_text().strip() != said:
         raise StateError(f"{folder} holds an unfinished export of another store. Finish that one, or choose another folder.")
-    write_text(mark, f"{store.digest}\n")
+    if not sized:
+        _check_names(store)
+    write_text(mark, f"{said}\n")
     with written(folder / INDEX_FILE) as beside:
         with open(beside, "w", encoding="utf-8") as index, ThreadPoolExecutor(workers) as pool:
             separator = "{\n"
@@ -52,37 +57,70 @@ def export_kohya(store: Store, folder: Path, *, sized: bool = False, workers: in
     mark.unlink()
 
 
+def names(identity: str, size: tuple[int, int], sized: bool) -> tuple[str, list[str]]:
+    """The key of a sample in the index, and the names of its latents: the first is written, others are links to it.
+
+    kohya-ss cuts what follows the key's last dot and adds `.npz`, or the `size` (width, height) of its entry and `_sdxl.npz`
+    (`SdSdxlLatentsCachingStrategy.get_latents_npz_path`); the fork adds `.npz` to the key as it is (`FineTuningDataset` with
+    `--skip_cache_check`). One name serves both where the ID has no dot. Where it has one, the key ends in `.png`, and the
+    latents have a name for each.
+    """
+    dotted = "." in identity.rpartition("/")[2]
+    key = f"{identity}.png" if dotted else identity
+    if sized:
+        return key, [f"{identity}_{size[0]:04d}x{size[1]:04d}_sdxl.npz"]
+    return key, [f"{identity}.npz", f"{key}.npz"] if dotted else [f"{identity}.npz"]
+
+
 def _export(store: Store, row: int, folder: Path, sized: bool) -> tuple[str, dict[str, Any]]:
     """Writes one sample; returns its key and entry of the index."""
     index, (tags, sentence) = store.row(row), store.captions(row)
     bucket = store.buckets[index["bucket"]]
     size = bucket["width"], bucket["height"]
     try:
-        path = folder / f"{checked_id(index['id'])}.npz"
+        key, (first, *others) = names(checked_id(index["id"]), size, sized)
     except Refused as error:
         raise StoreError(f"{store.folder}: sample {index['id']!r} cannot be exported: {error}.") from None
+    path = folder / first
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.part")
         with open(beside, "wb") as file:
-            np.savez(file, **_arrays(store.latents(row), index, size, sized))
+            np.savez(file, **_arrays(store.latents(row), index, size))
         os.replace(beside, path)
+    for other in others:
+        _share(path, folder / other)
     texts = {"tags": tags, "caption": sentence}
-    return index["id"], {**{key: text for key, text in texts.items() if text}, "train_resolution": list(size)}
+    # kohya-ss puts a sample into the bucket that fits its image_size best: of a bucket's own size that is the bucket
+    sizes = {"train_resolution": list(size), "image_size": list(size)}
+    return key, {**{name: text for name, text in texts.items() if text}, **sizes}
 
 
-def _arrays(latents: np.ndarray, index: dict[str, Any], bucket: tuple[int, int], sized: bool) -> dict[str, np.ndarray]:
+def _check_names(store: Store) -> None:
+    """Raises StoreError when the second name of one sample's latents is the first of another's: IDs that differ by .png only."""
+    cut = pa.concat_arrays([_without_png(batch.column(0)) for batch in store.batches()])
+    for batch in store.batches():
+        found = batch.column(0).filter(pc.is_in(batch.column(0), value_set=cut))
+        if clashing := [name for name in found.to_pylist() if "." in name.rpartition("/")[2]]:
+            both = f"{clashing[0]!r} and {clashing[0] + '.png'!r}"
+            raise StoreError(f"{store.folder}: {both} need the same file name in that trainer's layout. Rename one of them.")
+
+
+def _without_png(names: pa.Array) -> pa.Array:
+    """The names that end in .png, without it."""
+    return pc.utf8_slice_codeunits(names.filter(pc.ends_with(names, ".png")), 0, -4)
+
+
+def _arrays(latents: np.ndarray, index: dict[str, Any], bucket: tuple[int, int]) -> dict[str, np.ndarray]:
     """The arrays of a .npz; right and bottom of the crop follow from the sizes, as that trainer computes them."""
     original = index["original_width"], index["original_height"]
     left, top, right, bottom = letterbox(*original, bucket)
-    suffix = f"_{latents.shape[1]}x{latents.shape[2]}" if sized else ""
-    arrays = {
+    return {
         "latents": latents.astype(np.float32),
         "original_size": np.array(original),
         "crop_ltrb": np.array([index["crop_left"], index["crop_top"], index["crop_left"] + right - left,
                                index["crop_top"] + bottom - top]),
     }  # fmt: skip
-    return {name + suffix: array for name, array in arrays.items()}
 
 
 def export_table(store: Store, path: Path) -> None:

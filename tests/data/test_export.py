@@ -1,6 +1,7 @@
 """What came in can go out again: to sd-scripts' layout, to a table, and back."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +24,10 @@ def store(tmp_path):
 
 @pytest.mark.parametrize("sized", [False, True])
 def test_to_sd_scripts_and_back(store, tmp_path, sized):
-    """An exported store imports to the same index, captions and latents, whichever way its arrays are named."""
+    """An exported store imports to the same index, captions and latents, whichever way its files are named."""
     export_kohya(store, tmp_path / "out", sized=sized)
-    names = set(np.load(tmp_path / "out/s1.npz", allow_pickle=False))
-    suffix = "_12x20" if sized else ""
-    assert names == {f"latents{suffix}", f"original_size{suffix}", f"crop_ltrb{suffix}"}
+    file = "s1_0080x0048_sdxl.npz" if sized else "s1.npz"
+    assert set(np.load(tmp_path / "out" / file, allow_pickle=False)) == {"latents", "original_size", "crop_ltrb"}
     run(Kohya(tmp_path / "out/meta_lat.json", tmp_path / "out"), tmp_path / "again")
     for name in ("index.arrow", "captions.arrow"):
         assert (tmp_path / "again" / name).read_bytes() == (store.folder / name).read_bytes()
@@ -39,13 +39,52 @@ def test_the_index_is_what_the_trainer_reads(store, tmp_path):
     run(Given([sample(0), ("a/b", (48, 80), np.zeros((4, 12, 20), np.float32), "", "Größe")]), tmp_path / "two")
     export_kohya(Store(tmp_path / "two"), tmp_path / "out")
     assert json.loads((tmp_path / "out/meta_lat.json").read_text()) == {
-        "a/b": {"caption": "Größe", "train_resolution": [80, 48]},
-        "s0": {"tags": "tag0", "caption": "sentence 0", "train_resolution": [64, 64]},
+        "a/b": {"caption": "Größe", "train_resolution": [80, 48], "image_size": [80, 48]},
+        "s0": {"tags": "tag0", "caption": "sentence 0", "train_resolution": [64, 64], "image_size": [64, 64]},
     }
     assert (tmp_path / "out/a/b.npz").exists()
     arrays = np.load(tmp_path / "out/s0.npz", allow_pickle=False)
     assert arrays["latents"].dtype == np.float32
     assert arrays["original_size"].tolist() == [64, 65]
+
+
+def kohya_ss(key, entry, folder):
+    """Where kohya-ss looks for a sample's latents (48d368f, `FineTuningDataset` and `get_latents_npz_path`), from index and files."""
+    path = folder / key
+    old = path.parent / f"{os.path.splitext(path.name)[0]}.npz"
+    width, height = entry["image_size"]
+    return old if old.exists() else path.parent / f"{os.path.splitext(path.name)[0]}_{width:04d}x{height:04d}_sdxl.npz"
+
+
+def fork(key, entry, folder):
+    """Where the fork looks for them (6DammK9/sd-scripts, train-native at 42b8d79, with --skip_cache_check), by the key alone."""
+    return folder / f"{key}.npz"
+
+
+@pytest.mark.parametrize(("sized", "readers"), [(False, [kohya_ss, fork]), (True, [kohya_ss])])
+def test_that_trainers_readers_find_every_sample(tmp_path, sized, readers):
+    """Each reader's naming rule leads from a key to that sample's own latents, in a bucket of their size; dots are no matter."""
+    given = [(name, (48, 80), np.full((4, 12, 20), number, np.float32), "t", "") for number, name in
+             enumerate(("plain", "d/1", "d.e/2", "3.jpg", "a.b", "a.c", "a", "v1.5/x.y.z", "ünï.1", "with space.2"))]  # fmt: skip
+    run(Given(given), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    export_kohya(store, tmp_path / "out", sized=sized)
+    index = json.loads((tmp_path / "out/meta_lat.json").read_text())
+    assert len(index) == len(given)
+    for reader in readers:
+        found = [np.load(reader(key, entry, tmp_path / "out"), allow_pickle=False) for key, entry in index.items()]
+        assert sorted(int(one["latents"][0, 0, 0]) for one in found) == list(range(len(given)))
+        assert all(entry["image_size"] == entry["train_resolution"] == [80, 48] for entry in index.values())
+    run(Kohya(tmp_path / "out/meta_lat.json", tmp_path / "out", factor=4), tmp_path / "again")
+    assert (tmp_path / "again/index.arrow").read_bytes() == (store.folder / "index.arrow").read_bytes()
+
+
+def test_two_ids_that_need_one_name(tmp_path):
+    """No sample's latents are put over another's: IDs that the readers cannot tell apart are an error that says so."""
+    run(Given([("a.b", *sample(0)[1:]), ("a.b.png", *sample(1)[1:])]), tmp_path / "store")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(StoreError, match="'a.b' and 'a.b.png' need the same file name"):
+        export_kohya(Store(tmp_path / "store"), tmp_path / "out", workers=1)
 
 
 def test_two_exports_are_the_same_files(store, tmp_path):

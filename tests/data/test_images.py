@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from astolfo.data.ingest.bucketing import Bucketing, centred, letterbox, resized
-from astolfo.data.ingest.images import Folder, Table, Tars
+from astolfo.data.ingest.folder import Folder
 from astolfo.data.ingest.run import Encoding, run
+from astolfo.data.ingest.table import Table
+from astolfo.data.ingest.tars import Tars
 from astolfo.data.store import LEFT_OUT, Store
 from astolfo.errors import InputError, StateError
 
@@ -66,7 +68,7 @@ FILES = {
 def test_a_folder(tmp_path):
     """Pictures of all kinds below a folder, with the captions that lie beside them."""
     store, left = imported(Folder, [folder_of(tmp_path / "in", FILES)], tmp_path / "out")
-    assert left == {}
+    assert left == {"notes.md": "no picture and no caption: .md"}
     found = {one.id: one for one in map(store.sample, range(len(store)))}
     assert set(found) == {"a/1", "a/2", "b/1", "c"}
     assert (found["a/1"].tags, found["a/1"].sentence) == ("1girl, solo", "a girl")
@@ -88,7 +90,7 @@ def test_tars_hold_the_same(tmp_path):
                 tar.add(files / name, name)
     store, left = imported(Tars, [tmp_path / "0.tar", tmp_path / "1.tar"], tmp_path / "tars")
     other, _ = imported(Folder, [files], tmp_path / "folder")
-    assert left == {"notes": "no picture among its members"}
+    assert left == {"notes.md": "no picture and no caption: .md"}
     assert (tmp_path / "tars/index.arrow").read_bytes() == (tmp_path / "folder/index.arrow").read_bytes()
     assert store.manifest["shards"] == other.manifest["shards"]
     with tarfile.open(tmp_path / "json.tar", "w") as tar:
@@ -164,7 +166,7 @@ def test_a_bad_picture_is_listed_and_the_rest_stays(tmp_path, what):
     files, reason = HOSTILE[what]
     store, left = imported(Folder, [folder_of(tmp_path / "in", FILES | files)], tmp_path / "out")
     assert len(store) == 4
-    assert list(left) == ["x"]
+    assert sorted(left) == ["notes.md", "x"]
     assert re.search(reason, left["x"]), left
 
 
@@ -173,8 +175,11 @@ def test_nothing_but_bad_pictures(tmp_path):
     with pytest.raises(InputError, match=r"No sample can be used: 1 x no picture of a known kind"):
         imported(Folder, [folder_of(tmp_path / "in", {"x.png": NOISE})], tmp_path / "out")
     assert not (tmp_path / "out/store.json").exists()
-    with pytest.raises(InputError, match="the source is empty"):
+    with pytest.raises(InputError, match="No sample can be used: 1 x no picture and no caption"):
         imported(Folder, [folder_of(tmp_path / "in2", {"x.md": ""})], tmp_path / "out")
+    (tmp_path / "in3").mkdir()
+    with pytest.raises(InputError, match="the source is empty"):
+        imported(Folder, [tmp_path / "in3"], tmp_path / "out")
 
 
 def test_another_import_in_the_way(tmp_path):

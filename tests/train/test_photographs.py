@@ -9,7 +9,7 @@ from PIL import Image
 
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.data.ingest.bucketing import Bucketing
-from astolfo.data.ingest.images import Folder
+from astolfo.data.ingest.folder import Folder
 from astolfo.data.ingest.pictures import encoder
 from astolfo.data.ingest.run import run
 from astolfo.data.store import Store

@@ -63,7 +63,12 @@ class Listing:
                 rows.append(Row(id=name, tags=tags, sentence=sentence, where=where, bucket=bucket))
         return rows, left
 
-    def left_out(self) -> Iterator[dict[str, str]]:
+    @property
+    def hint(self) -> str:
+        """What the source said would make more of it usable."""
+        return self.found["hint"]
+
+    def left_out(self) -> Iterator[dict[str, Any]]:
         """What the listing left out."""
         with open(self.folder / "left-out.jsonl", encoding="utf-8") as file:
             yield from map(json.loads, file)
@@ -78,7 +83,7 @@ class Listing:
                     hashes.append(hash(row.id))
                 else:
                     left.write(canonical_json(asdict(refused)) + "\n")
-        found = {"rows": len(hashes), "buckets": sorted(writers.buckets)}
+        found = {"rows": len(hashes), "buckets": sorted(writers.buckets), "hint": source.hint()}
         self.found = {**found, "again": self._repeated(np.frombuffer(hashes, np.int64), found["buckets"])}
         self._again = set(self.found["again"])
         write_json(self.done, self.found)

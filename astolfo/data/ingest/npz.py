@@ -14,6 +14,11 @@ import numpy as np
 
 from astolfo.data.ingest.source import Loaded, Refused
 
+
+class Missing(Refused):
+    """There is no such file."""
+
+
 _MEMBERS = 64
 _HEADER = 1 << 12  # bytes that an array's header may take
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
@@ -57,7 +62,7 @@ def _open(path: Path) -> zipfile.ZipFile:
         empty = path.stat().st_size == 0
         file = None if empty else zipfile.ZipFile(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise Refused("its .npz is missing") from None
+        raise Missing("its .npz is missing") from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise Refused(f"its .npz is damaged: {error}") from None
     if file is None:

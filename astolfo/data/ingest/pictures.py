@@ -1,11 +1,12 @@
 """Pictures into buckets and latents: looked at (`probe`), read and cropped (`read`), encoded (`encoder`).
 
 Whatever a file holds, a picture is either read whole or refused with a reason: an empty, truncated or absurdly large one costs
-neither the memory that it claims nor the import. Pixels are taken as stored: like sd-scripts', the reader looks at no EXIF
-orientation and drops an alpha channel.
+neither the memory that it claims nor the import. Limits hold for what is read and for what is made of it.
 """
 
 import hashlib
+import os
+import stat
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,56 +16,81 @@ from PIL import Image
 
 from astolfo import randomness
 from astolfo.data.ingest.bucketing import Bucketing, centred, letterbox, resized
+from astolfo.data.ingest.colours import Reading, decoded, turned
+from astolfo.data.ingest.kinds import FORMATS
 from astolfo.data.ingest.run import Encoding
 from astolfo.data.ingest.source import Loaded, Refused
-from astolfo.files import sha256_of
+from astolfo.remembered import digest_of
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 CROPS = ("kohya", "reference")
 DRAWS = ("sample", "mean")
 MOST_PIXELS = 64_000_000
+MOST_MADE = 1 << 24  # pixels of a resized picture before it is cropped: beyond, only what is kept is made
 MOST_BYTES = 1 << 28
+PLAIN = Reading()
+
+Image.init()  # all decoders now, and not in the first of several threads
+Image.MAX_IMAGE_PIXELS = None  # `_opened` has a limit of its own, before anything is decoded
+_READ = tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def probe(data: Any, bucketing: Bucketing) -> tuple[int, int]:
+def probe(data: Any, bucketing: Bucketing, reading: Reading = PLAIN) -> tuple[int, int]:
     """The bucket (height, width) of the picture in `data`: bytes, or a path of which the header is read. Raises Refused."""
     with _opened(data) as image:
-        width, height = bucketing.choose(*image.size)
+        size = image.size[::-1] if reading.exif == "apply" and turned(image) else image.size
+        width, height = bucketing.choose(*size)
     return height, width
 
 
-def read(data: Any, bucket: tuple[int, int], crop: str) -> Loaded:
+def read(data: Any, bucket: tuple[int, int], crop: str, reading: Reading = PLAIN) -> Loaded:
     """The picture's pixels at its bucket (height, width); `crop` names how its crop is recorded. Raises Refused."""
     wanted = bucket[1], bucket[0]
     with _opened(data) as image:
-        original = image.size
         try:
-            picture = image.convert("RGB")
+            picture, notes = decoded(image, reading)
+        except Refused:
+            raise
         except Exception as error:  # decoders raise whatever comes to them
             raise Refused(f"the picture cannot be decoded: {error}") from None
-    size = resized(*original, wanted)
-    if size != picture.size:
-        enlarging = size[0] > original[0] or size[1] > original[1]
-        picture = picture.resize(size, Image.Resampling.LANCZOS if enlarging else Image.Resampling.BOX)
-    left, top = centred(size, wanted)
-    pixels = np.asarray(picture.crop((left, top, left + wanted[0], top + wanted[1])))
+    original = picture.size
+    pixels, (left, top) = _cropped(picture, wanted)
     if crop == "kohya":
         left, top = (int(value) for value in letterbox(*original, wanted)[:2])
-    return Loaded(pixels=pixels, original_size=(original[1], original[0]), crop=(top, left))
+    return Loaded(pixels=pixels, original_size=(original[1], original[0]), crop=(top, left), notes=notes)
+
+
+def _cropped(picture: Image.Image, wanted: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The picture at the size `wanted` (width, height), covered and cut around the centre, and left and top of the cut.
+
+    A picture so narrow that covering would make millions of pixels to throw away is cut first: the same pixels, but for the
+    last bit of a rounding.
+    """
+    size = resized(*picture.size, wanted)
+    left, top = centred(size, wanted)
+    if size != picture.size:
+        enlarging = size[0] > picture.size[0] or size[1] > picture.size[1]
+        method = Image.Resampling.LANCZOS if enlarging else Image.Resampling.BOX
+        if size[0] * size[1] > MOST_MADE:
+            across, down = picture.size[0] / size[0], picture.size[1] / size[1]
+            box = (left * across, top * down, (left + wanted[0]) * across, (top + wanted[1]) * down)
+            return np.asarray(picture.resize(wanted, method, box=box)), (left, top)
+        picture = picture.resize(size, method)
+    return np.asarray(picture.crop((left, top, left + wanted[0], top + wanted[1]))), (left, top)
 
 
 def _opened(data: Any) -> Image.Image:
     """The picture with its header read and its size known to be sane."""
-    size = data.stat().st_size if isinstance(data, Path) else len(data)
+    size = _size_of(data) if isinstance(data, Path) else len(data)
     if not 0 < size <= MOST_BYTES:
         raise Refused(f"the picture has {size:,} bytes")
-    Image.MAX_IMAGE_PIXELS = None  # the limit below comes before anything is decoded
     try:
-        image = Image.open(data if isinstance(data, Path) else BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
+        image = Image.open(data if isinstance(data, Path) else BytesIO(data), formats=_READ)
     except Image.UnidentifiedImageError:
         raise Refused("no picture of a known kind") from None
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise Refused(f"the picture cannot be decoded: {error}") from None
     except Exception as error:
         raise Refused(f"the picture cannot be decoded: {error}") from None
     if not 0 < image.width * image.height <= MOST_PIXELS:
@@ -72,6 +98,13 @@ def _opened(data: Any) -> Image.Image:
         image.close()
         raise Refused(f"the picture has {pixels:.1f} megapixels; at most {MOST_PIXELS / 1e6:.0f} are taken")
     return image
+
+
+def _size_of(path: Path) -> int:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("no plain file: a folder, a pipe, a socket or a device")
+    return status.st_size
 
 
 def encoder(
@@ -98,7 +131,7 @@ def encoder(
             )
         return list(latents)
 
-    identity = {"draw": draw, "seed": seed if draw == "sample" else None, "autoencoder": sha256_of(file) if file else None}
+    identity = {"draw": draw, "seed": seed if draw == "sample" else None, "autoencoder": digest_of(file) if file else None}
     return Encoding(encode=encode, batch=batch, identity=identity)
 
 

@@ -51,18 +51,25 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What became of an import. `left_out` counts reasons, numbers in them apart; the store has every one."""
+    """What became of an import. `left_out` counts reasons, numbers in them apart; the store has every one. `notes` count what
+    was changed or not looked at in what is in the store; `hint` says what would make more of the source usable."""
 
     folder: Path
     digest: str
     images: int
     left_out: Counter
+    notes: Counter
+    hint: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.folder}: {self.images:,} samples, {self.left_out.total():,} left out. Digest {self.digest}."]
         lines += [f"  {count:>10,}  {reason}" for reason, count in self.left_out.most_common(12)]
         if self.left_out:
             lines.append(f"{self.folder / LEFT_OUT} names each of them with its reason.")
+        lines += (
+            ["Of those in the store:", *(f"  {n:>10,}  {note}" for note, n in sorted(self.notes.items()))] if self.notes else []
+        )
+        lines += [self.hint] if self.hint else []
         return "\n".join(lines)
 
 
@@ -133,14 +140,15 @@ class _Road:
 
     def check(self, strict: bool) -> None:
         """Raises InputError when something was left out that must not be."""
-        if strict and (found := list(self._left_out())):
+        if strict and (found := [one for one in self._left_out() if not one["stray"]]):
+            hint = f" {self.listing.hint}" if self.listing.hint else ""
             self._forget()
             names = "; ".join(f"{one['id']}: {one['reason']}" for one in found[:5])
-            raise InputError(f"{len(found):,} samples cannot be used ({names}). Mend them, or import without --strict.")
+            raise InputError(f"{len(found):,} samples cannot be used ({names}). Mend them, or import without --strict.{hint}")
 
     def _forget(self) -> None:
         """Has the next call look again at what was left out, and at everything after an incomplete listing."""
-        if any(True for _ in self.listing.left_out()):
+        if any(not one["stray"] for one in self.listing.left_out()):
             shutil.rmtree(self.work)
             return
         for bucket in self.listing.buckets:
@@ -170,7 +178,7 @@ class _Road:
         shard = None
         if unit.kept:
             shard = write_shard(self.folder / shard_name(*bucket, number), unit.latents[: len(unit.kept)])
-        said = {"shard": shard, "left": [asdict(one) for one in (*left, *unit.left)]}
+        said = {"shard": shard, "left": [asdict(one) for one in (*left, *unit.left)], "notes": unit.notes}
         schema = PART_SCHEMA.with_metadata({"said": canonical_json(said)})
         columns = list(zip(*unit.kept, strict=True)) or [[] for _ in PART_SCHEMA]
         with written(self._part(bucket, number)) as beside, pa.ipc.new_file(str(beside), schema) as writer:
@@ -206,7 +214,7 @@ class _Road:
                 yield bucket, json.loads(reader.schema.metadata[b"said"]), reader.get_batch(0)
             number += 1
 
-    def _left_out(self) -> Iterator[dict[str, str]]:
+    def _left_out(self) -> Iterator[dict[str, Any]]:
         yield from self.listing.left_out()
         for _, said, _ in self._parts():
             yield from said["left"]
@@ -225,10 +233,14 @@ class _Road:
         images = write_tables(self.folder, self._numbered(buckets, shards))
         if not images:
             found = "; ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3)) or "the source is empty"
+            hint = f" {self.listing.hint}" if self.listing.hint else ""
             shutil.rmtree(self.work)
-            raise InputError(f"No sample can be used: {found}.")
+            raise InputError(f"No sample can be used: {found}.{hint}")
         digest = write_manifest(self.folder, buckets, shards, self.source.about)
-        return Report(folder=self.folder, digest=digest, images=images, left_out=reasons)
+        notes: Counter = Counter()
+        for _, said, _ in self._parts():
+            notes.update(said["notes"])
+        return Report(folder=self.folder, digest=digest, images=images, left_out=reasons, notes=notes, hint=self.listing.hint)
 
     def _numbered(self, buckets: list[dict[str, Any]], shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts with their bucket's and shard's numbers; fills in the manifest's lists on the way."""
@@ -255,6 +267,7 @@ class _Ready:
     latents: np.ndarray
     digest: bytes
     sizes: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 class _Unit:
@@ -266,6 +279,7 @@ class _Unit:
         self.waiting: list[tuple[Row, Loaded | _Ready]] = []
         self.kept: list[tuple] = []
         self.left: list[LeftOut] = []
+        self.notes: Counter = Counter()
 
     def add(self, row: Row, found: "Loaded | _Ready | LeftOut") -> None:
         """Takes the next sample; the order of calls is the order in the shard."""
@@ -294,11 +308,12 @@ class _Unit:
         if not np.abs(latents).max() <= np.finfo(self.dtype).max:  # false for NaN, too
             raise Refused(f"NaN, infinity or a number beyond {self.dtype} in its latents")
         latents = np.ascontiguousarray(latents, self.dtype)
-        return _Ready(latents, hashlib.sha256(latents).digest(), (*found.original_size, *found.crop))
+        return _Ready(latents, hashlib.sha256(latents).digest(), (*found.original_size, *found.crop), found.notes)
 
     def _place(self, row: Row, found: _Ready) -> None:
         at = len(self.kept)
         self.latents[at] = found.latents
+        self.notes.update(found.notes)
         self.kept.append((row.id, 0, 0, at, *found.sizes, found.digest, row.tags, row.sentence))
 
 

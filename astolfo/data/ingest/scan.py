@@ -1,4 +1,4 @@
-"""A JSON object of any size as a stream of its members, in bounded memory.
+"""A JSON object of any size, or JSON by lines, as a stream of keys and entries, in bounded memory.
 
 The standard library's decoder reads one member after the other from a window of the file; nothing else is kept. A member that
 is nested too deeply, too large or has a key twice inside is passed over and said; what is no JSON ends the stream.
@@ -20,6 +20,32 @@ _INSIDE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # possessive: a l
 _TOKEN = re.compile(r'"|[\[\]{}]+')
 _KEY = re.compile(r'[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:[ \t\n\r]*(?={)')
 _COMMA = re.compile(r"[ \t\n\r]*,")
+
+
+def lines(path: Path) -> Iterator[tuple[str, Any] | LeftOut]:
+    """`image_path` and the whole object of each line of a .jsonl; `LeftOut` for what cannot be read."""
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(_WINDOW):
+            number += 1
+            if not line.endswith(b"\n") and len(line) == _WINDOW:
+                while (more := file.readline(_WINDOW)) and not more.endswith(b"\n"):
+                    pass
+                yield LeftOut(f"{path.name}:{number}", f"its entry in the index is larger than {_WINDOW:,} bytes")
+            elif line.strip():
+                yield _line(line, f"{path.name}:{number}")
+
+
+def _line(line: bytes, name: str) -> tuple[str, Any] | LeftOut:
+    try:
+        found = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_pairs)
+    except (ValueError, RecursionError) as error:
+        return LeftOut(name, f"its entry in the index cannot be read: {error}")
+    if not isinstance(found, dict) or not isinstance(found.get("image_path"), str):
+        return LeftOut(name, "expected an object with image_path on each line")
+    if type(found) is _Repeated:
+        return LeftOut(shown(found["image_path"]), "its entry in the index has a key twice")
+    return found["image_path"], found
 
 
 class _Broken(Exception):

@@ -3,6 +3,7 @@
 A row that cannot be used is `LeftOut`, with its reason, and never ends an import by itself.
 """
 
+import posixpath
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +31,11 @@ class Refused(InputError):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A sample that is not in the store, and why."""
+    """What is not in the store, and why: a sample, or (`stray`) a file among them that is none."""
 
     id: str
     reason: str
+    stray: bool = False
 
 
 class Row(NamedTuple):
@@ -48,12 +50,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a row stands for: `latents` (channels, h, w), or the `pixels` to encode, uint8 (height, width, 3); sizes in pixels."""
+    """What a row stands for: `latents` (channels, h, w), or the `pixels` to encode, uint8 (height, width, 3); sizes in pixels.
+
+    `notes` say what of the file was changed or not looked at; a report counts them.
+    """
 
     original_size: tuple[int, int]
     crop: tuple[int, int]
     latents: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -78,6 +84,30 @@ class Source(ABC):
     def shape(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
         """Channels, height and width of a bucket's latents."""
 
+    def hint(self) -> str:
+        """What would make more of the source usable, once its rows were listed; empty where nothing is known."""
+        return ""
+
+
+def clean(name: str) -> str:
+    """A path without `.`, `//` and `..` where they lead nowhere else: `./a//b/../c` is `a/c`. Not checked."""
+    return name if not name or _PLAIN.fullmatch(name) else posixpath.normpath(name)
+
+
+def relocated(path: str, prefixes: Iterable[tuple[str, str]]) -> str:
+    """A path with slashes, and with the first of the (old, new) prefixes that it begins with replaced, whole folders only."""
+    path = path.replace("\\", "/")
+    for old, new in prefixes:
+        old = old.replace("\\", "/").rstrip("/")
+        if path == old or path.startswith(f"{old}/"):
+            return f"{new.rstrip('/')}{path[len(old) :]}" if new else path[len(old) :].lstrip("/")
+    return path
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path with slashes is absolute, on this machine or on Windows."""
+    return path.startswith("/") or bool(re.match("[A-Za-z]:/", path))
+
 
 def checked_id(name: str) -> str:
     """The ID if it can be one: a relative path with no way out of its folder. Raises Refused."""
@@ -90,6 +120,18 @@ def checked_id(name: str) -> str:
     if "\\" in name or PurePosixPath(name).is_absolute() or {"..", "."} & set(name.split("/")) or "//" in name or name[-1] == "/":
         raise Refused("the ID leads out of the data's folder, or is no plain relative path")
     return name
+
+
+def decoded_text(what: str, data: bytes) -> str:
+    """A caption from a file's bytes: UTF-8, a BOM dropped, ends of lines made \\n, as that trainer reads it. Raises Refused."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise Refused(f"the {what} are UTF-16, not UTF-8: save them as UTF-8")
+    if len(data) > 4 * LONGEST_CAPTION:
+        raise Refused(f"{what} of more than {LONGEST_CAPTION:,} characters")
+    try:
+        return checked_text(what, data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
+    except UnicodeDecodeError:
+        raise Refused(f"the {what} are not UTF-8") from None
 
 
 def checked_text(what: str, text: Any) -> str:
