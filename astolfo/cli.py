@@ -1,6 +1,7 @@
 """The command line: one verb per thing that the workflow does, each also usable by hand.
 
     astolfo ledger list                        what the record holds
+    astolfo plan 25112201                      what a run costs on this machine (`hardware` prints it), or on --hardware 4x3090
     astolfo lineage 25112201                   what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
     astolfo verify FILE                        its bytes, and everything that it comes from
@@ -39,7 +40,7 @@ def cli(context: click.Context, config: Path | None, scale: str) -> None:
 
 
 VERBS = (
-    ledger.ledger, plan.plan, bits.numerics, bits.stale, bits.accept,
+    ledger.ledger, plan.plan, plan.hardware, bits.numerics, bits.stale, bits.accept,
     evidence.lineage, evidence.verify, evidence.verdicts, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
     models.inspect, models.pin, models.merge, models.mecha, dataset.dataset,
     site.site, site.losses, site.card, site.publish, jobs,

@@ -10,10 +10,12 @@ or Kubernetes the devices that a job sees are its own already, and nothing is cl
 import fcntl
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -93,14 +95,59 @@ def watts() -> float | None:
     return sum(found) if found else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A card as its driver describes it; what it does not tell is None."""
+
+    name: str
+    memory_gib: float | None
+    compute_capability: tuple[int, int] | None
+    watts: float | None  # its power limit
+
+
+def found() -> list[Found]:
+    """The cards that this process may use, in the driver's order; empty where there is no driver or it tells nothing."""
+    if os.environ.get(_VISIBLE, "all").strip() in ("", "-1"):
+        return []
+    asked = "name,memory.total,power.limit"
+    rows = _rows(f"{asked},compute_cap") or _rows(asked)  # drivers before 470 know no compute_cap
+    return [_found(*row) for row in rows]
+
+
+def _found(name: str, memory: str, limit: str, capability: str = "") -> Found:
+    mebibytes, version = _number(memory), re.fullmatch(r"(\d+)\.(\d+)", capability)
+    return Found(
+        name=name,
+        memory_gib=mebibytes and round(mebibytes / 1024, 1),
+        compute_capability=(int(version[1]), int(version[2])) if version else None,
+        watts=_number(limit),
+    )
+
+
+def _number(text: str) -> float | None:
+    """A figure of the driver's; None where it says "[N/A]" or the like."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _asked(what: str, cards: str = "") -> list[float]:
-    """A figure of each of the `cards` ("": all), by the driver's own program, which starts no CUDA; empty where it has none."""
+    """A figure of each of the `cards` ("": all); empty where one of them has none."""
+    found = [_number(value) for (value,) in _rows(what, cards)]
+    return [] if None in found else [value for value in found if value is not None]
+
+
+def _rows(what: str, cards: str | None = None) -> list[list[str]]:
+    """What the driver's own program, which starts no CUDA, says of each of the `cards` ("": all; None: those of this process)."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
+    named = os.environ.get(_VISIBLE, "") if cards is None else cards
     try:
-        command = [program, f"--query-gpu={what}", "--format=csv,noheader,nounits", *([f"--id={cards}"] if cards else [])]
+        command = [program, f"--query-gpu={what}", "--format=csv,noheader,nounits", *([f"--id={named}"] if named else [])]
         said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
-        return [float(line) for line in said.split()]
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):
         return []
+    rows = [[value.strip() for value in line.split(",")] for line in said.splitlines() if line.strip()]
+    return rows if all(len(row) == what.count(",") + 1 for row in rows) else []

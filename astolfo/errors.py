@@ -8,6 +8,7 @@
     ├── StateError                a training state is damaged, in use, or belongs to another recipe
     ├── NumericsError             a wrong number: NaN, infinity, or an operator that cannot be deterministic
     └── PlacementError            this machine lacks what the job needs (GPU, memory, disk)
+        └── Refusal               … as a plan finds out, with the reason in a few words
 
 Every message says what was expected, what was found, and what to do.
 """
@@ -43,3 +44,11 @@ class NumericsError(AstolfoError):
 
 class PlacementError(AstolfoError):
     """This machine lacks a device, memory or disk space that the job needs."""
+
+
+class Refusal(PlacementError):
+    """A run cannot be done on a machine; `short` says why in a few words, for a table."""
+
+    def __init__(self, short: str, message: str):
+        super().__init__(message)
+        self.short = short

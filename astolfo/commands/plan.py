@@ -1,37 +1,94 @@
-"""`astolfo plan ID --hardware NAME`: what a run needs on a machine, before anything is run."""
+"""`astolfo plan ID`: what a run needs on a machine, before anything is run; `astolfo hardware`: what a machine is."""
+
+from typing import Any
 
 import click
 
-from astolfo.errors import PlacementError
+from astolfo.errors import Refusal
 
 
 @click.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--hardware", required=True, metavar="NAME", help="A machine of config/hardware/, such as 4x3090.")
+@click.argument("run_id", metavar="[ID]", required=False)
+@click.option("--all", "whole", is_flag=True, help="Every run of the ledger, a line each, and their sum.")
+@click.option(
+    "--hardware", metavar="NAME", help="A machine, such as 4x3090 or H100 (`astolfo hardware --list`). [default: this one]"
+)
 @click.pass_context
-def plan(context: click.Context, run_id: str, hardware: str) -> None:
+def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str | None) -> None:
     """Prints steps, images, segments, memory, disk, days and kWh of a run, and where each figure comes from.
 
-    The scale is the one that the machine is for, unless --scale names it. Exit status 1 when the run cannot be done there.
+    The scale is the one that the machine is for, unless --scale names it. Exit status 1 when the run cannot be done there; the
+    message says what of it would have to change.
     """
-    from click.core import ParameterSource
-
-    from astolfo.ledger import load
     from astolfo.plan import plan as planner
     from astolfo.plan import show
 
-    ledger = load(context.obj["config"], context.obj["scale"])
-    machine = planner.machine_of(ledger, hardware)
-    assert context.parent
-    if context.parent.get_parameter_source("scale") == ParameterSource.DEFAULT and machine.device == "cuda":
-        ledger = load(context.obj["config"], "full")
+    if whole == bool(run_id):
+        raise click.UsageError("Expected the ID of one run, or --all for every run of the ledger.")
+    ledger, machine = _placed(context, hardware)
+    if not run_id:
+        rows = _rows(ledger, list(ledger.runs.values()), machine)
+        click.echo(show.summary(f"{len(rows)} runs on {machine.title}, at the {ledger.scale_name} scale:", rows))
+        return
     run = ledger.run(run_id)
     click.echo(show.as_text(ledger, planner.plan(ledger, run, machine), machine))
-    rows: list = []
-    for before in planner.lineage(ledger, run):
+    if len(rows := _rows(ledger, planner.lineage(ledger, run), machine)) > 1:
+        click.echo("\n" + show.summary("with the runs that it is made from:", rows))
+
+
+@click.command()
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--cpu", is_flag=True, help="This machine's cores, although it has a CUDA device.")
+@click.option("--list", "known", is_flag=True, help="The ledger's machines, and every card that a machine can be named after.")
+@click.pass_context
+def hardware(context: click.Context, name: str | None, cpu: bool, known: bool) -> None:
+    """Prints this machine, or the one of that NAME, as an entry of the ledger's hardware/.
+
+    Kept as hardware/NAME.yaml of a ledger, with the speeds that you measured, it is a machine for `astolfo plan --hardware NAME`.
+    """
+    from astolfo import devices
+    from astolfo.commands import ledger_of
+    from astolfo.plan import machine, show
+    from astolfo.plan import plan as planner
+
+    if bool(name) + cpu + known > 1:
+        raise click.UsageError("Expected a NAME, --cpu or --list: one of the three.")
+    if known:
+        click.echo(show.machines(ledger_of(context)))
+    elif name:
+        click.echo(machine.as_yaml(planner.machine_of(ledger_of(context), name)), nl=False)
+    else:
+        click.echo(machine.as_yaml(machine.this("cuda" if devices.found() and not cpu else "cpu")), nl=False)
+
+
+def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
+    """The ledger at the scale that is meant, and the machine of that name, else this one: its cards, if the scale wants them."""
+    from click.core import ParameterSource
+
+    from astolfo import devices
+    from astolfo.commands import ledger_of
+    from astolfo.ledger import load
+    from astolfo.plan import machine
+    from astolfo.plan import plan as planner
+
+    ledger = ledger_of(context)
+    assert context.parent
+    free = context.parent.get_parameter_source("scale") == ParameterSource.DEFAULT
+    device = ("cuda" if devices.found() else "cpu") if free else ledger.scale.device
+    found = planner.machine_of(ledger, name) if name else machine.this(device)
+    if free and found.device != ledger.scale.device:
+        ledger = load(context.obj["config"], "full" if found.device == "cuda" else "miniature")
+    return ledger, found
+
+
+def _rows(ledger: Any, runs: list[Any], machine: Any) -> list[tuple[str, Any]]:
+    """What each run needs there, or in a few words why it cannot run there."""
+    from astolfo.plan import plan as planner
+
+    rows: list[tuple[str, Any]] = []
+    for run in runs:
         try:
-            rows.append((before.id, planner.plan(ledger, before, machine)))
-        except PlacementError as error:
-            rows.append((before.id, str(error).split(": ")[0] + "; plan it by itself for the reason"))
-    if len(rows) > 1:
-        click.echo(show.summary(rows))
+            rows.append((run.id, planner.plan(ledger, run, machine)))
+        except Refusal as error:
+            rows.append((run.id, error.short))
+    return rows

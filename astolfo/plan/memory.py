@@ -62,6 +62,8 @@ OVERHEAD = 0.7e9
 
 USABLE = 0.91  # of a device's memory: 23.5 GB of a 24 GiB card. A screen, and gaps beyond OVERHEAD, have the rest
 
+GIB = 1 << 30
+
 DEEPSPEED_BUCKET = 1 << 26  # elements; `train/deepspeed.py` sets it for reducing gradients
 
 

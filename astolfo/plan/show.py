@@ -3,7 +3,8 @@
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger
 from astolfo.ledger.steps import plan_of, samples_per_step
-from astolfo.plan.memory import named, result_bytes, state_bytes
+from astolfo.plan import cards
+from astolfo.plan.memory import Memory, named, result_bytes, state_bytes
 from astolfo.plan.plan import Needs
 
 
@@ -24,23 +25,51 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     return "\n".join([head, "", *(f"  {name:10} {value:{width}}  {source}".rstrip() for name, value, source in rows)])
 
 
-def summary(rows: list[tuple[str, Needs | str]]) -> str:
-    """All runs of a lineage, one line each (a text stands for what cannot run there), and their sum."""
-    lines = ["", "with the runs that it is made from:", ""]
+def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
+    """Several runs, one line each (a text stands for what cannot run there), and the sum of those that can."""
+    width = max(len(name) for name, _ in [*rows, ("together", "")])
+    lines = [title, ""]
     for name, needs in rows:
         if isinstance(needs, str):
-            lines.append(f"  {name:10} {needs}")
-            continue
-        lines.append(
-            f"  {name:10} {needs.steps:>11,} steps {needs.segments:>5,} segments  {_bytes(needs.disk):>8}  {_time(needs.days)}"
-        )
+            lines.append(f"  {name:{width}} {needs}")
+        else:
+            lines.append(_line(f"{name:{width}}", needs.steps, needs.segments, needs.memory, needs.disk, needs.days))
     known = [needs for _, needs in rows if not isinstance(needs, str)]
-    days = _summed([needs.days for needs in known])
     disk = None if any(needs.disk is None for needs in known) else sum(needs.disk or 0 for needs in known)
     steps, segments = sum(needs.steps for needs in known), sum(needs.segments for needs in known)
-    missing = "" if len(known) == len(rows) else f"  ({len(rows) - len(known)} of {len(rows)} cannot run there)"
-    lines.append(f"  {'together':10} {steps:>11,} steps {segments:>5,} segments  {_bytes(disk):>8}  {_time(days)}{missing}")
+    largest = max((needs.memory for needs in known if needs.memory), key=lambda memory: memory.total, default=None)
+    missing = [] if len(known) == len(rows) else [f"{len(rows) - len(known)} of {len(rows)} cannot run there"]
+    days = [needs.days for needs in known]
+    if unknown := days.count(None):
+        missing.append(f"{unknown} without a known time")
+    total = _line(f"{'together':{width}}", steps, segments, largest, disk, _summed([each for each in days if each]))
+    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total])
+
+
+def machines(ledger: Ledger) -> str:
+    """The ledger's machines and the library's cards, by name, with what is known of each."""
+    rows = [
+        (name, one.title, one.device_memory_gib, one.compute_capability, one.peak_tflops) for name, one in ledger.hardware.items()
+    ]
+    rows += [(name, one.title, one.memory_gib, one.compute_capability, one.peak_tflops) for name, one in cards.cards().items()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]  # type: ignore[arg-type]
+    lines = ["machines of the ledger", ""]
+    for place, (name, title, memory, capability, peak) in enumerate(rows):
+        if place == len(ledger.hardware):
+            lines += ["", "cards: 4090 is a machine with one, 2x4090 with two", ""]
+        gib = f"{memory:g} GiB" if memory else ""
+        version = ".".join(map(str, capability)) if capability else ""
+        flops = f"{peak:g} TFLOP/s" if peak else ""
+        lines.append(f"  {name:{widths[0]}}  {title:{widths[1]}}  {gib:>8}  {version:>4}  {flops:>14}".rstrip())
     return "\n".join(lines)
+
+
+def _line(
+    name: str, steps: int, segments: int, memory: Memory | None, disk: float | None, days: tuple[float, float] | None
+) -> str:
+    gb = f"  {memory.total / 1e9:>5.1f} GB a device" if memory else ""
+    stored = f"  {_bytes(disk):>8} of disk" if disk is not None else ""
+    return f"  {name} {steps:>11,} steps {segments:>5,} segments{gb}{stored}  {_time(days)}"
 
 
 def _steps(ledger: Ledger, needs: Needs) -> str:
@@ -103,9 +132,8 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def _summed(ranges: list[tuple[float, float] | None]) -> tuple[float, float] | None:
-    known = [ends for ends in ranges if ends is not None]
-    return (sum(low for low, _ in known), sum(high for _, high in known)) if len(known) == len(ranges) else None
+def _summed(ranges: list[tuple[float, float]]) -> tuple[float, float] | None:
+    return (sum(low for low, _ in ranges), sum(high for _, high in ranges)) if ranges else None
 
 
 def _bytes(count: float | None) -> str:

@@ -1,8 +1,8 @@
 """How fast a run trains on a machine: what was measured there, or an estimate from floating-point operations.
 
-A machine's file in config/hardware/ lists what was measured on it. The measurement that is nearest to the run is taken and
-scaled by the work per image when its part of the UNet differs. Where nothing was measured, the cards' peak times the share
-of it that trainings were seen to reach elsewhere gives a range.
+A machine's file in hardware/ lists what was measured on it. Only what was measured doing just what the run does is called measured.
+Otherwise the nearest measurement, scaled by the work per image, gives a range; and where nothing was measured, the cards' peak times
+the share of it that trainings were seen to reach elsewhere does.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,22 @@ UTILISATION = (0.16, 0.38)
 """The share of a card's peak that trainings of SDXL reached: from four V100 (16 %) to one RTX 3090 at 71 % (38 %)."""
 
 
+SPREAD = 0.2
+"""How far a speed may lie from one that was measured with another optimizer or accumulation: so far they lay in the record."""
+
+_NAMES = {
+    "optimizer": ("{}", "{}"),
+    "unet": ("", "{}% UNet"),
+    "text_encoders": ("text encoders frozen", "text encoders trained"),
+    "batch_size": ("", "batch {}"),
+    "accumulation": ("", "accumulation {}"),
+}
+"""A condition of a measurement -> how it is said when it is nothing, and else."""
+
+CORE, CORE_SPREAD = 4.6, 0.5
+"""Images a second of the miniature on one core of an AMD EPYC of 2024, and how far another recipe or core may lie from it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speed:
     """Images per second of a whole machine, as a range (equal ends when it was measured), and where the figure is from."""
@@ -39,15 +55,15 @@ class Speed:
 
 def speed(recipe: Recipe, machine: schema.Hardware, devices: int) -> Speed | None:
     """The speed of a recipe on `devices` of a machine's devices; None where nothing known tells it."""
-    measured = [row for row in machine.measured if (row.devices or machine.devices) == devices]
     if machine.device == "cpu":
-        return _as_measured(measured[0]) if measured else None
+        return _on_cores(machine, devices)
     if recipe.family != "sdxl":
         return None
+    measured = [row for row in machine.measured if (row.devices or machine.devices) == devices]
     if not measured:
         return _from_peak(recipe, machine, devices)
-    best = max(measured, key=lambda row: _nearness(row, recipe))  # the first of equals
-    return _scaled(best, recipe)
+    best = min(measured, key=lambda row: _differences(row, recipe))  # the first of equals
+    return _from_measured(best, recipe)
 
 
 def teraflop(recipe: Recipe) -> float:
@@ -59,42 +75,63 @@ def teraflop(recipe: Recipe) -> float:
     return TERAFLOP[100] - _WEIGHTS * (1 - share)
 
 
-def _nearness(row: schema.Measurement, recipe: Recipe) -> tuple[bool, ...]:
-    """How near a measurement is to a recipe: by optimizer, then the trained part, batch and accumulation."""
-    return (
-        row.optimizer == recipe.optimizer.kind,
-        row.unet == recipe.unet,
-        row.batch_size == recipe.batch_size,
-        row.accumulation == recipe.accumulation,
+def _conditions(recipe: Recipe) -> dict[str, object]:
+    """What of a recipe a measurement can name, the weightiest first."""
+    rates = recipe.learning_rate.model_dump()
+    return {
+        "optimizer": recipe.optimizer.kind,
+        "unet": recipe.unet,
+        "text_encoders": any(rate for part, rate in rates.items() if part != "unet"),
+        "batch_size": recipe.batch_size,
+        "accumulation": recipe.accumulation,
+    }
+
+
+def _differences(row: schema.Measurement, recipe: Recipe) -> tuple[bool, ...]:
+    """Where a measurement is not known to be of just such a recipe: in each of its conditions, the weightiest first."""
+    return tuple(getattr(row, key) != value for key, value in _conditions(recipe).items())
+
+
+def _from_measured(row: schema.Measurement, recipe: Recipe) -> Speed:
+    """As it was measured, for just such a recipe; else a range around it, scaled by the work per image where that is known."""
+    pairs = zip(_conditions(recipe).items(), _differences(row, recipe), strict=True)
+    other = [f"{_said(key, value)} here" for (key, value), differs in pairs if differs]
+    if not other:
+        return Speed(slow=row.images_per_second, fast=row.images_per_second, source=f"measured: {_described(row)}")
+    factor = TERAFLOP[row.unet] / teraflop(recipe) if row.unet else 1.0
+    slow, fast = (row.images_per_second * factor * (1 + sign * SPREAD) for sign in (-1, 1))
+    work = f", times {factor:.2f} for the work per image" if factor != 1 else ""
+    source = (
+        f"not measured: from {row.images_per_second:g} ({_described(row)}; {', '.join(other)}){work}, give or take {SPREAD:.0%}"
     )
+    return Speed(slow=slow, fast=fast, source=source)
 
 
-def _as_measured(row: schema.Measurement) -> Speed:
-    return Speed(slow=row.images_per_second, fast=row.images_per_second, source=f"measured: {_conditions(row)}")
+def _described(row: schema.Measurement) -> str:
+    said = [_said(key, value) for key in _NAMES if (value := getattr(row, key)) is not None]
+    return ", ".join((row.note, *said))
 
 
-def _scaled(row: schema.Measurement, recipe: Recipe) -> Speed:
-    if row.unet is None or row.unet == recipe.unet:
-        return _as_measured(row)
-    factor = TERAFLOP[row.unet] / teraflop(recipe)
-    value = row.images_per_second * factor
-    source = f"{row.images_per_second:g} measured ({_conditions(row)}), times {factor:.2f} for the work per image"
-    return Speed(slow=value, fast=value, source=source)
+def _said(key: str, value: object) -> str:
+    return _NAMES[key][bool(value)].format(value)
 
 
-def _conditions(row: schema.Measurement) -> str:
-    unet = f"{row.unet}% UNet" if row.unet else ""
-    batch = f"batch {row.batch_size}" if row.batch_size else ""
-    accumulation = f"accumulation {row.accumulation}" if row.accumulation else ""
-    return ", ".join(filter(None, (row.note, row.optimizer, unet, batch, accumulation)))
+def _on_cores(machine: schema.Hardware, processes: int) -> Speed:
+    """The miniature's speed: from what was measured on this machine, else on another's core."""
+    row = next((row for row in machine.measured if (row.devices or machine.devices) == processes), None)
+    middle, what = (row.images_per_second, row.note) if row else (CORE * processes, f"{CORE:g} on a core of an AMD EPYC")
+    slow, fast = (middle * (1 + sign * CORE_SPREAD) for sign in (-1, 1))
+    given = f"not measured: from {middle:g} ({what}), give or take {CORE_SPREAD:.0%}"
+    return Speed(slow=slow, fast=fast, source=given)
 
 
 def _from_peak(recipe: Recipe, machine: schema.Hardware, devices: int) -> Speed | None:
     if machine.peak_tflops is None:
         return None
     slow, fast = (devices * machine.peak_tflops * share / teraflop(recipe) for share in UTILISATION)
+    peak = machine.peak_source or "vendor's"
     source = (
-        f"not measured: {teraflop(recipe):.4g} TFLOP per image, {devices} x {machine.peak_tflops:g} TFLOP/s (vendor's), "
+        f"not measured: {teraflop(recipe):.4g} TFLOP per image, {devices} x {machine.peak_tflops:g} TFLOP/s ({peak}), "
         f"of which {UTILISATION[0]:.0%} to {UTILISATION[1]:.0%} were reached on other cards"
     )
     return Speed(slow=slow, fast=fast, source=source)

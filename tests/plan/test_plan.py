@@ -13,6 +13,7 @@ from astolfo.ledger import load, schema
 from astolfo.ledger.recipe import recipe_of
 from astolfo.plan import memory
 from astolfo.plan import plan as planner
+from astolfo.plan.speed import speed
 from tests.conftest import CONFIG
 
 
@@ -161,6 +162,24 @@ def test_an_unknown_machine_has_near_names(ledger):
         planner.machine_of(ledger, "4x309")
 
 
+def test_a_machine_of_the_ledger_goes_before_one_of_cards(ledger):
+    """4x3090 is the ledger's, with what was measured there; 2x3090, which it does not have, is made of cards."""
+    assert planner.machine_of(ledger, "4x3090").measured
+    assert not planner.machine_of(ledger, "2x3090").measured
+
+
+def test_only_the_same_recipe_was_measured(ledger):
+    """A speed counts as measured for a run that does just what was measured; for others it is a range around the nearest."""
+    measured, other = needs(ledger, "25112201", "4x3090").speed, needs(ledger, "25012801", "4x3090").speed
+    assert measured.source.startswith("measured:")
+    assert measured.slow == measured.fast == 3.259
+    assert other.source.startswith("not measured: from 3.259")
+    assert "accumulation 1 here" in other.source
+    assert other.slow < 3.259 * 1.04 < other.fast
+    frozen = recipe_of(ledger, ledger.run("25112201")).model_copy(update={"learning_rate": schema.LearningRate(unet=1e-6)})
+    assert "text encoders frozen here" in speed(frozen, planner.machine_of(ledger, "4x3090"), 4).source
+
+
 def test_a_scale_needs_its_device(ledger):
     """The full scale on a CPU is refused."""
     with pytest.raises(PlacementError, match="CPU builds the miniature"):
@@ -219,6 +238,10 @@ def small_config(tmp_path):
         (["25112201", "--hardware", "4x3090"], ["full scale", "777,917", "44.2 days", "1,963 kWh", "EPYC 7F52"]),
         (["25112201", "--hardware", "cpu"], ["miniature scale", "1,245"]),
         (["26022301", "--hardware", "4x3090"], ["made from", "26011501", "together"]),
+        (
+            ["--all", "--hardware", "2x4090"],
+            ["runs on Two GeForce RTX 4090", "foundation-v", "needs 53.5 GB", "cannot run there"],
+        ),
     ],
 )
 def test_the_verb_prints_figures_with_their_sources(arguments, expected):

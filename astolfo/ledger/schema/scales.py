@@ -15,6 +15,7 @@ class Measurement(Entry):
     images_per_second: Annotated[float, Field(gt=0)]
     devices: PositiveInt | None = None  # None: all of the machine's
     unet: Literal[63, 68, 71, 100] | None = None
+    text_encoders: bool | None = None  # whether they trained
     optimizer: str | None = None
     batch_size: PositiveInt | None = None
     accumulation: PositiveInt | None = None
@@ -28,6 +29,18 @@ class Power(Entry):
     source: str
 
 
+class Card(Entry):
+    """A card that people train on, by its vendor; what is left out is not known."""
+
+    title: str
+    driver: tuple[str, ...] = ()  # its names in the driver; none: NVIDIA and the title
+    memory_gib: Annotated[float, Field(gt=0)]  # as the driver reports it
+    compute_capability: tuple[int, int] | None = None
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None  # 16-bit, dense, summed in fp32
+    watts: Annotated[float, Field(gt=0)] | None = None
+    source: str | None = None  # where the peak is from
+
+
 class Hardware(Entry):
     """A machine that runs can be placed on. `devices` of a CPU machine are its cores; what is left out is not known."""
 
@@ -36,7 +49,9 @@ class Hardware(Entry):
     devices: PositiveInt = 1
     device_memory_gib: float | None = None
     compute_capability: tuple[int, int] | None = None
+    host_memory_gib: Annotated[float, Field(gt=0)] | None = None  # of the machine itself
     peak_tflops: float | None = None  # 16-bit, dense, per device, as the vendor has it
+    peak_source: str | None = None
     numa_nodes: PositiveInt | None = None
     ramdisk_gib: float | None = None
     power: Power | None = None
