@@ -4,7 +4,8 @@
 
 `scales/` holds architectures and sizes, `stand-ins/` the miniature's models with `stand-ins.yaml` about them, `bases.yaml` the
 autoencoders, `evaluations.yaml` and `prompts.yaml` what checkpoints are asked for, `equivalence.yaml` the bounds of
-`astolfo compare`, `hardware/` machines. A ledger's entry of the same name is laid over the library's, key by key.
+`astolfo compare`, `hardware/` machines, `cards.yaml` what machines are made of. A ledger's entry of the same name is laid over
+the library's, key by key.
 """
 
 from pathlib import Path

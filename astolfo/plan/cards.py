@@ -9,17 +9,13 @@ A ledger's own file in hardware/ goes before a machine that is made from a card:
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
+from astolfo import library
 from astolfo.errors import LedgerError
 from astolfo.ledger import schema
-from astolfo.ledger.ledger import unknown
-from astolfo.ledger.yamlfile import Document
+from astolfo.ledger.files import Files, unknown
 
-LIBRARY = Path(__file__).with_name("cards.yaml")
 _SIZE = re.compile(r" \d+ GB$")  # what a title says to tell two cards of one name apart
 NUMBERS = dict(enumerate(("One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight"), start=1))
 CARDS_ALONE = "the cards alone, by their vendor; the machine comes on top"
@@ -28,7 +24,7 @@ CARDS_ALONE = "the cards alone, by their vendor; the machine comes on top"
 @cache
 def cards() -> dict[str, schema.Card]:
     """Every card, by its short name."""
-    return TypeAdapter(dict[str, schema.Card]).validate_python(Document(LIBRARY).value)
+    return Files(library.FOLDER).read("cards", schema.Card)
 
 
 def card(name: str) -> schema.Card | None:

@@ -29,8 +29,8 @@ def this(device: str) -> schema.Hardware:
     found = devices.found()
     if not found:
         raise PlacementError(
-            "This machine has no CUDA device: expected a card and its driver, and nvidia-smi tells of none. Name the machine that "
-            "is meant, such as --hardware 4x3090 (`astolfo hardware --list` shows every card), or take the miniature scale."
+            "This machine has no CUDA device: expected a card and its driver, and nvidia-smi tells of none. Name the machine "
+            "that is meant, such as --hardware 4x3090 (`astolfo hardware --list` shows every card), or take the miniature scale."
         )
     if unknown := [one.name for one in found if one.memory_gib is None]:
         raise PlacementError(

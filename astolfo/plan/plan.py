@@ -46,7 +46,7 @@ class Needs:
 
 
 def machine_of(ledger: Ledger, name: str) -> schema.Hardware:
-    """The machine of that name: of the ledger's hardware/, else of cards. Raises LedgerError with near names for an unknown one."""
+    """The machine of that name: of the ledger's hardware/, else of cards. Raises LedgerError with near names."""
     if name in ledger.hardware:
         return ledger.hardware[name]
     try:

@@ -1,8 +1,8 @@
 """How fast a run trains on a machine: what was measured there, or an estimate from floating-point operations.
 
-A machine's file in hardware/ lists what was measured on it. Only what was measured doing just what the run does is called measured.
-Otherwise the nearest measurement, scaled by the work per image, gives a range; and where nothing was measured, the cards' peak times
-the share of it that trainings were seen to reach elsewhere does.
+A machine's file in hardware/ lists what was measured on it. Only what was measured doing just what the run does is called
+measured. Otherwise the nearest measurement, scaled by the work per image, gives a range; and where nothing was measured, the
+cards' peak times the share of it that trainings were seen to reach elsewhere does.
 """
 
 from dataclasses import dataclass

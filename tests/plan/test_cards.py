@@ -28,7 +28,8 @@ def test_the_cards_that_people_have_are_known():
     )
     for name in names.split():
         card = cards.card(name)
-        assert card and card.compute_capability and card.peak_tflops and card.watts, name
+        assert card is not None, name
+        assert None not in (card.compute_capability, card.peak_tflops, card.watts), name
 
 
 @pytest.mark.parametrize(
