@@ -64,6 +64,8 @@ USABLE = 0.91  # of a device's memory: 23.5 GB of a 24 GiB card. A screen, and g
 
 GIB = 1 << 30
 
+_COUNTED: dict[tuple[int, str, str], tuple[dict, int]] = {}
+
 DEEPSPEED_BUCKET = 1 << 26  # elements; `train/deepspeed.py` sets it for reducing gradients
 
 
@@ -90,7 +92,16 @@ def trained_parameters(recipe: Recipe) -> int:
     """How many parameters a recipe trains at full scale. Of a text encoder all count, its few unused ones too."""
     rates = recipe.learning_rate.largest
     encoders = sum(count for part, count in PARAMETERS[recipe.family].items() if part != "unet" and rates[part])
-    return encoders + sum(trained(recipe.unet, recipe.learning_rate, recipe.architecture["unet"]).values())
+    return encoders + _of_unet(recipe)
+
+
+def _of_unet(recipe: Recipe) -> int:
+    """How many parameters of the UNet train. Remembered: a plan asks for the same ones hundreds of times."""
+    key = (id(recipe.architecture), repr(recipe.unet), repr(recipe.learning_rate))
+    if key not in _COUNTED:
+        count = sum(trained(recipe.unet, recipe.learning_rate, recipe.architecture["unet"]).values())
+        _COUNTED[key] = (recipe.architecture, count)  # which is kept, so that its id stays its own
+    return _COUNTED[key][1]
 
 
 def optimizer_bytes(recipe: Recipe) -> float:

@@ -17,8 +17,9 @@ import yaml
 
 from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
+from astolfo.ledger.unet import FIXED
 from astolfo.plan.cards import cards
-from astolfo.plan.memory import GIB, TRAINED, USABLE, Memory, fitting
+from astolfo.plan.memory import GIB, USABLE, Memory, fitting
 
 MOST, TOGETHER = 3, 4  # proposals that are made, and changes that one of them makes at most
 SAME_IMAGES = "the images of a step stay, its bits do not"
@@ -143,16 +144,17 @@ def _eight_bits(one: Proposal) -> list[Proposal]:
 def _fewer_blocks(one: Proposal) -> list[Proposal]:
     if one.recipe.family != "sdxl" or not isinstance(one.recipe.unet, int):
         return []
-    smaller = sorted((percent for percent in TRAINED if percent < one.recipe.unet), reverse=True)
+    smaller = sorted((percent for percent in FIXED if percent < one.recipe.unet), reverse=True)
     return [one.after("another model: fewer blocks train", {"unet": percent}, unet=percent) for percent in smaller]
 
 
 def _frozen_encoders(one: Proposal) -> list[Proposal]:
     rates = one.recipe.learning_rate
-    if not any(rate for part, rate in rates.model_dump().items() if part != "unet"):
+    if not any(rate for part, rate in rates.largest.items() if part != "unet"):
         return []
-    frozen = schema.LearningRate(unet=rates.unet)
-    return [one.after("another model: the text encoders stay", {"learning_rate": {"unet": rates.unet}}, learning_rate=frozen)]
+    frozen = schema.LearningRate(unet=rates.unet, blocks=rates.blocks)
+    keys = {"learning_rate": {"unet": rates.unet, **({"blocks": rates.blocks} if rates.blocks else {})}}
+    return [one.after("another model: the text encoders stay", keys, learning_rate=frozen)]
 
 
 def _no_moments(one: Proposal) -> list[Proposal]:

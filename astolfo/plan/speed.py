@@ -77,11 +77,10 @@ def teraflop(recipe: Recipe) -> float:
 
 def _conditions(recipe: Recipe) -> dict[str, object]:
     """What of a recipe a measurement can name, the weightiest first."""
-    rates = recipe.learning_rate.model_dump()
     return {
         "optimizer": recipe.optimizer.kind,
         "unet": recipe.unet,
-        "text_encoders": any(rate for part, rate in rates.items() if part != "unet"),
+        "text_encoders": any(rate for part, rate in recipe.learning_rate.largest.items() if part != "unet"),
         "batch_size": recipe.batch_size,
         "accumulation": recipe.accumulation,
     }
