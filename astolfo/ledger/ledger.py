@@ -31,10 +31,6 @@ _OPTIONAL = {
 }  # fmt: skip
 
 NOT_YET = {
-    "objective": (
-        "min_timestep", "max_timestep", "noise_offset", "multires_noise", "ip_noise_gamma", "debiased_estimation_loss",
-        "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss", "loss",
-    ),
     "captions": (
         "dropout_every_epochs", "prefix", "suffix", "shuffle", "tag_dropout", "secondary_separator",
     ),

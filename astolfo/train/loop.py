@@ -23,8 +23,9 @@ from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
 from astolfo.train.conditioning import Remembered, Text
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
+from astolfo.train.loss import Task, loss
 from astolfo.train.model import DTYPES, build_parts, latent_scale
-from astolfo.train.objective import Objective, Task, loss
+from astolfo.train.objective import Objective
 from astolfo.train.partial import trained
 from astolfo.train.placement import Placement
 from astolfo.train.ranks import Flat, Processes
@@ -145,7 +146,7 @@ class Trainer:
     def _predict(self, batch: Batch) -> tuple[Task, Tensor]:
         given = self._brought.get(batch.position) or self._ready(batch)
         dtype = DTYPES[self.recipe.precision.weights]
-        task = self.objective.task(given.latents * self.scale, given.noise, given.uniform)
+        task = self.objective.task(given.latents * self.scale, given.noise, given.uniform, given.added)
         with torch.autocast(self.device.type, self.compute, enabled=self.compute != dtype):
             context, pooled = self.conditioning.encode(given.tokens, self.device)
             added = None

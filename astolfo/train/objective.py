@@ -7,7 +7,9 @@ optionally contrastive (Stoica et al., arXiv 2506.05350).
 """
 
 import logging
-from dataclasses import dataclass
+from functools import reduce
+from operator import mul
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +17,11 @@ from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from torch import Tensor
 
 from astolfo import randomness
+from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
+from astolfo.train.loss import TIMESTEPS, Task, thresholds
 
-TIMESTEPS = 1000
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One micro-batch as the UNet gets it: noisy latents and timestep in, `target` out, squared error times `weight`.
-
-    `contrastive`: the weight of rf's contrastive term.
-    """
-
-    noisy: Tensor
-    timestep: Tensor
-    target: Tensor
-    weight: Tensor | None = None
-    contrastive: float | None = None
 
 
 def alphas_cumprod(zero_terminal_snr: bool) -> Tensor:
@@ -45,6 +34,26 @@ def min_snr_weights(kind: str, alpha_bar: Tensor, gamma: float) -> Tensor:
     """min-SNR weights per timestep: min(SNR, gamma) / SNR for eps, min(SNR, gamma) / (SNR + 1) for v."""
     snr = alpha_bar / (1.0 - alpha_bar)
     return snr.clamp(max=gamma) / (snr if kind == "eps" else snr + 1.0)
+
+
+def weights(options: schema.Objective, alpha_bar: Tensor) -> Tensor | None:
+    """What a sample's error counts at each timestep, all that an objective asks for multiplied; None where it asks for none.
+
+    min-SNR as above. `debiased_estimation_loss` (arXiv 2310.08442): 1 / sqrt(SNR) for eps, 1 / (SNR + 1) for v.
+    `scale_v_pred_loss_like_noise_pred`: SNR / (SNR + 1). `v_pred_like_loss` w: 1 + w (SNR + 1) / SNR. In these SNR is at most
+    1000 (sd-scripts' `library/custom_train_functions.py:79-111` at 48d368f).
+    """
+    snr = (alpha_bar / (1.0 - alpha_bar)).clamp(max=1000)
+    found = []
+    if options.min_snr_gamma:
+        found.append(min_snr_weights(options.kind, alpha_bar, options.min_snr_gamma))
+    if options.scale_v_pred_loss_like_noise_pred:
+        found.append(snr / (snr + 1.0))
+    if options.v_pred_like_loss:
+        found.append(1.0 + options.v_pred_like_loss * (snr + 1.0) / snr)
+    if options.debiased_estimation_loss:
+        found.append(1.0 / snr.sqrt() if options.kind == "eps" else 1.0 / (snr + 1.0))
+    return reduce(mul, found) if found else None
 
 
 class Objective:
@@ -62,21 +71,42 @@ class Objective:
             return
         alpha_bar = alphas_cumprod(self.options.zero_terminal_snr)
         self._alpha_bar = alpha_bar.to(device)
-        if self.options.min_snr_gamma:
-            original = self.choices.snr_table == "original"
-            table = alphas_cumprod(False) if original else alpha_bar
-            self._weights = min_snr_weights(self.options.kind, table, self.options.min_snr_gamma).to(device)
+        found = weights(self.options, alphas_cumprod(False) if self.choices.snr_table == "original" else alpha_bar)
+        self._weights = None if found is None else found.to(device)
 
-    def task(self, latents: Tensor, noise: Tensor, draws: np.ndarray) -> Task:
-        """What to learn from `latents` (batch, channels, h, w; scaled) with `noise` and one uniform draw per sample."""
+    def task(self, latents: Tensor, noise: Tensor, draws: np.ndarray, added: Tensor | None = None) -> Task:
+        """What to learn from `latents` (batch, channels, h, w; scaled) with `noise` and one uniform draw per sample.
+
+        `added`: the noise that is added to the latents, where it is not the one of the target.
+        """
+        added = noise if added is None else added
         if self.options.kind == "rf":
-            return self._flow(latents, noise, draws)
-        timestep = torch.from_numpy((draws * TIMESTEPS).astype(np.int64)).to(latents.device, non_blocking=True)
+            return self._flow(latents, noise, draws, added)
+        steps = self._timesteps(draws)
+        timestep = torch.from_numpy(steps).to(latents.device, non_blocking=True)
         signal, spread = self._rates(latents, timestep)
-        noisy = (signal * latents + spread * noise).to(latents.dtype)
+        noisy = (signal * latents + spread * added).to(latents.dtype)
         target = noise if self.options.kind == "eps" else (signal * noise - spread * latents).to(latents.dtype)
         weight = None if self._weights is None else self._weights[timestep]
-        return Task(noisy, timestep, target, weight)
+        return Task(noisy, timestep, target, weight, **self._measure(steps, latents))
+
+    def _timesteps(self, draws: np.ndarray) -> np.ndarray:
+        """Timesteps from `min_timestep` on, below `max_timestep`; that one (999 for 1000) where both are the same."""
+        first = self.options.min_timestep or 0
+        last = TIMESTEPS if self.options.max_timestep is None else self.options.max_timestep
+        if first == last:
+            return np.full(len(draws), min(first, TIMESTEPS - 1), np.int64)
+        return first + (draws * (last - first)).astype(np.int64)
+
+    def _measure(self, timestep: np.ndarray, latents: Tensor) -> dict[str, Any]:
+        """How errors at these timesteps count, as `Task` has it."""
+        options = self.options.loss
+        if options is None:
+            return {}
+        if options.c is None:
+            return {"measure": options.kind}
+        c = thresholds(options, timestep, getattr(self, "_alpha_bar", None))
+        return {"measure": options.kind, "c": c.to(latents.device, non_blocking=True)}
 
     def _rates(self, latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha-bar) and sqrt(1 - alpha-bar) at `timestep`, shaped to multiply latents."""
@@ -84,7 +114,7 @@ class Objective:
         alpha_bar = alpha_bar[timestep].reshape(-1, 1, 1, 1)
         return alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
 
-    def _flow(self, latents: Tensor, noise: Tensor, draws: np.ndarray) -> Task:
+    def _flow(self, latents: Tensor, noise: Tensor, draws: np.ndarray, added: Tensor) -> Task:
         sigma = randomness.logistic(randomness.inverse_normal(draws))
         shift = self.options.shift or 1.0
         sigma = shift * sigma / (1.0 + (shift - 1.0) * sigma)
@@ -92,24 +122,6 @@ class Objective:
         if self.choices.rf_timestep == "floor":
             told = np.minimum(np.floor(told), TIMESTEPS - 1.0)
         s = torch.from_numpy(sigma.astype(np.float32)).to(latents.device, non_blocking=True).reshape(-1, 1, 1, 1)
-        noisy = ((1.0 - s) * latents + s * noise).to(latents.dtype)
+        noisy = ((1.0 - s) * latents + s * added).to(latents.dtype)
         timestep = torch.from_numpy(told.astype(np.float32)).to(latents.device, non_blocking=True)
-        return Task(noisy, timestep, noise - latents, contrastive=self.options.contrastive)
-
-
-def loss(task: Task, prediction: Tensor) -> Tensor:
-    """Mean over the batch of each sample's weighted mean squared error, in float32.
-
-    The contrastive term takes away that weight times the mean squared distance to the target of the batch's previous
-    sample (of the last, for the first); a batch of one sample has none.
-    """
-    error = _squared(prediction, task.target)
-    if task.weight is not None:
-        return (error.mean(dim=(1, 2, 3)) * task.weight).mean()
-    if task.contrastive is None or len(task.target) == 1:
-        return error.mean()
-    return error.mean() - task.contrastive * _squared(prediction, task.target.roll(1, dims=0)).mean()
-
-
-def _squared(prediction: Tensor, target: Tensor) -> Tensor:
-    return (prediction.float() - target.float()).square()
+        return Task(noisy, timestep, noise - latents, contrastive=self.options.contrastive, **self._measure(told, latents))

@@ -19,7 +19,9 @@ from astolfo.data.captions import caption
 from astolfo.data.order import Batch
 from astolfo.data.store import Sample
 from astolfo.ledger.recipe import Recipe
+from astolfo.train import noise
 from astolfo.train.conditioning import Text, time_ids
+from astolfo.train.model import latent_scale
 
 Key = tuple[int, tuple[int, ...]]  # a position and the shape of the noise that belongs to it
 _AT_ONCE = 1 << 16  # numbers that are drawn together; more of them would not stay in the processor's caches
@@ -34,11 +36,13 @@ class Prepared:
     uniform: np.ndarray  # float64 (batch,), in (0, 1): they choose the timesteps
     tokens: list[Tensor]  # int64 (batch, chunks, 77) for each text encoder
     time_ids: Tensor  # float32 (batch, 6)
+    added: Tensor | None = None  # the noise that is added to the latents, where it is not the one that is to be predicted
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Prepared":
         """The same with what is large, latents and noise, on a device, in the dtype that the model computes with."""
-        latents, noise = (values.to(device, dtype, non_blocking=True) for values in (self.latents, self.noise))
-        return replace(self, latents=latents, noise=noise)
+        large = {"latents": self.latents, "noise": self.noise, "added": self.added}
+        there = {name: value.to(device, dtype, non_blocking=True) for name, value in large.items() if value is not None}
+        return replace(self, **there)
 
 
 class Preparation:
@@ -57,10 +61,25 @@ class Preparation:
         tokens = [ids.tensor_split(cuts) for ids in self.text.read([text for texts in captions for text in texts])]
         latents = [torch.from_numpy(np.stack([sample.latents for sample in given])) for given in samples]
         draws = self.draws(batches, [tuple(stacked.shape[1:]) for stacked in latents])
-        return [
-            Prepared(stacked, torch.from_numpy(noise), uniform, list(ids), time_ids(given))
-            for stacked, (noise, uniform), ids, given in zip(latents, draws, zip(*tokens, strict=True), samples, strict=True)
-        ]
+        found = []
+        for batch, given, stacked, (drawn, uniform), *ids in zip(batches, samples, latents, draws, *tokens, strict=True):
+            own, added = self._shaped(batch, drawn, stacked)
+            found.append(Prepared(stacked, own, uniform, ids, time_ids(given), added))
+        return found
+
+    def _shaped(self, batch: Batch, drawn: np.ndarray, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A micro-batch's noise as the objective asks for it, and the one that is added to its latents where that is another."""
+        if not noise.changes(self.recipe.objective):
+            return torch.from_numpy(drawn), None
+        means = latents.numpy().mean(axis=(2, 3), dtype=np.float64) * latent_scale(self.recipe)
+        found, first = [], 0
+        for position, shape in self._keys(batch, drawn.shape[1:]):
+            part = slice(first, first + shape[0])
+            found.append(noise.shaped(self.recipe.objective, drawn[part], means[part], seed=self.seed, position=position))
+            first = part.stop
+        own, added = zip(*found, strict=True)
+        joined = None if added[0] is None else torch.from_numpy(np.concatenate(added))
+        return torch.from_numpy(np.concatenate(own)), joined
 
     def draws(self, batches: Sequence[Batch], shapes: Sequence[tuple[int, ...]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Noise, float32 (batch, *shape), and uniforms, float64 (batch,), for each of `batches`; `shapes` are their samples'."""
@@ -68,8 +87,8 @@ class Preparation:
         known = self._drawn({key for keys in wanted for key in keys})
         found = []
         for keys in wanted:
-            noise, uniform = zip(*(known[key] for key in keys), strict=True)
-            found.append((np.concatenate(noise), np.concatenate(uniform)))
+            normal, uniform = zip(*(known[key] for key in keys), strict=True)
+            found.append((np.concatenate(normal), np.concatenate(uniform)))
         return found
 
     def _keys(self, batch: Batch, shape: tuple[int, ...]) -> list[Key]:
@@ -86,9 +105,9 @@ class Preparation:
         for shape, members in positions.items():
             each = max(1, _AT_ONCE // math.prod(shape))
             for some in (members[at : at + each] for at in range(0, len(members), each)):
-                noise = randomness.normal(self.seed, "noise", np.array(some, np.uint64), shape)
+                normal = randomness.normal(self.seed, "noise", np.array(some, np.uint64), shape)
                 uniform = randomness.uniform(self.seed, "timestep", np.array(some, np.uint64), shape[0])
-                known |= {(position, shape): drawn for position, *drawn in zip(some, noise, uniform, strict=True)}
+                known |= {(position, shape): drawn for position, *drawn in zip(some, normal, uniform, strict=True)}
         return known
 
     def captions(self, batch: Batch, samples: Sequence[Sample]) -> list[str]:

@@ -1,6 +1,7 @@
 """The objectives are the papers' formulas, or, under `kohya`, what the original trainer computed."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from astolfo.ledger import load, recipe_of
 from astolfo.ledger.schema import SEMANTICS
 from astolfo.ledger.schema import Objective as Options
-from astolfo.train.objective import Objective, Task, alphas_cumprod, loss, min_snr_weights
+from astolfo.train.loss import Task, loss
+from astolfo.train.objective import Objective, alphas_cumprod, min_snr_weights, weights
 from tests.conftest import CONFIG
 
 
@@ -80,9 +82,9 @@ def test_min_snr_choice_is_named(latents):
 
 def test_min_snr_for_eps_is_capped_at_one():
     """For eps the weight is min(SNR, 5) / SNR: 1 where SNR is small, 5 / SNR where it is large."""
-    weights, table = min_snr_weights("eps", alphas_cumprod(False), 5), alphas_cumprod(False)
-    assert weights[999] == 1
-    assert weights[0] == pytest.approx(5 * (1 - table[0].item()) / table[0].item(), rel=1e-3)
+    found, table = min_snr_weights("eps", alphas_cumprod(False), 5), alphas_cumprod(False)
+    assert found[999] == 1
+    assert found[0] == pytest.approx(5 * (1 - table[0].item()) / table[0].item(), rel=1e-3)
 
 
 def test_eps_adds_noise_and_asks_for_it(latents):
@@ -216,3 +218,124 @@ def test_the_plain_loss_is_unchanged(latents):
     """Without weight and term the loss is the mean squared error of all elements, to the bit."""
     x, e = latents
     assert torch.equal(loss(Task(x, torch.zeros(2), e), x), torch.nn.functional.mse_loss(x, e))
+
+
+T = np.array([0, 250, 500, 900, 999])
+# What sd-scripts' functions at 48d368f give at these timesteps, of a v model with zero terminal SNR (whose SNR they read before
+# the rescale), under min-SNR 5 and each further weight: custom_train_functions.py:68-111.
+WEIGHTS = [
+    ("v", {"min_snr_gamma": 5}, [0.004250109, 0.6737923, 0.2763325, 0.01415113, 0.004660094]),
+    ("v", {"scale_v_pred_loss_like_noise_pred": True}, [0.999001, 0.6737923, 0.2763325, 0.01415113, 0.004660094]),
+    ("eps", {"v_pred_like_loss": 0.5}, [1.5005, 1.742068, 2.809415, 36.33286, 108.294]),
+    ("eps", {"debiased_estimation_loss": True}, [0.03162278, 0.6957994, 1.61828, 8.3466, 14.61465]),
+    ("v", {"debiased_estimation_loss": True}, [0.000999001, 0.3262077, 0.7236676, 0.9858489, 0.9953399]),
+    ("v", {"min_snr_gamma": 5, "scale_v_pred_loss_like_noise_pred": True, "debiased_estimation_loss": True},
+     [4.241621e-06, 0.148097, 0.05525899, 0.0001974207, 2.161528e-05]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"), WEIGHTS, ids=lambda value: "+".join(value) if isinstance(value, dict) else None
+)
+def test_weights_are_the_original_trainers(kind, options, expected):
+    """Each weight, and their product, has the original's values under `kohya`; `reference` reads the schedule's own table."""
+    tables = weights(Options(kind=kind, **options), alphas_cumprod(False))
+    assert tables[T].tolist() == pytest.approx(expected, rel=2e-6)
+    found = objective("kohya", kind=kind, zero_terminal_snr=kind == "v", **options)
+    x = torch.ones(len(T), 1, 1, 1)
+    assert found.task(x, x, (T + 0.5) / 1000).weight.tolist() == pytest.approx(expected, rel=2e-6)
+
+
+def test_weights_at_no_signal_are_finite():
+    """With zero terminal SNR and its own table, v's weights at the last timestep are 0, or 1 where the paper's is 1 / (SNR + 1)."""
+    table = alphas_cumprod(True)
+    assert weights(Options(kind="v", scale_v_pred_loss_like_noise_pred=True), table)[999] == 0
+    assert weights(Options(kind="v", debiased_estimation_loss=True), table)[999] == 1
+
+
+# train_util.py:6110-6130, for c = 0.1 and a scale of 0.5 where the schedule reads one; snr before and after the rescale.
+THRESHOLDS = [
+    ("eps", "constant", [0.05] * 5), ("eps", "exponential", [0.5, 0.2811707, 0.1581139, 0.06294627, 0.05011526]),
+    ("eps", "snr", [0.9497092, 0.4129634, 0.2312836, 0.1103023, 0.1036913]),
+    ("v", "snr", [0.9497092, 0.4007667, 0.2169108, 0.1024032, 0.1]),
+    ("rf", "constant", [0.05] * 5), ("rf", "exponential", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "schedule", "expected"), THRESHOLDS)
+@pytest.mark.parametrize("semantics", ["kohya", "reference"])
+def test_hubers_threshold_follows_the_timestep(semantics, kind, schedule, expected):
+    """c over the timesteps is the original's, also where there is no signal; rf's follows 1000 s."""
+    loss_of = {"kind": "huber", "schedule": schedule, "c": 0.1, **({"scale": 0.5} if schedule != "snr" else {})}
+    x = torch.ones(len(T), 1, 1, 1)
+    task = objective(semantics, kind=kind, zero_terminal_snr=kind == "v", loss=loss_of).task(x, x, (T + 0.5) / 1000)
+    wanted = expected or [0.5 * 0.1 ** (t / 1000) for t in task.timestep.tolist()]
+    assert task.c.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert task.measure == "huber"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("l1", [2.25, 0.35, 0.25, 0.05, 3.75]), ("huber", [0.4304442, 0.1103278, 0.06155276, 0.002462113, 0.3700334]),
+     ("smooth_l1", [4.304442, 0.2206556, 0.06155276, 0.01231056, 7.400667])],
+)  # fmt: skip
+def test_errors_are_the_original_trainers(kind, expected):
+    """l1, Huber and smooth-L1 have the original's values (train_util.py:6133-6165); a weight multiplies each sample's mean."""
+    prediction, y = torch.tensor([-2.0, -0.1, 0.0, 0.3, 4.0]).reshape(5, 1, 1, 1), torch.full((5, 1, 1, 1), 0.25)
+    c = None if kind == "l1" else torch.tensor([0.1, 0.5, 1.0, 0.2, 0.05])
+    task = Task(y, y, y, measure=kind, c=c)
+    assert loss(task, prediction).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    for sample in range(5):
+        weight = torch.zeros(5)
+        weight[sample] = 5.0
+        assert loss(replace(task, weight=weight), prediction).item() == pytest.approx(expected[sample], rel=1e-4)
+
+
+def test_huber_is_a_square_near_zero_and_a_line_far_away():
+    """For small errors Huber's loss is the square (smooth-L1's is that by c); for large ones its slope is 2 c (2)."""
+    y, c = torch.zeros(1, 1, 1, 1), torch.tensor([0.1])
+    for kind, by in (("huber", 1.0), ("smooth_l1", 0.1)):
+        near, far, farther = (loss(Task(y, y, y, measure=kind, c=c), torch.full_like(y, p)).item() for p in (1e-3, 100.0, 101.0))
+        assert near == pytest.approx(1e-6 / by, rel=2e-3)
+        assert farther - far == pytest.approx(0.2 / by, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [({}, [0, 500, 999]), ({"min_timestep": 200}, [200, 600, 999]), ({"max_timestep": 400}, [0, 200, 399]),
+     ({"min_timestep": 100, "max_timestep": 300}, [100, 200, 299]), ({"min_timestep": 500, "max_timestep": 500}, [500] * 3),
+     ({"min_timestep": 1000}, [999] * 3), ({"max_timestep": 0}, [0] * 3)],
+)  # fmt: skip
+def test_timesteps_lie_between_their_bounds(bounds, expected):
+    """Timesteps are uniform from min_timestep on and below max_timestep, as torch.randint draws them; equal bounds are that one."""
+    x = torch.zeros(3, 1, 1, 1)
+    draws = np.array([2.0**-33, 0.5, 1 - 2.0**-33])
+    assert objective(kind="eps", **bounds).task(x, x, draws).timestep.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"kind": "rf", "min_timestep": 5}, "min_timestep is of the SNR schedule of eps and v"),
+     ({"kind": "eps", "scale_v_pred_loss_like_noise_pred": True}, "belongs to v, not to eps"),
+     ({"kind": "v", "v_pred_like_loss": 1.0}, "belongs to eps, not to v"),
+     ({"kind": "eps", "adaptive_noise_scale": 0.1}, "adaptive_noise_scale needs noise_offset"),
+     ({"kind": "eps", "ip_noise_gamma_random": True}, "needs ip_noise_gamma"),
+     ({"kind": "eps", "min_timestep": 600, "max_timestep": 500}, "above max_timestep"),
+     ({"kind": "rf", "loss": "huber"}, "rf has no SNR schedule: give huber schedule"),
+     ({"kind": "rf", "contrastive": 0.05, "loss": "l1"}, "the contrastive term is a squared error"),
+     ({"kind": "eps", "loss": {"kind": "l1", "c": 0.1}}, "l1 has no c"),
+     ({"kind": "eps", "loss": {"kind": "huber", "scale": 0.5}}, "scale has no effect under schedule: snr"),
+     ({"kind": "eps", "loss": {"kind": "huber", "c": 2.0}}, "c must be at most 1")],
+)  # fmt: skip
+def test_what_an_objective_does_not_have_is_refused(options, message):
+    """An option that would be without effect or meaning is an error that names it."""
+    with pytest.raises(ValueError, match=message):
+        Options(**options)
+
+
+def test_an_objective_has_one_form():
+    """`loss: l2` is what is computed anyway, and Huber's defaults may be written out: the same recipe."""
+    assert Options(kind="eps", loss="l2") == Options(kind="eps")
+    assert Options(kind="eps", loss="huber") == Options(
+        kind="eps", loss={"kind": "huber", "schedule": "snr", "c": 0.1, "scale": 1.0}
+    )

@@ -10,7 +10,7 @@ from astolfo.data.order import Order
 from astolfo.data.store import Sample
 from astolfo.ledger import recipe_of
 from astolfo.ledger.recipe import Recipe
-from astolfo.ledger.schema import SEMANTICS, Captions
+from astolfo.ledger.schema import SEMANTICS, Captions, Objective
 from astolfo.train import samples
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
@@ -108,9 +108,18 @@ def test_captions_are_drawn_for_each_sample(preparation_of):
     assert len(set(both[0])) == 5
 
 
-def test_a_step_prepared_together_is_its_micro_batches_alone(inputs, spec_of):
+SHAPED = {
+    "kind": "eps", "noise_offset": 0.1, "noise_offset_random": True, "adaptive_noise_scale": 0.1, "ip_noise_gamma": 0.1,
+    "ip_noise_gamma_random": True, "multires_noise": {"iterations": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("semantics", ["kohya", "reference"])
+@pytest.mark.parametrize("options", [{"kind": "eps"}, SHAPED], ids=["plain", "shaped"])
+def test_a_step_prepared_together_is_its_micro_batches_alone(inputs, spec_of, semantics, options):
     """What the reader's thread makes ready for a whole step, of two buckets, is what each micro-batch gives by itself."""
-    trainer = Trainer(Recipe.model_validate(spec_of(batch_size=2, steps_per_epoch=None)["recipe"]), inputs, Processes())
+    changes = {"objective": Objective(**options), "choices": SEMANTICS[semantics], "batch_size": 2, "steps_per_epoch": None}
+    trainer = Trainer(Recipe.model_validate(spec_of(**changes)["recipe"]), inputs, Processes())
     prepare, some = trainer.reader.prepare, batches(trainer.order, 2)
     own = [[trainer.store.sample(row) for row in batch.rows.tolist()] for batch in some]
     assert len({batch.bucket for batch in some}) > 1
@@ -120,6 +129,8 @@ def test_a_step_prepared_together_is_its_micro_batches_alone(inputs, spec_of):
             assert one.shape[0] == len(batch.rows)
             assert torch.equal(one, other)
         assert np.array_equal(together.uniform, alone.uniform)
+        assert (together.added is None) == (options is not SHAPED)
+        assert together.added is None or torch.equal(together.added, alone.added)
         assert [ids.tolist() for ids in together.tokens] == [ids.tolist() for ids in alone.tokens]
         assert [len(ids) for ids in together.tokens] == [len(batch.rows)] * 2
 
