@@ -43,9 +43,9 @@ from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.plan.memory import blocks  # noqa: E402
 from astolfo.train.conditioning import time_ids  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
+from astolfo.train.loss import loss  # noqa: E402
 from astolfo.train.memory import flops, predict  # noqa: E402
 from astolfo.train.model import DTYPES, architecture_of  # noqa: E402
-from astolfo.train.loss import loss  # noqa: E402
 from astolfo.train.optimizer import build  # noqa: E402
 from astolfo.train.partial import trained  # noqa: E402
 from astolfo.train.placement import Placement  # noqa: E402

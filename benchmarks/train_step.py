@@ -30,8 +30,8 @@ from astolfo.train import optimizer as optimizers  # noqa: E402
 from astolfo.train.conditioning import join_chunks  # noqa: E402
 from astolfo.train.initialise import initialise  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
-from astolfo.train.model import build_parts, latent_scale  # noqa: E402
 from astolfo.train.loss import loss  # noqa: E402
+from astolfo.train.model import build_parts, latent_scale  # noqa: E402
 from astolfo.train.partial import trained  # noqa: E402
 from astolfo.train.ranks import Processes  # noqa: E402
 
