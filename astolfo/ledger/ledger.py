@@ -27,7 +27,7 @@ PINS = "pins.yaml"  # where its digests are recorded
 SCORER = "clip-score"  # the pin of the scorer that full-scale evaluations may use
 _OPTIONAL = {
     "until_step", "restart_epochs", "continues", "choices", "merge_base", "placement", "steps", "epochs", "base", "save_every",
-    "engine", "loss_spike", "on_failure",
+    "miniature_steps", "engine", "loss_spike", "on_failure",
 }  # fmt: skip
 
 NOT_YET = {
@@ -191,6 +191,8 @@ class Ledger:
                     raise run.error(f"run {run_id} has no {name}: set it here or in the era's defaults.")
             if (fields.steps is None) == (fields.epochs is None):
                 raise run.error(f"run {run_id} needs either epochs or steps, one of the two.")
+            if fields.miniature_steps and not fields.steps:
+                raise run.error(f"run {run_id} has epochs, which say its length at every scale: leave miniature_steps out.")
             self.runs[run_id] = run
 
     def _check(self) -> None:

@@ -10,7 +10,7 @@ from astolfo.files import json_digest
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
-from astolfo.ledger.steps import plan_of, step_of
+from astolfo.ledger.steps import plan_of, step_of, warmup_steps
 
 
 class Recipe(schema.Entry):
@@ -82,7 +82,7 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         unet=fields.unet,
         learning_rate=fields.learning_rate.scaled(factor),
         optimizer=fields.optimizer,
-        schedule=_schedule(run, choices, plan.end - first, factor),
+        schedule=_schedule(ledger, run, choices, plan.end - first, factor),
         ranks=fields.ranks,
         batch_size=fields.batch_size,
         accumulation=fields.accumulation,
@@ -99,13 +99,15 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     )
 
 
-def _schedule(run: Run, choices: schema.Choices, steps: int, factor: float) -> schema.Schedule:
-    """The run's schedule over so many steps: a warm-up's ratio as the steps that it stands for, its end at the scale's rates."""
+def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, factor: float) -> schema.Schedule:
+    """The run's schedule over so many steps: a warm-up in steps of the scale, and its end at the scale's rates."""
     found, changes = run.fields.schedule, {}
     assert found
     if found.warmup_ratio:
         each = (run.fields.ranks or 1) if choices.warmup == "kohya" else 1  # that trainer counts a step of every rank
         changes = {"warmup_steps": int(found.warmup_ratio * steps * each), "warmup_ratio": None}
+    elif found.warmup_steps:
+        changes = {"warmup_steps": warmup_steps(ledger, run, found.warmup_steps)}
     if found.end:
         changes["end"] = schema.six_digits(found.end * factor)
     return found.model_copy(update=changes) if changes else found

@@ -47,8 +47,14 @@ def full_steps(ledger: Ledger, run: Run) -> int:
 
 
 def scale_steps(ledger: Ledger, run: Run) -> int:
-    """The same length at the ledger's scale."""
-    return run.fields.steps or steps_per_epoch(run, ledger.sole_dataset(run).images) * (run.fields.epochs or 0)
+    """The same length at the ledger's scale: so many epochs, whole or not, of a dataset that may be smaller; at least 1."""
+    images, steps = ledger.sole_dataset(run).images, run.fields.steps
+    if steps is None:
+        return steps_per_epoch(run, images) * (run.fields.epochs or 0)
+    if ledger.scale_name != "full" and run.fields.miniature_steps:
+        return run.fields.miniature_steps
+    here, full = steps_per_epoch(run, images), steps_per_epoch(run, ledger.datasets[str(run.fields.dataset)].images)
+    return _proportion(steps, here, full)
 
 
 def to_scale(ledger: Ledger, run: Run, full_step: int) -> int:
@@ -56,7 +62,17 @@ def to_scale(ledger: Ledger, run: Run, full_step: int) -> int:
     total, here = full_steps(ledger, run), scale_steps(ledger, run)
     if full_step > total:
         raise run.error(f"run {run.id} has {total:,} steps at full scale, so there is no step {full_step:,}.")
-    return full_step and max(1, (2 * full_step * here + total) // (2 * total))
+    return _proportion(full_step, here, total)
+
+
+def _proportion(steps: int, here: int, full: int) -> int:
+    """`steps` of `full` as the nearest number of `here`, at least 1 (0 stays 0)."""
+    return steps and max(1, (2 * steps * here + full) // (2 * full))
+
+
+def warmup_steps(ledger: Ledger, run: Run, steps: int) -> int:
+    """A warm-up of so many steps at full scale, in steps of the ledger's scale: the same share of the run, at least 1."""
+    return _proportion(steps, scale_steps(ledger, run), full_steps(ledger, run))
 
 
 def from_scale(ledger: Ledger, run: Run, step: int) -> int:

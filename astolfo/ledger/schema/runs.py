@@ -57,7 +57,8 @@ class RunFields(Entry):
     base: str | None = None
     dataset: str | None = None
     epochs: PositiveInt | None = None
-    steps: PositiveInt | None = None
+    steps: PositiveInt | None = None  # counted at full scale
+    miniature_steps: PositiveInt | None = None  # None: in proportion, as the dataset is smaller
     until_step: PositiveInt | None = None
     restart_epochs: tuple[PositiveInt, ...] | None = None
     continues: bool | None = None
