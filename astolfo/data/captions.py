@@ -3,8 +3,14 @@
 A row has booru tags ("1star, red star, blue background"), a sentence, or both. `tags` uses the tags, `pick` one of the
 two at random, `concat` the tags followed by the sentence ("dual tag"). A row that lacks one of the two gives the other.
 
-With `wildcards`, as under sd-scripts' `--enable_wildcard`, one line of a text of several is taken, and `{a|b|c}` stands
-for one of its alternatives (`expanded`).
+What is done to that text, and in which order, is sd-scripts' (`library/train_util.py:821-917` at 48d368f):
+
+1. dropout: some captions, and all of every so many epochs, are empty
+2. prefix and suffix, a space between
+3. with `wildcards`, as under `--enable_wildcard`, one line of a text of several is taken, and `{a|b|c}` stands for one of its
+   alternatives (`expanded`)
+4. the pieces between separators are shuffled, but for those that are kept in place, and some of them left out
+5. the secondary separator becomes the separator
 """
 
 import re
@@ -12,18 +18,51 @@ import re
 from astolfo import randomness
 from astolfo.ledger.schema import Captions
 
+COMMA = ","
 _PIECES = re.compile(r"\{\{|\}\}|[{}|]|[^{}|]+")
 
 
-def caption(recipe: Captions, tags: str, sentence: str, *, seed: int, position: int) -> str:
-    """The text of the sample at absolute `position`; its picks are keyed by (seed, position)."""
+def caption(recipe: Captions, tags: str, sentence: str, *, seed: int, position: int, epoch: int = 0) -> str:
+    """The text of the sample at absolute `position`, in `epoch` (from 0); its picks are keyed by (seed, position)."""
     if recipe.dropout and randomness.uniform(seed, "caption dropout", position)[0] < recipe.dropout:
+        return ""
+    if recipe.dropout_every_epochs and (epoch + 1) % recipe.dropout_every_epochs == 0:
         return ""
     texts = [tags, sentence]
     if recipe.wildcards:
         texts = [_line(text, number, seed, position) for number, text in enumerate(texts)]
     chosen = _chosen(recipe.kind, [text for text in texts if text], seed, position)
-    return expanded(chosen, seed=seed, position=position) if recipe.wildcards else chosen
+    chosen = " ".join(part for part in (recipe.prefix, chosen, recipe.suffix) if part is not None)
+    if recipe.wildcards:
+        chosen = expanded(chosen, seed=seed, position=position)
+    if recipe.shuffle or recipe.tag_dropout:
+        chosen = ", ".join(_varied(recipe, *_pieces(recipe, chosen), seed=seed, position=position))
+    if recipe.secondary_separator:
+        chosen = chosen.replace(recipe.secondary_separator, recipe.separator or COMMA)
+    return chosen
+
+
+def _pieces(recipe: Captions, text: str) -> tuple[list[str], list[str], list[str]]:
+    """The pieces of a caption that stay in front, those that may vary, and those that stay at the end."""
+    separator, kept = recipe.separator or COMMA, recipe.keep_tokens_separator
+    if kept and kept in text:
+        front, middle, *end = text.split(kept, 2)
+        parts = [[piece.strip() for piece in part.split(separator) if piece.strip()] for part in (front, middle, *end)]
+        return parts[0], parts[1], parts[2] if end else []
+    pieces = [piece.strip() for piece in text.strip().split(separator)]
+    first = recipe.keep_tokens or 0
+    return pieces[:first], pieces[first:], []
+
+
+def _varied(recipe: Captions, front: list[str], middle: list[str], end: list[str], *, seed: int, position: int) -> list[str]:
+    """All pieces in their order, those of the middle shuffled and thinned out by that position's draws."""
+    if recipe.shuffle and middle:
+        keys = randomness.uniform(seed, "caption shuffle", position, len(middle))
+        middle = [middle[index] for index in keys.argsort(kind="stable")]
+    if recipe.tag_dropout and middle:
+        draws = randomness.uniform(seed, "tag dropout", position, len(middle))
+        middle = [piece for piece, draw in zip(middle, draws, strict=True) if draw >= recipe.tag_dropout]
+    return [*front, *middle, *end]
 
 
 def expanded(text: str, *, seed: int, position: int) -> str:

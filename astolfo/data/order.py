@@ -21,13 +21,14 @@ class Batch:
     """One micro-batch: the rows of the store it takes (all of one bucket), and where it stands in the run.
 
     `position` is the absolute number of the batch since the run's data order began; `micro_step` counts the rounds of
-    all ranks since then.
+    all ranks since then, `epoch` the epochs.
     """
 
     bucket: int
     rows: np.ndarray
     position: int
     micro_step: int
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class Order:
             for number, rows in zip(members, self._rows(epoch, bucket, shuffled[members]), strict=True):
                 if places[number] < count or self.wraps:
                     at = position + int(number)
-                    found[number] = Batch(bucket, rows, at, at // self.ranks)
+                    found[number] = Batch(bucket, rows, at, at // self.ranks, epoch)
         return found
 
     def _rows(self, epoch: int, bucket: int, batches: np.ndarray) -> list[np.ndarray]:

@@ -30,12 +30,6 @@ _OPTIONAL = {
     "miniature_steps", "engine", "loss_spike", "on_failure",
 }  # fmt: skip
 
-NOT_YET = {
-    "captions": (
-        "dropout_every_epochs", "prefix", "suffix", "shuffle", "tag_dropout", "secondary_separator",
-    ),
-}  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
@@ -246,11 +240,6 @@ class Ledger:
 
     def _check_computed(self, run: Run) -> None:
         """Refuses keys that the trainer does not compute yet."""
-        for key, names in NOT_YET.items():
-            entry = getattr(run.fields, key)
-            for name in names:
-                if entry is not None and getattr(entry, name) is not None:
-                    raise run.error(f"{key}.{name} is not computed yet. Leave it out.", key)
         if run.fields.optimizer and run.fields.optimizer.kind in ("Prodigy", "AdamWScheduleFree"):
             raise run.error(f"{run.fields.optimizer.kind} is not computed yet. Use another optimizer.", "optimizer")
 

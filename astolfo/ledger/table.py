@@ -86,7 +86,7 @@ COLUMNS: dict[str, Facet] = {
     "base": lambda ledger, run: run.fields.base or "nothing",
     "dataset, captions": _group("dataset", "captions"),
     "length": _group("length", "restarts"),
-    "objective": _group("mode", "terminal", "gamma", "shift", "contrastive"),
+    "objective": _group("mode", "terminal", "gamma", "shift", "contrastive", "further"),
     "what trains": _group("encoders", "unet", "accumulation"),
     "rates": _group("rates"),
     "optimizer": _group("optimizer", "schedule"),
@@ -145,7 +145,14 @@ def _schedule(ledger: Ledger, run: Run) -> str:
     optimizer, schedule = run.fields.optimizer, run.fields.schedule
     if optimizer and optimizer.relative_step is False:
         return "overridden schedule"
-    return f"{schedule.kind} schedule" if schedule else ""
+    if schedule is None:
+        return ""
+    warm = [_said("warm-up", schedule.warmup_steps)] if schedule.warmup_steps else []
+    course = ", ".join([*warm, *_given(schedule, _COURSE)])
+    return f"{schedule.kind} schedule ({course})" if course else f"{schedule.kind} schedule"
+
+
+_COURSE = ("warmup_ratio", "cycles", "power", "end")
 
 
 def _dataset(ledger: Ledger, run: Run) -> str:
@@ -196,7 +203,39 @@ def _captions(ledger: Ledger, run: Run) -> str:
     if found is None:
         return ""
     said = _CAPTIONS[found.kind]
-    return said.replace("concat", "concat, a1111 token trick") if found.tokens > 75 else said
+    said = said.replace("concat", "concat, a1111 token trick") if found.tokens > 75 else said
+    return ", ".join([said, *_given(found, _VARIATIONS)])
+
+
+_VARIATIONS = (
+    "shuffle", "keep_tokens", "keep_tokens_separator", "tag_dropout", "dropout_every_epochs", "prefix", "suffix", "separator",
+    "secondary_separator",
+)  # fmt: skip
+_FURTHER = (
+    "min_timestep", "max_timestep", "noise_offset", "noise_offset_random", "adaptive_noise_scale", "multires_noise",
+    "ip_noise_gamma", "ip_noise_gamma_random", "debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred",
+    "v_pred_like_loss", "loss",
+)  # fmt: skip
+
+
+def _given(entry: schema.Entry, names: tuple[str, ...]) -> list[str]:
+    """What an entry says of these names, in its own words: "shuffle", "keep tokens 1", "loss huber (schedule snr, c 0.1)"."""
+    return [_said(name.replace("_", " "), value) for name in names if (value := getattr(entry, name)) is not None]
+
+
+def _said(words: str, value: object) -> str:
+    if value is True:
+        return words
+    if isinstance(value, schema.Entry):
+        inner = value.model_dump(exclude_none=True)
+        kind = inner.pop("kind", "")
+        options = ", ".join(_said(key, item) for key, item in inner.items())
+        return " ".join(filter(None, (words, kind, options and f"({options})")))
+    return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
+
+
+def _further(ledger: Ledger, run: Run) -> str:
+    return ", ".join(_given(run.fields.objective, _FURTHER)) if run.fields.objective else ""
 
 
 def _ranks(ledger: Ledger, run: Run) -> str:
@@ -299,6 +338,7 @@ FACETS: dict[str, Facet] = {
     "gamma": _gamma,
     "shift": _of_objective("shift", "timestep shift"),
     "contrastive": _of_objective("contrastive", "contrastive"),
+    "further": _further,
     "engine": _engine,
 }
 _TRAINS = ("encoders", "unet", "accumulation")  # the record joins these by "+"

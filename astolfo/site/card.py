@@ -23,8 +23,8 @@ UNCONDS = {"null": "the encoding of an empty text (ComfyUI)", "zero": "all zeros
 _KINDS = {"eps": "eps (noise) prediction", "v": "v-prediction", "rf": "rectified flow"}
 _FAMILIES = {"sdxl": "SDXL", "sd2": "Stable Diffusion 2.1"}
 _TAGS = {"sdxl": "stable-diffusion-xl", "sd2": "stable-diffusion"}
-_FACETS = ("dataset", "captions", "length", "restarts", "encoders", "unet", "rates", "optimizer", "schedule", "ranks", "batch",
-           "accumulation", "engine")  # fmt: skip
+_FACETS = ("dataset", "captions", "length", "restarts", "encoders", "unet", "rates", "optimizer", "schedule", "further",
+           "ranks", "batch", "accumulation", "engine")  # fmt: skip
 
 
 def write(ledger: Ledger, directory: Path, run: Run) -> Path:

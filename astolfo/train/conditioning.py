@@ -56,12 +56,14 @@ class Text:
 class Remembered:
     """A `Text` whose encoders do not train: what tokens were encoded to is kept in the host's memory and is the same bits.
 
-    Nothing is kept where the conditioning of `samples` captions, as many as the dataset has, would not fit into `room` bytes.
+    Nothing is kept where the conditioning of `samples` captions, as many as the dataset has, would not fit into `room` bytes; nor
+    more than that, where captions are drawn anew each time.
     """
 
     def __init__(self, text: Text, samples: int, room: int = ROOM):
         self.text, self.samples, self.room = text, samples, room
         self._known: dict[bytes, list[Tensor | None]] = {}
+        self._held = 0
 
     def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
         """As `Text`'s."""
@@ -71,8 +73,9 @@ class Remembered:
         if key not in self._known:
             found = self.text.encode(tokens, device)
             size = sum(value.nbytes for value in found if value is not None)
-            if size * self.samples > self.room * len(tokens[0]):
+            if size * self.samples > self.room * len(tokens[0]) or self._held + size > self.room:
                 return found
+            self._held += size
             self._known[key] = [value if value is None else value.cpu() for value in found]
         context, pooled = (value if value is None else value.to(device, non_blocking=True) for value in self._known[key])
         assert context is not None

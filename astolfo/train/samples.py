@@ -112,8 +112,8 @@ class Preparation:
 
     def captions(self, batch: Batch, samples: Sequence[Sample]) -> list[str]:
         """The text that each sample of a micro-batch is trained with."""
-        placed = zip(self._positions(batch), samples, strict=True)
-        return [caption(self.recipe.captions, one.tags, one.sentence, seed=self.seed, position=at) for at, one in placed]
+        placed, about = zip(self._positions(batch), samples, strict=True), {"seed": self.seed, "epoch": batch.epoch}
+        return [caption(self.recipe.captions, one.tags, one.sentence, position=at, **about) for at, one in placed]
 
     def _positions(self, batch: Batch) -> range:
         first = batch.position * self.recipe.batch_size

@@ -2,9 +2,10 @@
 
 import pytest
 
-from astolfo.ledger import load
+from astolfo.ledger import load, schema, table
 from astolfo.ledger.table import COLUMNS, line, markdown, text
 from tests.conftest import CONFIG
+from tests.ledger.conftest import RUN
 
 LINES = {
     "24120801": "20 dataset, TTE on, 1e-5 + 1e-5. Very first run.",
@@ -72,3 +73,32 @@ def test_markdown_has_a_row_per_run_and_takes_more_columns(ledger):
     assert {row.count(" | ") for row in rows} == {len(COLUMNS) - 1}
     wider = markdown(ledger, {**COLUMNS, "seed": lambda ledger, run: str(run.fields.seed)})
     assert "| 251112101 |" in wider
+
+
+def test_every_key_of_a_run_is_said(mine):
+    """What a run says beyond the record's keys is in its line, in the words of the entry."""
+    ledger = mine(
+        objective={
+            "kind": "eps",
+            "noise_offset": 0.05,
+            "multires_noise": {"iterations": 6},
+            "loss": "huber",
+            "max_timestep": 900,
+        },
+        captions={"kind": "tags", "shuffle": True, "keep_tokens": 1, "tag_dropout": 0.1},
+        schedule={"kind": "cosine-with-restarts", "warmup_steps": 3, "cycles": 2},
+    )
+    said = table.facets(ledger, ledger.run(RUN))
+    assert said["captions"] == "Tag only, shuffle, keep tokens 1, tag dropout 0.1"
+    assert said["schedule"] == "cosine-with-restarts schedule (warm-up 3, cycles 2)"
+    assert said["further"] == (
+        "max timestep 900, noise offset 0.05, multires noise (iterations 6, discount 0.3), loss huber (schedule snr, c 0.1, scale 1)"
+    )
+    assert all(said[name] in table.text(ledger) for name in ("captions", "schedule", "further"))
+
+
+def test_no_key_is_unsaid():
+    """Every field of objective and captions is in some facet."""
+    own = {"kind", "zero_terminal_snr", "min_snr_gamma", "shift", "contrastive"}
+    assert set(schema.Objective.model_fields) - own == set(table._FURTHER)
+    assert set(schema.Captions.model_fields) - {"kind", "tokens", "dropout", "wildcards"} == set(table._VARIATIONS)

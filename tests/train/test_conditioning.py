@@ -174,6 +174,11 @@ def test_frozen_encoders_are_asked_once(inputs, spec_of, monkeypatch):
     trainer.conditioning = Remembered(trainer.text, 24, room=24 * first[0].nbytes)
     ask("c"), ask("c")
     assert len(calls) == 2
+    calls.clear()
+    size = sum(value.nbytes for value in first)
+    trainer.conditioning = Remembered(trainer.text, 2, room=2 * size)
+    asked = [ask(text) and len(calls) for text in ("d", "e", "f", "d", "e", "f")]
+    assert asked == [1, 2, 3, 3, 3, 4]  # captions that are drawn anew each time fill the room, and no more
 
 
 def test_encoders_that_train_are_always_asked(inputs, spec_of):
