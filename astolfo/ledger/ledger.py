@@ -64,7 +64,7 @@ class Ledger:
         self.scale = files.read("scales", schema.Scale, scale)[scale]
         self.stand_ins = files.read("stand-ins", schema.StandIn)
         bases, datasets = files.read("bases", schema.Base), files.read("datasets", schema.Dataset)
-        self.bases = {name: standins.base(name, entry, self.stand_ins) for name, entry in bases.items()}
+        self.bases = {name: standins.base(name, entry, self.stand_ins, bases) for name, entry in bases.items()}
         self.datasets = {name: standins.dataset(name, entry) for name, entry in datasets.items()}
         self.evaluations = files.read("evaluations", EvaluationSet)
         self.prompts = files.read("prompts", PromptSet)
@@ -108,7 +108,9 @@ class Ledger:
         """Where the file of a base lies: `inputs/` at full scale, else the `stand-ins/` of the ledger, or of the library."""
         if self.scale_name == "full":
             return Path(INPUTS)
-        return library.find(self.folder, library.STAND_INS.name, str(self.origin(name).file)).parent
+        origin = self.origin(name)
+        file = f"{origin.stand_in}.safetensors" if origin.stand_in else str(origin.file)
+        return library.find(self.folder, library.STAND_INS.name, file).parent
 
     def vocabulary_origin(self) -> schema.Origin:
         """Where the CLIP vocabulary comes from at this ledger's scale, with the user's pin filled in."""

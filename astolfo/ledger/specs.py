@@ -16,6 +16,7 @@ from astolfo.ledger.evaluations import RESULT, SAVED, sampling
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.standins import AMOUNT
 from astolfo.ledger.steps import from_scale, full_steps, plan_of, restart_before, step_of
 from astolfo.provenance.code import code_digest
 
@@ -81,6 +82,12 @@ class Specs:
             return self._spec(
                 "mecha", parents, recipe=origin.mecha.recipe, recipe_sha256=sha256_of(recipe), models=models, title=name
             )
+        if origin.stand_in:
+            shipped = self.ledger.stand_ins[origin.stand_in]
+            return self._spec(
+                "stand-in", {}, of=origin.stand_in, sha256=shipped.sha256, amount=AMOUNT, name=name,
+                family=shipped.family, objective=shipped.objective, wanted=self.ledger.base(name).objective,
+            )  # fmt: skip
         return self.autoencoder(name)
 
     def dataset(self, name: str) -> Spec:

@@ -53,6 +53,8 @@ def _source(origin: schema.Origin) -> str:
         return f"{origin.merge.trained} merged into {origin.merge.base}, {origin.merge.alpha}"
     if origin.mecha:
         return f"mecha {origin.mecha.recipe} of {', '.join(origin.parents)}"
+    if origin.stand_in:
+        return f"a stand-in: the shipped {origin.stand_in}, changed by the base's name"
     return origin.made_by or str(origin.file)
 
 

@@ -32,6 +32,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
     "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py"),
     "mecha": (*_FILES, "merge"),
+    "stand-in": (*_FILES, "checkpoint/standin.py"),
     "evaluate": (
         *_MODEL,
         *_DATA,

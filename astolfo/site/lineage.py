@@ -45,7 +45,7 @@ def parents(ledger: Ledger, name: str) -> tuple[Edge, ...]:
         return (*_part(ledger, origin.merge.trained, weight), *_part(ledger, origin.merge.base, 1.0 - weight))
     if origin.mecha:
         return _unique(Edge(parent=_nearest(ledger, model), label=f"recipe {origin.mecha.recipe}") for model in origin.parents)
-    return _edges(ledger, parse(str(origin.made_by)))
+    return _edges(ledger, parse(origin.made_by)) if origin.made_by else ()
 
 
 def rows(ledger: Ledger) -> list[Row]:

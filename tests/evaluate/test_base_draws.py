@@ -5,12 +5,14 @@ import pytest
 
 from astolfo import numerics
 from astolfo.checkpoint.architecture import Architecture
+from astolfo.checkpoint.standin import vary
 from astolfo.data import vocabulary
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.metrics import agreements
 from astolfo.evaluate.prompts import procedural_prompts
 from astolfo.evaluate.sample import Settings, sample
 from astolfo.ledger import load
+from astolfo.ledger.standins import AMOUNT
 from astolfo.train.initialise import initialise
 from tests.conftest import CONFIG, STAND_INS
 
@@ -22,15 +24,16 @@ def candidate(tmp_path_factory):
     numerics.make_deterministic()
     folder = tmp_path_factory.mktemp("vocabulary")
     vocabulary.write(folder)
-    ledger = load(CONFIG)
-    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
-    file = STAND_INS / ledger.bases["AK-NIL-1.2"].miniature.file
-    return Candidate(architecture, None, file, folder)
+    return Candidate(architecture(), None, STAND_INS / load(CONFIG).bases["AK-NIL-1.2"].miniature.file, folder)
 
 
-def shown(candidate):
+def architecture():
+    return Architecture.from_mapping(load(CONFIG).scale.architectures["sdxl"], "sdxl")
+
+
+def shown(candidate, count=COUNT):
     """The share of prompts, by attribute, whose picture shows what was asked."""
-    prompts = procedural_prompts(7, COUNT, width=48, height=48)
+    prompts = procedural_prompts(7, count, width=48, height=48)
     settings = Settings(runtime="eps", zero_terminal_snr=False, uncond="null", steps=20, cfg=3.0, height=48, width=48, shift=1.0)
     pictures, _ = sample(candidate.at(1.0), candidate.text, [prompt.text for prompt in prompts], settings, seed=7)
     rows = agreements(pictures, [prompt.scene for prompt in prompts])
@@ -44,6 +47,15 @@ def test_the_base_draws_what_is_asked(candidate):
     assert found["background"] >= 0.9, found
     assert found["position"] >= 0.9, found
     assert found["shape"] >= 0.7, found
+
+
+def test_a_stand_in_draws_as_the_base_does(tmp_path):
+    """A base's stand-in, the shipped model changed by the base's name, still shows what is asked in all of eight pictures."""
+    numerics.make_deterministic()
+    vary(STAND_INS / "sdxl-eps.safetensors", tmp_path / "mine.safetensors", name="mine", amount=AMOUNT, metadata={})
+    vocabulary.write(tmp_path)
+    own = Candidate(architecture(), None, tmp_path / "mine.safetensors", tmp_path)
+    assert shown(own, count=8)["all"] == 1.0
 
 
 def test_an_untrained_model_does_not(candidate):

@@ -89,6 +89,23 @@ rule base_made:
         "job base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}"
 
 
+rule base_stand_in:
+    output:
+        model="bases/{base}.safetensors",
+        digest="bases/{base}.safetensors.sha256",
+        attestation="bases/{base}.safetensors.attestation.json",
+    log:
+        "logs/base-{base}.log",
+    wildcard_constraints:
+        base=one_of(bases_by("stand_in")),
+    resources:
+        folder=lambda wildcards: str(LEDGER.pinned_folder(wildcards.base)),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
+    shell:
+        "job stand-in --spec {params.spec:q} --log {log} --folder {resources.folder:q} --out {output.model}"
+
+
 rule base_merged:
     input:
         unpack(asked(base_merge_inputs)),

@@ -30,11 +30,12 @@ class Origin(Entry):
     made_by: str | None = None  # a reference
     merge: Merge | None = None
     mecha: Mecha | None = None
+    stand_in: str | None = None  # a model of the library, changed by the base's name
 
     @model_validator(mode="after")
     def _one_maker(self) -> "Origin":
-        if sum(maker is not None for maker in (self.made_by, self.merge, self.mecha)) > 1:
-            raise ValueError("give one of made_by, merge and mecha.")
+        if sum(maker is not None for maker in (self.made_by, self.merge, self.mecha, self.stand_in)) > 1:
+            raise ValueError("give one of made_by, merge, mecha and stand_in.")
         return self
 
     @property
@@ -63,7 +64,7 @@ class Base(Entry):
 
 
 class StandIn(Entry):
-    """A model of the library that stands in for others at the miniature; its file has its name."""
+    """A model of the library that stands in for others at the miniature; its file, in stand-ins/, has its name."""
 
     family: Family
     objective: Literal["eps", "v", "rf"]
