@@ -1,10 +1,11 @@
-# astolfo: `make results/25112201.safetensors` builds, `make test` tests. `make help` lists the rest.
+# astolfo: `make results/ID.safetensors` builds, `make test` tests. `make help` lists the rest.
 #
 # Everything runs in .venv, made from the hashed locks in envs/ with this machine's Python and pip; nothing outside this
 # folder is touched. Any target below results/, evaluations/, bases/, states/ ... is handed to Snakemake.
 
 PYTHON ?= python3
-SCALE ?= miniature
+SCALE ?=
+LEDGER ?=
 DIR ?= .
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,19 +13,22 @@ READY := $(VENV)/ready
 EVIDENCE := $(VENV)/evidence
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
-SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" --config scale=$(SCALE)
+CONFIG = $(if $(SCALE)$(LEDGER),--config $(if $(SCALE),scale=$(SCALE)) $(if $(LEDGER),"ledger=$(abspath $(LEDGER))"))
+SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)workflow/Snakefile --directory "$(DIR)" $(CONFIG)
+ASTOLFO = $(BIN)/astolfo $(if $(SCALE),--scale $(SCALE)) $(if $(LEDGER),--config "$(LEDGER)")
 
 .PHONY: help env evidence ledger site verify test test-all lint lock clean FORCE
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make results/25112201.safetensors     build a run (miniature scale; SCALE=full DIR=/big/disk for the real thing)'
-	@echo 'make evaluations/25112201/index.html  its pictures and numbers'
-	@echo 'make site                             site/index.html: everything that is built, to look at and to give away'
-	@echo 'make ledger                           every run of the record, with its merges; make verify: compare the digests'
-	@echo 'make test                             the test suite; make test-all: the longer proofs as well'
-	@echo 'make env                              the environment alone, in .venv; make evidence: what signs, verifies and packs'
-	@echo 'make lint                             formats and lint; make lock: refresh the locks'
+	@echo 'make results/ID.safetensors     build a run (miniature scale; SCALE=full DIR=/big/disk for the real thing)'
+	@echo 'make evaluations/ID/index.html  its pictures and numbers'
+	@echo 'make site                       site/index.html: everything that is built, to look at and to give away'
+	@echo 'make ledger                     every run of the ledger, with its merges; make verify: compare the digests'
+	@echo 'make ... LEDGER=FOLDER          of another ledger than config/'
+	@echo 'make test                       the test suite; make test-all: the longer proofs as well'
+	@echo 'make env                        the environment alone, in .venv; make evidence: what signs, verifies and packs'
+	@echo 'make lint                       formats and lint; make lock: refresh the locks'
 
 env: $(READY)
 
@@ -46,10 +50,10 @@ ledger: FORCE $(READY)
 	@$(SNAKEMAKE) --set-threads segment=1
 
 site: $(READY)
-	@$(BIN)/astolfo --scale $(SCALE) site --directory "$(DIR)"
+	@$(ASTOLFO) site --directory "$(DIR)"
 
 verify: $(READY)
-	@$(BIN)/astolfo --scale $(SCALE) verify --directory "$(DIR)"
+	@$(ASTOLFO) verify --directory "$(DIR)"
 
 docs/ledger.md: FORCE $(READY)
 	@$(BIN)/astolfo ledger table --markdown > $@
@@ -65,7 +69,7 @@ test-all: $(READY) $(EVIDENCE)
 
 lint: $(READY)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
-	@$(BIN)/snakefmt --check Snakefile workflow
+	@$(BIN)/snakefmt --check workflow
 	@$(BIN)/python -m pytest tests/workflow/test_graph.py -k "lint or formatted or param"
 
 lock:

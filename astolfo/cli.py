@@ -22,21 +22,39 @@ from pathlib import Path
 
 import click
 
-from astolfo import quiet
-from astolfo.commands import FOLDER, ROOT, bits, dataset, evidence, ledger, models, plan, site
+from astolfo import program, quiet
+from astolfo.commands import FOLDER, bits, dataset, evidence, ledger, models, plan, site
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
 
+def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        given = context.params.get("config"), context.params.get("scale")
+        click.echo(program.about(program.in_use(Path(), *given, strict=False)))
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--config", type=FOLDER, default=None, help="The ledger's folder. [default: config/ here, else the program's]")
-@click.option("--scale", default="miniature", show_default=True, help="miniature or full.")
-@click.version_option(package_name="astolfo")
+@click.option(
+    "--config",
+    type=FOLDER,
+    default=None,
+    help="The ledger's folder. [default: what the directory remembers, its config/, else the program's]",
+)
+@click.option("--scale", default=None, help="miniature or full. [default: what the directory remembers, else miniature]")
+@click.option(
+    "--version",
+    is_flag=True,
+    callback=_version,
+    expose_value=False,
+    is_eager=False,
+    help="Show the program's version and folder, the ledger and the scale.",
+)
 @click.pass_context
-def cli(context: click.Context, config: Path | None, scale: str) -> None:
+def cli(context: click.Context, config: Path | None, scale: str | None) -> None:
     """Rebuilds SDXL fine-tuning runs, bit for bit, from a ledger."""
-    here, own = Path("config"), ROOT / "config"
-    context.obj = {"config": config or (here if (here / "bases.yaml").exists() else own), "scale": scale}
+    context.obj = {"config": config, "scale": scale}
 
 
 VERBS = (

@@ -18,7 +18,6 @@ from astolfo.errors import CheckpointError, InputError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
 from astolfo.ledger.ledger import INPUTS, PINS, SCORER, read_pins
-from astolfo.ledger.references import parse
 from astolfo.ledger.schema import Origin
 from astolfo.ledger.steps import step_of
 
@@ -73,7 +72,7 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     Raises InputError for a base, for a file that this program made as another model, or when another file was adopted before,
     LedgerError for a model that the ledger does not know, CheckpointError when the file is no model of the run's architecture.
     """
-    reference = parse(name)
+    reference = ledger.reference(name)
     if not reference.run:
         raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `astolfo pin {name} {file}`.")
     step_of(ledger, reference)

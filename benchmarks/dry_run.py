@@ -26,7 +26,7 @@ def main() -> None:
         empty.write_text('rule all:\n    output: "x"\n    shell: "touch x"\n')
         plans = {"empty Snakefile": ["x", "--snakefile", str(empty), "--config", "scale=none"]}
         for target in options.targets:
-            plans[target] = [target, "--snakefile", str(ROOT / "Snakefile"), "--config", f"scale={options.scale}"]
+            plans[target] = [target, "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--config", f"scale={options.scale}"]
         times: dict[str, list[float]] = {name: [] for name in plans}
         for _ in range(options.rounds):
             for name, arguments in plans.items():

@@ -28,7 +28,7 @@ let
       '';
 in
 {
-  format = check "format" "ruff format --check . && snakefmt --check Snakefile workflow";
+  format = check "format" "ruff format --check . && snakefmt --check workflow";
   lint = check "lint" "ruff check .";
   tests = check "tests" "python -m pytest -n 2 --dist worksteal";
 }

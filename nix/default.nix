@@ -60,7 +60,7 @@ rec {
     text = ''
       nixfmt "$@" flake.nix nix/*.nix
       ruff format .
-      snakefmt Snakefile workflow
+      snakefmt workflow
     '';
   };
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from astolfo import program
 from astolfo.errors import CheckpointError, LedgerError
+from astolfo.program import LOCK as LOCK
 
-ROOT = Path(__file__).parent.parent.parent  # of the program: its config/, envs/ and workflow/
-LOCK = ROOT / "envs" / "lock.txt"
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 WHOLE = click.Path(path_type=Path, dir_okay=False, exists=True)  # of a file that must be there
@@ -34,28 +34,37 @@ def named(given: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def ledger_of(context: click.Context) -> Any:
-    """The ledger that the command line names, at its scale."""
-    from astolfo.ledger import load
+def use_of(context: click.Context, directory: Path | None = None) -> program.Use:
+    """The ledger and scale that the command line names, or that the working directory remembers.
 
-    return load(context.obj["config"], context.obj["scale"])
+    With `directory`, whose outputs are read or made: raises InputError where it remembers another than is named.
+    """
+    given = context.obj["config"], context.obj["scale"]
+    use = program.in_use(directory or Path(), *given, Path(), strict=directory is not None)
+    program.say_use(use)
+    return use
+
+
+def ledger_of(context: click.Context, directory: Path | None = None, pins: bool = False) -> Any:
+    """The ledger that is in use (`use_of`); with the pins and adoptions of `directory`, where they are asked for."""
+    from astolfo.ledger import load
+    from astolfo.ledger.ledger import read_pins
+
+    use = use_of(context, directory)
+    return load(use.config, use.scale, pins=read_pins(directory or Path()) if pins else None)
 
 
 def reference_of(ledger: Any, name: str) -> Any:
     """The model of the ledger that `name` means. Raises LedgerError with near names for one that it does not know."""
-    from astolfo.ledger import parse, step_of
-    from astolfo.ledger.files import unknown
+    from astolfo.ledger import step_of
 
     if "/" in name or name.endswith(".safetensors"):
         raise LedgerError(
-            f"Expected the name of a model, such as 25112201, 25112201-0.50 or AK-NIL-1.2, found the path {name!r}."
+            f"Expected the name of a model, such as RUN, RUN-epoch000008, RUN-0.50 or a base, found the path {name!r}."
         )
-    reference = parse(name)
+    reference = ledger.known(name)
     if reference.run:
         step_of(ledger, reference)
-    elif name not in ledger.bases:  # what does not look like a run's model is parsed as a base
-        hint = unknown("run or base", name, [*ledger.runs, *ledger.bases])
-        raise LedgerError(f"{hint} `astolfo ledger list` shows every run.")
     return reference
 
 

@@ -50,7 +50,7 @@ def accept(context: click.Context, id: str, directory: Path, reason: str, lock: 
     from astolfo.ledger.files import unknown
     from astolfo.provenance import stale as stales
 
-    ledger, digest = ledger_of(context), sha256_of(lock)
+    ledger, digest = ledger_of(context, directory), sha256_of(lock)
     known = {**ledger.runs, **ledger.bases, **ledger.datasets}
     if id not in known and id not in (owners := {one.owner for one in stales.find(directory, digest)}):
         raise LedgerError(unknown("run, base or dataset", id, [*owners, *known]) + " `astolfo stale` lists what is stale.")

@@ -3,11 +3,11 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
-from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of, naming_scale, reference_of
+from astolfo import program
+from astolfo.commands import FILE, FOLDER, WHERE, WHOLE, ledger_of, naming_scale, reference_of, use_of
 from astolfo.errors import InputError
 
 
@@ -17,12 +17,12 @@ from astolfo.errors import InputError
 @click.pass_context
 def lineage(context: click.Context, target: str, directory: Path) -> None:
     """Draws what a model is made from, up to its base: as its attestations tell when it is built, else as it is planned."""
-    from astolfo.ledger import parse
     from astolfo.ledger.show import tree
     from astolfo.provenance import lineage as built
     from astolfo.provenance.attestation import attestation
 
-    ledger, path = _pinned_ledger(context, directory), directory / parse(target).path
+    ledger = ledger_of(context, directory, pins=True)
+    path = directory / ledger.reference(target).path
     found = path.exists() and attestation(path).exists()
     click.echo(built.tree(path) if found else tree(ledger, reference_of(ledger, target), directory))
 
@@ -55,7 +55,7 @@ def verify(
     from astolfo.provenance import sign as signatures
     from astolfo.provenance.verify import verify as look
 
-    found = look(file, ledger_of(context), parents=not attestations_only)
+    found = look(file, ledger_of(context, directory), parents=not attestations_only)
     if allowed_signers is not None:
         try:
             found.signed_by = signatures.check(file, allowed_signers)
@@ -69,7 +69,7 @@ def _verify_record(context: click.Context, directory: Path, record: bool) -> Non
     from astolfo.numerics import numerics_class
     from astolfo.provenance import digests
 
-    found = ledger_of(context)
+    found = ledger_of(context, directory)
     numerics = numerics_class(found.scale.device)
     if record:
         click.echo(f"recorded in {digests.record(found, directory, numerics)}")
@@ -89,7 +89,7 @@ def verdicts(context: click.Context, directory: Path, record: bool) -> None:
     from astolfo.numerics import numerics_class
     from astolfo.provenance import verdicts as judged
 
-    found = ledger_of(context)
+    found = ledger_of(context, directory)
     if record:
         path, count = judged.record(found, directory, numerics_class(found.scale.device))
         click.echo(f"{count} recorded in {path}")
@@ -132,7 +132,7 @@ def reproduce(context: click.Context, target: str, output: Path | None, director
     from astolfo.provenance.compare import DIFFERENT, IDENTICAL, bounds_of
     from astolfo.provenance.reproduce import reproduce as rebuild
 
-    ledger = ledger_of(context)
+    ledger = ledger_of(context, directory)
     reference = reference_of(ledger, target)
     folder = output or Path(tempfile.mkdtemp(prefix="astolfo-reproduce-"))
     found = rebuild(ledger, reference, directory, folder, bounds_of(ledger))
@@ -154,10 +154,11 @@ def adopt(context: click.Context, name: str, file: Path, directory: Path) -> Non
     """
     from astolfo.pins import adopt as take
 
-    ledger = _pinned_ledger(context, directory)
+    ledger = ledger_of(context, directory, pins=True)
     reference = reference_of(ledger, name)
     with naming_scale(ledger, file):
         click.echo(take(ledger, str(reference), file, directory))
+    program.remember(directory, use_of(context, directory))
 
 
 @click.command()
@@ -168,11 +169,3 @@ def sign(file: Path, key: Path) -> None:
     from astolfo.provenance.sign import sign as write
 
     click.echo(f"signed: {write(file, key)}")
-
-
-def _pinned_ledger(context: click.Context, directory: Path) -> Any:
-    """The ledger with the pins and adoptions of a working directory."""
-    from astolfo.ledger import load
-    from astolfo.ledger.ledger import read_pins
-
-    return load(context.obj["config"], context.obj["scale"], pins=read_pins(directory))

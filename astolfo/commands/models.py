@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands import FILE, FOLDER, ledger_of, named, naming_scale
+from astolfo import program
+from astolfo.commands import FILE, FOLDER, ledger_of, named, naming_scale, use_of
 from astolfo.errors import AstolfoError, InputError, LedgerError
 
 
@@ -33,16 +34,16 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
 
     NAME `vocabulary` takes the folder of a CLIP vocabulary.
     """
-    from astolfo.ledger import parse
     from astolfo.ledger.files import unknown
     from astolfo.ledger.ledger import SCORER
     from astolfo.pins import pin as record
 
-    ledger = ledger_of(context)
+    use = use_of(context, directory)
+    ledger = ledger_of(context, directory)
     known = [*ledger.bases, *ledger.datasets, "vocabulary", SCORER]
-    if name not in known and parse(name).run:
+    if name not in known and ledger.reference(name).run in ledger.runs:
         raise InputError(
-            f"{name} is a run's model, which is adopted, not pinned: `astolfo --scale {ledger.scale_name} adopt {name} {file}`."
+            f"{name} is a run's model, which is adopted, not pinned: `{program.typed('adopt', name, file, directory=directory)}`."
         )
     if name not in known:
         raise LedgerError(unknown("base or dataset", name, known))
@@ -51,6 +52,7 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
     model = name in ledger.bases and ledger.base(name).kind == "model"
     with naming_scale(ledger, file) if model else contextlib.nullcontext():
         click.echo(record(ledger, name, file, directory))
+    program.remember(directory, use)
 
 
 @click.command()

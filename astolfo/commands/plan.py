@@ -63,8 +63,6 @@ def hardware(context: click.Context, name: str | None, cpu: bool, known: bool) -
 
 def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
     """The ledger at the scale that is meant, and the machine of that name, else this one: its cards, if the scale wants them."""
-    from click.core import ParameterSource
-
     from astolfo import devices
     from astolfo.commands import ledger_of
     from astolfo.ledger import load
@@ -72,12 +70,11 @@ def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
     from astolfo.plan import plan as planner
 
     ledger = ledger_of(context)
-    assert context.parent
-    free = context.parent.get_parameter_source("scale") == ParameterSource.DEFAULT
+    free = context.obj["scale"] is None
     device = ("cuda" if devices.found() else "cpu") if free else ledger.scale.device
     found = planner.machine_of(ledger, name) if name else machine.this(device)
     if free and found.device != ledger.scale.device:
-        ledger = load(context.obj["config"], "full" if found.device == "cuda" else "miniature")
+        ledger = load(ledger.folder, "full" if found.device == "cuda" else "miniature")
     return ledger, found
 
 

@@ -18,7 +18,7 @@ def site(context: click.Context, directory: Path, output: Path | None) -> None:
     """Makes a static site of what a working directory holds: ledger, lineage, losses, pictures, digests."""
     from astolfo.site.build import build
 
-    build(ledger_of(context), directory, output or directory / "site")
+    build(ledger_of(context, directory), directory, output or directory / "site")
 
 
 @click.command()
@@ -31,7 +31,7 @@ def losses(context: click.Context, era: str, directory: Path, output: Path | Non
     from astolfo.site.plots import era_plot
 
     out = output or directory / "losses" / f"{era}.png"
-    era_plot(ledger_of(context), directory, era, out)
+    era_plot(ledger_of(context, directory), directory, era, out)
     log.info("%s", out)
 
 
@@ -43,7 +43,7 @@ def card(context: click.Context, run: str, directory: Path) -> None:
     """Writes the model card of a run's result: results/RUN.md."""
     from astolfo.site.card import write
 
-    ledger = ledger_of(context)
+    ledger = ledger_of(context, directory)
     log.info("%s", write(ledger, directory, ledger.run(run)))
 
 
@@ -63,7 +63,7 @@ def publish(context: click.Context, run: str, repository: str, directory: Path, 
 
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise click.BadParameter(f"expected USER/NAME, found {repository!r}.", param_hint="--to")
-    ledger = ledger_of(context)
+    ledger = ledger_of(context, directory)
     items = collect(ledger, directory, ledger.run(run))
     if not really:
         click.echo(plan(items, repository))

@@ -24,6 +24,8 @@ from astolfo.ledger.yamlfile import Document
 T = TypeVar("T", bound=BaseModel)
 WHOLE = "ledger.yaml"  # the file that can hold everything
 RUNS = "runs"
+SECTIONS = ("bases", "datasets", "evaluations", "prompts", "hardware", "scales", "equivalence", "stand-ins")
+_ERA = ("defaults", RUNS)  # keys of ledger.yaml that make it an era as well
 _MARKS = (WHOLE, "runs.yaml", "bases.yaml", "datasets.yaml")  # a folder with one of them, or with runs/, is a ledger
 
 
@@ -52,7 +54,7 @@ class Files:
                 f"{folder} holds no ledger: expected {', '.join(_MARKS)} or a folder runs/ in it. Name the folder that has them."
             )
         self.folder = folder
-        self.whole = Document(folder / WHOLE) if (folder / WHOLE).exists() else None
+        self.whole = _mapping(Document(folder / WHOLE)) if (folder / WHOLE).exists() else None
         self._layers: dict[tuple[str, str], list[Layer]] = {}
 
     def read(self, section: str, kind: type[T], only: str | None = None) -> dict[str, T]:
@@ -63,6 +65,14 @@ class Files:
         self._layers |= {(section, name): found for name, found in layers.items()}
         return {name: validated(found, kind) for name, found in layers.items()}
 
+    def about(self, kind: type[T]) -> T:
+        """What ledger.yaml says of the ledger itself; the sections and runs that may stand beside it are left out."""
+        if self.whole is None:
+            return kind()
+        aside = {*SECTIONS, *_ERA}
+        said = {key: value for key, value in self.whole.value.items() if key not in aside}
+        return validated([Layer(document=self.whole, path=(), value=said)], kind, also=aside)
+
     def eras(self) -> Iterable[tuple[str, Layer]]:
         """Every era by the name of its file: runs/*.yaml, runs.yaml, and that of ledger.yaml."""
         documents = [(path.stem, Document(path)) for path in sorted((self.folder / RUNS).glob("*.yaml"))]
@@ -70,7 +80,13 @@ class Files:
             documents.append((RUNS, Document(self.folder / f"{RUNS}.yaml")))
         if self.whole and RUNS in self.whole.value:
             documents.append((RUNS, self.whole))
-        return [(name, Layer(document=document, path=(), value=document.value)) for name, document in documents]
+        return [(name, Layer(document=document, path=(), value=self._era(document))) for name, document in documents]
+
+    def _era(self, document: Document) -> Any:
+        """What of a document is an era: all of it, but in ledger.yaml its runs and their defaults."""
+        if document is not self.whole:
+            return document.value
+        return {key: document.value[key] for key in _ERA if key in document.value}
 
     def error(self, section: str, name: str, keys: Sequence[Any], message: str) -> LedgerError:
         """A LedgerError at the line of an entry's keys, in the file that says them."""
@@ -98,8 +114,11 @@ def is_ledger(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _MARKS) or (folder / RUNS).is_dir()
 
 
-def validated(layers: Sequence[Layer], kind: type[T]) -> T:
-    """The entry that the layers state, the last one over those before. Raises LedgerError at the line of what is wrong."""
+def validated(layers: Sequence[Layer], kind: type[T], also: Iterable[str] = ()) -> T:
+    """The entry that the layers state, the last one over those before. Raises LedgerError at the line of what is wrong.
+
+    `also` are keys that may stand beside the entry's own, for the hint at an unknown one.
+    """
     value: Any = layers[-1].value
     if all(isinstance(layer.value, Mapping) for layer in layers):
         value = {key: said for layer in layers for key, said in layer.value.items()}
@@ -108,7 +127,7 @@ def validated(layers: Sequence[Layer], kind: type[T]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         location = [part for part in first["loc"] if not str(part).startswith("function-")]
-        raise _layer(layers, location).error(location, _explained(first, location, kind)) from None
+        raise _layer(layers, location).error(location, _explained(first, location, kind, also)) from None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -134,9 +153,7 @@ def _shipped(section: str, only: str | None) -> list[tuple[str, Layer]]:
 def _entries(folder: Path, section: str, only: str | None, read: Any) -> Iterable[tuple[str, Layer]]:
     """What `<section>.yaml` and `<section>/*.yaml` below a folder hold, by name."""
     if (file := folder / f"{section}.yaml").exists():
-        document = read(file)
-        if not isinstance(document.value, Mapping):
-            raise document.error([], f"expected entries of {section} by name, found {document.value!r}.")
+        document = _mapping(read(file))
         for name, value in document.value.items():
             if only in (None, name):
                 yield name, Layer(document=document, path=(name,), value=value)
@@ -146,13 +163,19 @@ def _entries(folder: Path, section: str, only: str | None, read: Any) -> Iterabl
             yield path.stem, Layer(document=document, path=(), value=document.value)
 
 
+def _mapping(document: Document) -> Document:
+    if not isinstance(document.value, Mapping):
+        raise document.error([], f"expected keys and values, found {document.value!r}.")
+    return document
+
+
 # ---- pydantic's errors in the ledger's own words
 
 
-def _explained(error: Any, location: list[Any], kind: type[BaseModel]) -> str:
+def _explained(error: Any, location: list[Any], kind: type[BaseModel], also: Iterable[str]) -> str:
     where, problem = ".".join(map(str, location)) or "the file", error["type"]
     if problem == "extra_forbidden":
-        return f"unknown key {str(location[-1])!r}.{_near_keys(kind, location)}"
+        return f"unknown key {str(location[-1])!r}.{_near_keys(kind, location, also)}"
     if problem == "missing":
         return f"{where} is missing. Add it."
     if problem in ("model_type", "dict_type"):
@@ -161,9 +184,10 @@ def _explained(error: Any, location: list[Any], kind: type[BaseModel]) -> str:
     return f"{where}: {message} Found {error['input']!r}."
 
 
-def _near_keys(kind: type[BaseModel], location: Sequence[Any]) -> str:
+def _near_keys(kind: type[BaseModel], location: Sequence[Any], also: Iterable[str]) -> str:
     """Hints for an unknown key from the keys that its place has."""
-    keys = sorted({field for model in _models_at({kind}, location[:-1]) for field in model.model_fields})
+    places = _models_at({kind}, location[:-1])
+    keys = sorted({field for model in places for field in model.model_fields} | (set(also) if len(location) == 1 else set()))
     near = difflib.get_close_matches(str(location[-1]), keys, n=3)
     if near:
         return f" Did you mean {' or '.join(near)}?"

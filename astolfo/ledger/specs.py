@@ -71,13 +71,14 @@ class Specs:
             base = self.ledger.base(name)
             return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file, "family": base.family, "kind": base.kind}
         if origin.made_by:
-            return self.model(parse(origin.made_by))
+            return self.model(self.ledger.reference(origin.made_by))
         if origin.merge:
-            parents = {"base": self.model(parse(origin.merge.base)), "trained": self.model(parse(origin.merge.trained))}
+            merged = {"base": origin.merge.base, "trained": origin.merge.trained}
+            parents = {role: self.model(self.ledger.reference(model)) for role, model in merged.items()}
             return self._spec("merge", parents, alpha=origin.merge.alpha, title=name)
         if origin.mecha:
             models = origin.mecha.models
-            parents = {role: self.model(parse(model)) for role, model in models.items()}
+            parents = {role: self.model(self.ledger.reference(model)) for role, model in models.items()}
             recipe = self.ledger.folder / MECHA / f"{origin.mecha.recipe}.mecha"
             return self._spec(
                 "mecha", parents, recipe=origin.mecha.recipe, recipe_sha256=sha256_of(recipe), models=models, title=name

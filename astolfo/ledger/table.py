@@ -10,11 +10,10 @@ from itertools import groupby
 
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.references import Reference
 from astolfo.ledger.steps import full_steps
 
 Facet = Callable[[Ledger, Run], str]
-NOT_IN_SEED = "(not in the record)"
 
 
 def text(ledger: Ledger) -> str:
@@ -30,7 +29,12 @@ def text(ledger: Ledger) -> str:
 def line(ledger: Ledger, run: Run) -> str:
     """What distinguishes a run from its era's defaults, and what the record says became of it."""
     outcome = run.entry.outcome.text
-    return f"{apart(ledger, run)}{f'. {outcome}' if outcome else ''}{'' if in_seed(run) else f' {NOT_IN_SEED}'}"
+    return f"{apart(ledger, run)}{f'. {outcome}' if outcome else ''}{aside(ledger, run)}"
+
+
+def aside(ledger: Ledger, run: Run) -> str:
+    """What follows a run that does not count among the ledger's, in the ledger's words; "" for one that does."""
+    return "" if run.counts else f" ({ledger.about.asides_are})"
 
 
 def apart(ledger: Ledger, run: Run) -> str:
@@ -58,11 +62,6 @@ def _source(origin: schema.Origin) -> str:
     return origin.made_by or str(origin.file)
 
 
-def in_seed(run: Run) -> bool:
-    """Whether the record lists the run: it lists neither foundations nor the entries that say so."""
-    return run.entry.in_seed and run.id.isdecimal()
-
-
 # ---- Markdown: a column is a title and a function of a run; add one here, or hand `markdown` your own
 
 
@@ -84,7 +83,7 @@ def _group(*names: str) -> Facet:
 
 
 COLUMNS: dict[str, Facet] = {
-    "ID": lambda ledger, run: run.id if in_seed(run) else f"{run.id} {NOT_IN_SEED}",
+    "ID": lambda ledger, run: f"{run.id}{aside(ledger, run)}",
     "base": lambda ledger, run: run.fields.base or "nothing",
     "dataset, captions": _group("dataset", "captions"),
     "length": _group("length", "restarts"),
@@ -99,7 +98,7 @@ COLUMNS: dict[str, Facet] = {
 
 def markdown(ledger: Ledger, columns: Mapping[str, Facet] = COLUMNS) -> str:
     """The whole record as Markdown: one table per era with `columns`, then the bases."""
-    blocks = ["# The record"]
+    blocks = [f"# {ledger.about.title}", *([ledger.about.note] if ledger.about.note else [])]
     for era, runs in eras(ledger):
         note = [era.note] if era.note else []
         rows = [[column(ledger, run) for column in columns.values()] for run in runs]
@@ -158,7 +157,8 @@ _COURSE = ("warmup_ratio", "cycles", "power", "end")
 
 
 def _dataset(ledger: Ledger, run: Run) -> str:
-    return f"{str(run.fields.dataset).removesuffix(f'-{ledger.family(run)}')} dataset"
+    name = run.fields.dataset
+    return f"{name.removesuffix(f'-{ledger.family(run)}')} dataset" if name else ""
 
 
 def _length(ledger: Ledger, run: Run) -> str:
@@ -168,7 +168,7 @@ def _length(ledger: Ledger, run: Run) -> str:
     if not fields.until_step and not fields.continues:
         return "+".join(map(str, [*_earlier_epochs(ledger, run), fields.epochs])) + "EP" if fields.epochs else ""
     total = full_steps(ledger, run)
-    start = _full_step(ledger, parse(str(fields.base))) if fields.continues else 0
+    start = _full_step(ledger, ledger.reference(str(fields.base))) if fields.continues else 0
     if fields.until_step in (None, total):
         return f"steps {_thousands(start)}-{fields.epochs}EP ({_thousands(total)}k)"
     return f"steps {_thousands(start)}-{_thousands(fields.until_step)}k out of {_thousands(total)}k"
@@ -241,7 +241,8 @@ def _further(ledger: Ledger, run: Run) -> str:
 
 
 def _ranks(ledger: Ledger, run: Run) -> str:
-    return "Single GPU" if run.fields.ranks == 1 else f"{run.fields.ranks}GPU"
+    ranks = run.fields.ranks
+    return "" if ranks is None else "Single GPU" if ranks == 1 else f"{ranks}GPU"
 
 
 def _encoders(ledger: Ledger, run: Run) -> str:
@@ -328,10 +329,10 @@ FACETS: dict[str, Facet] = {
     "restarts": _restarts,
     "captions": _captions,
     "ranks": _ranks,
-    "batch": lambda ledger, run: f"BS{run.fields.batch_size}",
+    "batch": lambda ledger, run: f"BS{run.fields.batch_size}" if run.fields.batch_size else "",
     "encoders": _encoders,
     "unet": _unet,
-    "accumulation": lambda ledger, run: f"GA {run.fields.accumulation} step",
+    "accumulation": lambda ledger, run: f"GA {run.fields.accumulation} step" if run.fields.accumulation else "",
     "ramdisk": _ramdisk,
     "numa": _numa,
     "rates": _rates,

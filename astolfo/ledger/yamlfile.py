@@ -1,10 +1,9 @@
 """YAML read with line numbers, so that an error in the ledger can say where it is.
 
-Keys are always strings (run IDs stay as they are written), a key that stands twice in one mapping is an error, and only
-YAML's safe types are built.
+Keys are always strings, and so are the values that name something: `base: 0815`, `dataset: on` and `alpha: 0.60` stay as they are
+written. A key that stands twice in one mapping is an error, and only YAML's safe types are built.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,12 @@ from typing import Any
 import yaml
 
 from astolfo.errors import LedgerError
+
+_NAMES = {
+    "alpha", "asides_are", "autoencoder", "base", "dataset", "era", "file", "made_by", "merge_base", "models", "note",
+    "outcomes_are", "prompts", "recipe", "runs_are", "sha256", "targets", "text", "title", "trained",
+}  # fmt: skip
+"""Keys whose values, or the values below them, are text whatever they look like."""
 
 
 class Document:
@@ -58,6 +63,6 @@ class Document:
             return merged | result
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*path, str(index))) for index, item in enumerate(node.value)]
-        if re.fullmatch("[0-9]{8}", node.value):  # a run ID, also without quotes
+        if _NAMES.intersection(path[-2:]) and node.tag != "tag:yaml.org,2002:null":
             return str(node.value)
         return self._loader.construct_object(node)

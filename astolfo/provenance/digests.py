@@ -19,6 +19,7 @@ from astolfo.ledger.references import Reference
 FOLDER = "digests"  # in the ledger's folder
 STOPPED = "astolfo.stopped"  # what the metadata of a run's result say when it ended early
 IDENTICAL, DIFFERS, NOT_BUILT, UNRECORDED, DAMAGED = "identical", "differs", "not built", "not recorded", "damaged"
+BUILT = "built"  # of a ledger that records no digest at all
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def models(ledger: Ledger) -> list[Reference]:
     """Every model of the record: results, the merges that outcomes name, and the bases that the graph makes."""
     found = []
     for run in ledger.runs.values():
-        if run.id.isdigit():
+        if not run.era.support:
             found.append(Reference(run=run.id))
             if run.entry.outcome.alpha is not None:
                 found.append(Reference(run=run.id, alpha=f"{run.entry.outcome.alpha:.2f}"))
@@ -136,7 +137,7 @@ def _short(digest: str | None) -> str:
 def _became(run: Run, one: dict[str, Any]) -> str:
     """What became of a rebuilt run, and whether the record says otherwise; how pictures look is the evaluations' to say."""
     if run.id not in one["sha256"]:
-        return "made on the way" if not run.id.isdigit() else "not built"
+        return "made on the way" if run.era.support else "not built"
     if run.id in one["stopped"]:
         return f"stopped {one['stopped'][run.id]}"
     return "trained to its end, every number finite: **differs**" if run.entry.outcome.kind == "nan" else "trained to its end"

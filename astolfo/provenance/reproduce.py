@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from astolfo import program
 from astolfo.errors import AstolfoError, InputError
 from astolfo.files import sha256_of, write_text
 from astolfo.ledger import Ledger
@@ -20,8 +21,6 @@ from astolfo.numerics import numerics_class
 from astolfo.provenance import digests
 from astolfo.provenance.attestation import attestation
 from astolfo.provenance.compare import DIFFERENT, IDENTICAL, Bounds, Comparison, compare
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +80,8 @@ def _prepare(reference: Reference, directory: Path, folder: Path) -> None:
 
 
 def _build(ledger: Ledger, reference: Reference, folder: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", reference.path, "--snakefile", str(ROOT / "Snakefile"),
-               "--workflow-profile", str(ROOT / "profiles" / "default"), "--directory", str(folder.resolve()),
+    command = [sys.executable, "-m", "snakemake", reference.path, "--snakefile", str(program.SNAKEFILE),
+               "--workflow-profile", str(program.PROFILE), "--directory", str(folder.resolve()),
                "--config", f"scale={ledger.scale_name}", f"ledger={ledger.folder.resolve()}"]  # fmt: skip
     if subprocess.run(command, cwd=folder).returncode:
         raise AstolfoError(f"{reference} could not be rebuilt; the messages stand above, and what was built is in {folder}.")

@@ -13,7 +13,6 @@ A training goes on from a stale state only when that was accepted. Imports nothi
 """
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from astolfo.errors import InputError, StateError
 from astolfo.files import write_json
-from astolfo.ledger.references import RUN_PATTERN
+from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
 from astolfo.provenance.code import MODULES, code_digest
 
@@ -161,13 +160,15 @@ def owner_of(path: Path) -> str:
     """The run, base or dataset of an artifact: of states/ID/..., results/ID-0.50..., evaluations/ID-course/..., bases/NAME..."""
     folder = path.parent.name
     name = path.name.removesuffix(".safetensors") if folder in ("results", "bases", "rebuilt") else folder
-    run = re.match(RUN_PATTERN, name) if folder == "results" or path.parent.parent.name == "evaluations" else None
-    return run[0] if run else name
+    if path.parent.parent.name == "evaluations":  # of a run under a set: its page's numbers say which
+        numbers = path.with_name("metrics.json")
+        return json.loads(numbers.read_text(encoding="utf-8"))["run"] if numbers.exists() else name
+    return str(parse(name).run) if folder == "results" else name
 
 
 def _kind(path: Path) -> str:
     if path.parts[0] == "results":
-        return "result" if re.fullmatch(RUN_PATTERN, path.stem) else "checkpoint or merge"
+        return "result" if parse(path.stem).run == path.stem else "checkpoint or merge"
     return _KINDS[path.parts[0]]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from astolfo.errors import InputError
 from astolfo.files import write_text
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.references import Reference
 from astolfo.ledger.show import tree
-from astolfo.ledger.table import facets, in_seed
+from astolfo.ledger.table import facets
 from astolfo.site import views
 from astolfo.site.facts import Facts, gather
 from astolfo.site.pages import templates
@@ -45,10 +45,10 @@ def card(facts: Facts, run: Run) -> str:
     said = facets(ledger, run)
     return templates().get_template("card.md").render(
         header=_header(ledger, run), run=run.id, era=run.era, model=model, evaluations=evaluations, uncond=UNCONDS,
-        family=_FAMILIES[ledger.family(run)], objective=objective, kind=_KINDS[objective.kind], in_record=in_seed(run),
+        family=_FAMILIES[ledger.family(run)], objective=objective, kind=_KINDS[objective.kind], about=ledger.about,
         outcome=run.entry.outcome, note=run.entry.note, trained=[(name, said[name]) for name in _FACETS if said[name]],
         own=_own(facts.evaluation(run.id)), parent=run.fields.base, scale=ledger.scale_name, semantics=run.fields.semantics,
-        tree=tree(ledger, parse(run.id), facts.directory).replace("  [built]", "").replace("  [not built]", ""),
+        tree=tree(ledger, Reference(run=run.id), facts.directory).replace("  [built]", "").replace("  [not built]", ""),
         lengths=views.lengths(facts, run),
     )  # fmt: skip
 

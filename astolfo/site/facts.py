@@ -18,8 +18,7 @@ from typing import Any
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError, LedgerError
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.references import parse
-from astolfo.provenance.digests import DIFFERS, IDENTICAL, NOT_BUILT, UNRECORDED, records
+from astolfo.provenance.digests import BUILT, DIFFERS, IDENTICAL, NOT_BUILT, UNRECORDED, records
 from astolfo.remembered import digest_of, recorded
 from astolfo.site.losses import Curve, read
 
@@ -81,7 +80,7 @@ class Facts:
 
     def of(self, run: Run) -> list[Model]:
         """The models that are built of a run: its result first, then its merges and checkpoints."""
-        own = [model for name, model in self.models.items() if _run_of(name) == run.id]
+        own = [model for name, model in self.models.items() if self.ledger.reference(name).run == run.id]
         return sorted(own, key=lambda model: (model.name != run.id, model.name))
 
     def verdict(self, name: str) -> str:
@@ -98,7 +97,7 @@ def gather(ledger: Ledger, directory: Path, only: str | None = None) -> Facts:
     known, models = records(ledger), {}
     for folder in ("bases", "results"):
         for path in sorted((directory / folder).glob("*.safetensors")):
-            if _belongs(ledger, path.stem) and only in (None, _run_of(path.stem)):
+            if _belongs(ledger, path.stem) and only in (None, ledger.reference(path.stem).run):
                 models[path.stem] = _model(path, directory, [*known, _pinned(ledger, path.stem)])
     runs = list(ledger.runs) if only is None else [only]
     curves = {run: curve for run in runs if (curve := read(directory, run)) is not None}
@@ -120,14 +119,10 @@ def attestation_path(model: str) -> str:
     return model + ATTESTATION
 
 
-def _run_of(name: str) -> str | None:
-    return parse(name).run
-
-
 def _belongs(ledger: Ledger, name: str) -> bool:
     """Whether the ledger knows a model by this name; other files of the user are not the site's business."""
     try:
-        reference = parse(name)
+        reference = ledger.reference(name)
     except LedgerError:
         return False
     return reference.run in ledger.runs if reference.run else name in ledger.bases and ledger.bases[name].kind == "model"
@@ -150,8 +145,10 @@ def _model(path: Path, directory: Path, known: list[dict[str, Any]]) -> Model:
 
 
 def _verdict(name: str, digest: str | None, known: list[dict[str, Any]]) -> str:
-    """Identical where any record has this digest: two numerics classes may each have their own."""
+    """Identical where any record has this digest: two numerics classes may each have their own. Without any, built."""
     recorded = {record["sha256"][name] for record in known if name in record["sha256"]}
+    if not any(record["sha256"] for record in known):
+        return BUILT
     return UNRECORDED if not recorded or digest is None else IDENTICAL if digest in recorded else DIFFERS
 
 

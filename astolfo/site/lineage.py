@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from astolfo.ledger.ledger import Ledger
-from astolfo.ledger.references import Reference, parse
-from astolfo.ledger.table import in_seed
+from astolfo.ledger.references import Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ def parents(ledger: Ledger, name: str) -> tuple[Edge, ...]:
         return (*_part(ledger, origin.merge.trained, weight), *_part(ledger, origin.merge.base, 1.0 - weight))
     if origin.mecha:
         return _unique(Edge(parent=_nearest(ledger, model), label=f"recipe {origin.mecha.recipe}") for model in origin.parents)
-    return _edges(ledger, parse(origin.made_by)) if origin.made_by else ()
+    return _edges(ledger, ledger.reference(origin.made_by)) if origin.made_by else ()
 
 
 def rows(ledger: Ledger) -> list[Row]:
@@ -73,7 +72,7 @@ def _names(ordered: Sequence[Row]) -> list[str]:
 
 
 def _ordered(ledger: Ledger) -> Iterator[Row]:
-    """Rows without lanes. Eras that are not of the record come first: what others start from."""
+    """Rows without lanes. Eras that support others come first."""
     eras = {run.era.era: [other for other in ledger.runs.values() if other.era is run.era] for run in ledger.runs.values()}
     done: set[str] = set()
 
@@ -86,7 +85,7 @@ def _ordered(ledger: Ledger) -> Iterator[Row]:
             yield from visit(edge.parent, era)
         yield Row(era=era, name=name, is_run=name in ledger.runs, parents=edges)
 
-    for era, runs in sorted(eras.items(), key=lambda item: any(map(in_seed, item[1]))):
+    for era, runs in sorted(eras.items(), key=lambda item: not item[1][0].era.support):
         yield Row(era=era)
         for run in runs:
             yield from visit(run.id, era)
@@ -110,12 +109,12 @@ def _edges(ledger: Ledger, reference: Reference) -> tuple[Edge, ...]:
 
 
 def _part(ledger: Ledger, model: str, weight: float) -> tuple[Edge, ...]:
-    first, *others = _edges(ledger, parse(model))
+    first, *others = _edges(ledger, ledger.reference(model))
     return (Edge(parent=first.parent, label=f"{first.label} × {weight:.2f}".strip()), *others)
 
 
 def _nearest(ledger: Ledger, model: str | None) -> str:
-    return _edges(ledger, parse(str(model)))[0].parent
+    return _edges(ledger, ledger.reference(str(model)))[0].parent
 
 
 def _unique(edges: Iterator[Edge]) -> tuple[Edge, ...]:

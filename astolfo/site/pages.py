@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from astolfo.ledger.ledger import Run
-from astolfo.ledger.references import parse
+from astolfo.ledger.references import Reference
 from astolfo.ledger.show import tree
 from astolfo.ledger.table import eras
 from astolfo.provenance.digests import NOT_BUILT
@@ -80,7 +80,7 @@ class Pages:
         """Every model file with its digest."""
         listed = []
         for model in self.facts.models.values():
-            run = parse(model.name).run
+            run = self.ledger.reference(model.name).run
             listed.append(views.model_view(self.facts, model) | {"href": f"runs/{run}.html" if run else None})
         records = [
             {"title": title, "numerics": record["numerics"], "models": len(record["sha256"])} for title, record in self._records()
@@ -98,7 +98,7 @@ class Pages:
             before=ids[at - 1] if at else None, after=ids[at + 1] if at + 1 < len(ids) else None,
             evaluations=[evaluation_view(folder, report) for folder, report in evaluations.items()],
             parents=self._parents(run.id), children=self._children(run.id),
-            tree=tree(self.ledger, parse(run.id), self.facts.directory),
+            tree=tree(self.ledger, Reference(run=run.id), self.facts.directory),
             models=[views.model_view(self.facts, model) for model in self.facts.of(run)], recorded=recorded,
             lengths=views.lengths(self.facts, run), settings=views.settings(run),
         )  # fmt: skip
@@ -133,7 +133,8 @@ class Pages:
         return shared | more | {"built": more["status"].word != NOT_BUILT}
 
     def _page(self, template: str, root: str = "", **values: Any) -> str:
-        return templates().get_template(template).render(root=root, here=template, scale=self.ledger.scale_name, **values)
+        about, scale = self.ledger.about, self.ledger.scale_name
+        return templates().get_template(template).render(root=root, here=template, scale=scale, about=about, **values)
 
 
 def loss_script(run: str, curve: Curve) -> str:

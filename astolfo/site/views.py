@@ -10,7 +10,7 @@ from astolfo.ledger.ledger import Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.show import plain
 from astolfo.ledger.steps import full_steps, plan_of
-from astolfo.ledger.table import apart, base_line, defaults, eras, in_seed
+from astolfo.ledger.table import apart, base_line, defaults, eras
 from astolfo.provenance.digests import DIFFERS, IDENTICAL, NOT_BUILT
 from astolfo.site.facts import Facts, Model
 from astolfo.site.lineage import Row
@@ -38,7 +38,7 @@ class RunView:
     """One run as a row of the ledger's page, and the head of its own."""
 
     id: str
-    in_seed: bool
+    counts: bool
     objective: str
     parent: str
     apart: str
@@ -69,7 +69,7 @@ def run_view(facts: Facts, run: Run) -> RunView:
     model, curve = facts.models.get(run.id), facts.curves.get(run.id)
     status = facts.verdict(run.id)
     return RunView(
-        id=run.id, in_seed=in_seed(run), objective=run.objective.kind, parent=run.fields.base or "nothing",
+        id=run.id, counts=run.counts, objective=run.objective.kind, parent=run.fields.base or "nothing",
         apart=apart(ledger, run),
         outcome=None if kind == "unstated" else pill(kind), said=run.entry.outcome.text,
         pictures=verdicts(facts.evaluation(run.id)), status=pill(status), stopped=model.stopped if model else None,
@@ -103,7 +103,7 @@ def spark(facts: Facts, run: str) -> str | None:
 
 
 def era_views(facts: Facts) -> list[dict[str, Any]]:
-    """The eras with their runs, in the ledger's order; those that are not of the record last."""
+    """The eras with their runs, in the ledger's order; those without a run that counts last."""
     found = [
         {
             "era": era.era,
@@ -114,24 +114,24 @@ def era_views(facts: Facts) -> list[dict[str, Any]]:
         }
         for era, runs in eras(facts.ledger)
     ]
-    return sorted(found, key=lambda era: not any(run.in_seed for run in era["runs"]))
+    return sorted(found, key=lambda era: not any(run.counts for run in era["runs"]))
 
 
 def choices(views: list[dict[str, Any]]) -> dict[str, list[str]]:
     """What each filter of the ledger's page offers, in the order of appearance."""
     runs = [run for era in views for run in era["runs"]]
-    return {name: list(dict.fromkeys(run.filters[name] for run in runs)) for name in runs[0].filters}
+    return {name: list(dict.fromkeys(run.filters[name] for run in runs)) for name in (runs[0].filters if runs else ())}
 
 
 def counts(facts: Facts, views: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The figures at the head of the ledger's page, each with its caption."""
-    runs = [run for era in views for run in era["runs"] if run.in_seed]
+    runs = [run for era in views for run in era["runs"] if run.counts]
     built = [run for run in runs if run.status.word != NOT_BUILT]
     same = [run for run in runs if run.status.word == IDENTICAL]
     judged = [run for run in runs if run.pictures]
-    recorded = {era["era"] for era in views for run in era["runs"] if run.in_seed}
+    recorded = {era["era"] for era in views for run in era["runs"] if run.counts}
     return [
-        (str(len(runs)), f"runs of the record, in {len(recorded)} eras"),
+        (str(len(runs)), f"{facts.ledger.about.runs_are}, in {len(recorded)} era{'s' * (len(recorded) != 1)}"),
         (str(len(built)), "of them rebuilt here"),
         (str(len(same)), "identical to a recorded digest"),
         (str(len(judged)), "evaluated"),

@@ -64,7 +64,7 @@ def test_lineage_is_a_tree_up_to_the_base(tmp_path):
     assert [line.endswith("[built]") for line in out if "25112201 (run" in line] == [True]
 
 
-@pytest.mark.parametrize(("verb", "what"), [(("ledger", "show"), "run or era"), (("lineage",), "run")])
+@pytest.mark.parametrize(("verb", "what"), [(("ledger", "show"), "run or era"), (("lineage",), "run or base")])
 def test_an_unknown_run_is_one_line(verb, what):
     """A mistyped run is one line on standard error, no traceback, exit status 1."""
     done = astolfo(*verb, "25112202", check=False)
@@ -79,7 +79,7 @@ MISTYPED = {  # what is typed, and what is said
     "AK-NIL-1.1": "unknown run or base 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
     "era 3": "unknown run or base 'era 3'. Known: 24120801",
     "": "unknown run or base ''. Known: 24120801",
-    "results/25112201.safetensors": "Expected the name of a model, such as 25112201, .* found the path 'results/25112201",
+    "results/25112201.safetensors": "Expected the name of a model, such as RUN, .* found the path 'results/25112201",
     "25112201-epoch000099": "there is no 25112201-epoch000099: run 25112201 trains steps 0 to 78",
 }
 
@@ -94,7 +94,7 @@ def test_a_mistyped_model_is_told_by_near_names(verb, tmp_path):
 
 
 PINNED = {  # what is typed, and what is said
-    "25112201": "25112201 is a run's model, which is adopted, not pinned: `astolfo --scale miniature adopt 25112201 ",
+    "25112201": "25112201 is a run's model, which is adopted, not pinned: `astolfo adopt 25112201 .*README.md -d ",
     "AK-NIL-1.1": "unknown base or dataset 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
     "12.5M": "unknown base or dataset '12.5M'. Did you mean 12.4M",
     "12.4M": "12.4M is pinned as a folder, and .*README.md is a file",

@@ -6,9 +6,9 @@ that act (a rate written for what does not train is left out); SD 2.1's objectiv
 
 import pytest
 
-from astolfo.ledger import load, parse, plan_of, recipe_of, step_of
+from astolfo.ledger import load, plan_of, recipe_of, step_of
 from astolfo.ledger.show import tree
-from astolfo.ledger.table import facets, in_seed
+from astolfo.ledger.table import facets
 from tests.conftest import CONFIG
 
 # ID | base | dataset | captions | length | GPU | TTE | UNET | GA | rates | objective | optimizer | engine, placement | outcome
@@ -174,7 +174,7 @@ def facts(ledger, run):
     fields, said = run.fields, facets(ledger, run)
     objective, optimizer, engine = fields.objective, fields.optimizer, fields.engine
     return {
-        "base": parse(fields.base).run or fields.base,
+        "base": ledger.reference(fields.base).run or fields.base,
         "dataset": said["dataset"].removesuffix(" dataset"),
         "captions": fields.captions.kind + (" 225" if fields.captions.tokens == 225 else ""),
         "length": _length(ledger, run, said["length"]),
@@ -215,7 +215,7 @@ def _outcome(found):
 def test_every_run_of_the_record_is_there(full):
     """The record's 57 runs, five more known by their command lines, the foundations, and nothing else."""
     assert len(ROWS) == 57
-    assert {run.id for run in full.runs.values() if in_seed(run)} == set(ROWS)
+    assert {run.id for run in full.runs.values() if run.counts} == set(ROWS)
     assert {run for run in full.runs if run.isdecimal()} == set(ROWS) | EXTRA
     assert {run.era.era for run in full.runs.values() if not run.id.isdecimal()} == {"foundations"}
 
@@ -283,7 +283,7 @@ def test_every_run_has_a_plan_and_a_recipe(scale):
 def test_the_records_merges_are_models(scale, merge, tmp_path):
     """Each merge that the record names is a target whose ancestors are known up to its bases."""
     ledger = load(CONFIG, scale)
-    reference = parse(merge)
+    reference = ledger.reference(merge)
     drawn = tree(ledger, reference, tmp_path).splitlines()
     assert drawn[0].startswith(merge)
     if reference.run:

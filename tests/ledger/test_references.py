@@ -3,35 +3,72 @@
 import pytest
 
 from astolfo.errors import LedgerError
-from astolfo.ledger import parse
+from astolfo.ledger import load, parse
+from astolfo.ledger.references import mistaken_for, problem_of
+from tests.conftest import CONFIG
+
+BASES = ("my-base", "other-0.90", "base-step00000001")
 
 
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("AK-NIL-1.2", "bases/AK-NIL-1.2.safetensors"),
+        ("my-base", "bases/my-base.safetensors"),
+        ("other-0.90", "bases/other-0.90.safetensors"),
+        ("base-step00000001", "bases/base-step00000001.safetensors"),
         ("25112201", "results/25112201.safetensors"),
-        ("25112201-0.50", "results/25112201-0.50.safetensors"),
-        ("25111701-step00011274", "results/25111701-step00011274.safetensors"),
-        ("25111701-step00011274-0.75", "results/25111701-step00011274-0.75.safetensors"),
-        ("26011101-epoch000008", "results/26011101-epoch000008.safetensors"),
-        ("foundation-eps", "results/foundation-eps.safetensors"),
+        ("my_run.2-b", "results/my_run.2-b.safetensors"),
+        ("my-run-0.50", "results/my-run-0.50.safetensors"),
+        ("my-run-step00011274", "results/my-run-step00011274.safetensors"),
+        ("my-run-step00011274-0.75", "results/my-run-step00011274-0.75.safetensors"),
+        ("my-run-epoch000008", "results/my-run-epoch000008.safetensors"),
     ],
 )
 def test_a_reference_is_its_files_name(text, path):
-    """Parsing and printing a reference gives it back, and its path follows."""
-    assert str(parse(text)) == text
-    assert parse(text).path == path
+    """Parsing and printing a reference gives it back, and its path follows; what is a base is no merge or checkpoint."""
+    assert str(parse(text, BASES)) == text
+    assert parse(text, BASES).path == path
 
 
 @pytest.mark.parametrize("text", ["25112201-0.5", "25112201-step11274", "25112201-epoch8", "25112201-", "25112201-final"])
 def test_a_malformed_reference_says_the_forms(text):
     """What begins like a run but is none of the forms is refused with the forms."""
     with pytest.raises(LedgerError, match="is no reference: expected RUN"):
-        parse(text)
+        load(CONFIG).known(text)
 
 
 def test_alpha_is_a_weight():
     """An alpha above 1 is refused."""
     with pytest.raises(LedgerError, match="alpha must lie between"):
-        parse("25112201-1.50")
+        parse("my-run-1.50")
+
+
+@pytest.mark.parametrize("name", ["a", "0815", "my-first", "_x", "v1.2", "25112201", "a--b", "x-step1", "x-0.5"])
+def test_a_free_name_is_taken(name):
+    """Letters, digits, '_', '.' and '-' make a name, in any order that no checkpoint, merge or option has."""
+    assert problem_of(name) is None
+    assert mistaken_for(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "is empty"), ("my run", "has ' ' in it"), ("a/b", "has '/' in it"), ("Übung", "has 'Ü' in it"), ("-x", "begins with '-'"),
+        (".x", "begins with '.'"), ("x.safetensors", "ends like the file"), ("a{b}", "has '{', '}' in it"),
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_could_have_is_refused_in_words(name, problem):
+    """What is wrong with a name is said of its letters, without a pattern."""
+    assert problem in problem_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("x-0.50", "the merge of x at alpha 0.50"), ("x-1.50", "the merge of x at alpha 1.50"), ("x-step00000100", "a checkpoint of the run x"),
+        ("x-epoch000002", "a checkpoint of the run x"), ("x-step00000100-0.50", "the merge of x-step00000100 at alpha 0.50"),
+    ],
+)  # fmt: skip
+def test_a_run_cannot_be_named_like_a_model_of_another(name, other):
+    """A run's name that reads as a checkpoint or a merge would have two meanings."""
+    assert mistaken_for(name) == other

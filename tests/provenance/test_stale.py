@@ -125,7 +125,6 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
     ("results/foundation-eps.safetensors", "foundation-eps"),
     ("results/25112201.safetensors", "25112201"),
     ("results/25111701-step00011274-0.75.safetensors", "25111701"),
-    ("evaluations/25112201-course/index.html", "25112201"),
     ("evaluations/foundation-eps/index.html", "foundation-eps"),
     ("datasets/12.4M/store.json", "12.4M"),
     ("bases/AK-NIL-1.2.safetensors", "AK-NIL-1.2"),
@@ -133,3 +132,11 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
 def test_an_artifact_belongs_to_what_the_ledger_names(place, owner):
     """The run of a checkpoint, merge or evaluation, whatever the form of its ID; otherwise the dataset or base."""
     assert stale.owner_of(Path(place)) == owner
+
+
+def test_an_evaluation_belongs_to_the_run_that_its_numbers_name(tmp_path):
+    """Names of runs have dashes, as evaluations under another set do: the numbers beside a page say which run it judged."""
+    page = tmp_path / "evaluations" / "my-first-course" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.with_name("metrics.json").write_text('{"run": "my-first"}')
+    assert stale.owner_of(page) == "my-first"

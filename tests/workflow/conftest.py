@@ -15,9 +15,9 @@ SNAKEMAKE = (
     "-m",
     "snakemake",
     "--snakefile",
-    str(ROOT / "Snakefile"),
+    str(ROOT / "workflow" / "Snakefile"),
     "--workflow-profile",
-    str(ROOT / "profiles/default"),
+    str(ROOT / "workflow/profiles/default"),
 )
 
 

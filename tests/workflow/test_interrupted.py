@@ -49,8 +49,8 @@ def test_a_killed_snakemake(small, whole, tmp_path):
     process.kill()
     process.wait()
     assert list((tmp_path / ".snakemake" / "locks").iterdir())
-    script = [str(ROOT / "envs" / "snakemake"), TARGET, "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile",
-              str(ROOT / "profiles/default"), "--directory", str(tmp_path), "--config", f"ledger={small}"]  # fmt: skip
+    script = [str(ROOT / "envs" / "snakemake"), TARGET, "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--workflow-profile",
+              str(ROOT / "workflow/profiles/default"), "--directory", str(tmp_path), "--config", f"ledger={small}"]  # fmt: skip
     done = subprocess.run(script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "clearing the lock of a Snakemake that was killed" in done.stdout

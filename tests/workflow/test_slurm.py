@@ -38,7 +38,7 @@ def test_slurm_gives_the_same_digests(tmp_path, small):
 def _submit(directory: Path, ledger: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
     site = ["mem_mb=1000", "runtime=60", f"slurm_partition='{PARTITION}'"]
     command = [
-        *(sys.executable, "-m", "snakemake", TARGET, "--snakefile", ROOT / "Snakefile", "--directory", directory),
+        *(sys.executable, "-m", "snakemake", TARGET, "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", directory),
         *("--workflow-profile", ROOT / "profiles" / "slurm", "--slurm-no-account", "--latency-wait", "10"),
         *("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5"),
         *("--cores", str(min(os.cpu_count() or 1, 4)), "--seconds-between-status-checks", "5"),

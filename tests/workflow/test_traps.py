@@ -30,8 +30,8 @@ class Copy:
 
     def call(self, *arguments, config=(), check=True, environment=()):
         """Snakemake of the copy, in its working directory."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", self.program / "Snakefile", "--workflow-profile",
-                   self.program / "profiles/default", "--directory", self.directory, *arguments,
+        command = [sys.executable, "-m", "snakemake", "--snakefile", self.program / "workflow" / "Snakefile", "--workflow-profile",
+                   self.program / "workflow/profiles/default", "--directory", self.directory, *arguments,
                    "--config", "scale=miniature", *config]  # fmt: skip
         environment = os.environ | {"PYTHONPATH": str(self.program)} | dict(environment)
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, env=environment)
@@ -69,9 +69,8 @@ class Copy:
 
 def program(folder, protect=False):
     """A copy of the program with the stand-in for its jobs; with `protect`, the miniature treats results as full scale does."""
-    for name in ("astolfo", "workflow", "profiles", "config"):
+    for name in ("astolfo", "workflow", "config"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
     (folder / "envs").mkdir()
     shutil.copy(ROOT / "envs" / "lock.txt", folder / "envs")
     shutil.copy(Path(__file__).parent / "standin.py", folder / "astolfo" / "__main__.py")
@@ -233,7 +232,7 @@ def test_a_rewritten_segment_in_a_chain_of_778(large):
 def test_changed_code_restarts_nothing(large):
     """A changed trainer, lock or rule plans nothing at full scale: what they made is named as stale, with the two ways on."""
     large.edit("astolfo/train/objective.py", "import", "UNUSED = 1\nimport")
-    large.edit("workflow/rules/train.smk", "job train", "job  train")
+    large.edit("workflow/rules/train.smk", '"train --spec', '"train  --spec')
     done = large.call(RESULT, "-n")
     assert "Nothing to be done" in done.stdout + done.stderr
     assert f"Stale: {RUN}: 3 states made by other code than those in use." in done.stdout + done.stderr

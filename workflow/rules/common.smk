@@ -1,4 +1,4 @@
-"""What all rules share: the ledger, the specs, the working directory's scale, and how a verb is called."""
+"""What all rules share: the ledger, the specs, the working directory's use of them, and how a verb is called."""
 
 import hashlib
 import re
@@ -7,79 +7,89 @@ import sys
 from pathlib import Path
 
 try:
+    from astolfo import program
     from astolfo.alive import hold_alive
     from astolfo.files import canonical_json
     from astolfo.ledger import Reference, load, plan_of, step_of
-    from astolfo.ledger import parse as reference
     from astolfo.ledger.ledger import INPUTS, SCORER, read_pins
-    from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, RUN_PATTERN
+    from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, NAME_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
     from astolfo.ledger.steps import from_scale, named_steps, restart_before
-    from astolfo.ledger.table import eras, in_seed
+    from astolfo.ledger.table import eras
     from astolfo.provenance import stale
     from astolfo.provenance.code import code_digest
     from astolfo.provenance.digests import models
 except ImportError as error:
     raise WorkflowError(
-        f"The package astolfo cannot be imported ({error}). Make the environment with `make env` and use its snakemake "
-        "(.venv/bin/snakemake), or call `make` with the target."
+        f"The package astolfo cannot be imported ({error}). Make the environment with `make env` in its checkout and use the "
+        "snakemake of that environment (.venv/bin/snakemake), or call `make` with the target."
     )
 
 # Chains of segments are longer than Python's default recursion limit allows.
 sys.setrecursionlimit(100_000)
 
-ROOT = Path(workflow.basedir)
-CONFIG = Path(config.get("ledger", ROOT / "config"))
-SCALE = config.get("scale", "miniature")
-LOCKED = ROOT / "envs" / "lock.txt"
-LOCK = hashlib.sha256(LOCKED.read_bytes()).hexdigest()
-if unknown := sorted(set(config) - {"scale", "ledger", "rebuild"}):
-    raise WorkflowError(f"unknown config {', '.join(unknown)}: expected scale, ledger or rebuild.")
+KEYS = ("scale", "ledger", "rebuild")
+MAIN = workflow.modifier.is_main_snakefile()
+if MAIN and (odd := sorted(set(config) - set(KEYS))):  # as a module, others' keys may stand beside ours
+    raise WorkflowError(f"unknown config {', '.join(odd)}: expected {', '.join(KEYS)}.")
 
-SCALE_RECORD = Path(".astolfo/scale")
+LOCKED = program.LOCK
+LOCK = hashlib.sha256(LOCKED.read_bytes()).hexdigest()
 
 
 wildcard_constraints:
-    run=RUN_PATTERN,
+    run=NAME_PATTERN,
     checkpoint=CHECKPOINT_PATTERN,
     alpha=ALPHA_PATTERN,
-    evaluation=rf"(?:{RUN_PATTERN})(?:-[a-z]+)?",
+    evaluation=NAME_PATTERN,
     step=r"[0-9]{8}",
-    base=r"[A-Za-z0-9.-]+",
-    dataset=r"[A-Za-z0-9.-]+",
+    base=NAME_PATTERN,
+    dataset=NAME_PATTERN,
+
+
+def used():
+    """The ledger and the scale: those of the configuration, else those that the working directory remembers, else the nearest."""
+    given = {"config": config.get("ledger"), "scale": config.get("scale")}
+    entry = Path(workflow.basedir)  # of the user's own Snakefile, where there is one
+    return program.in_use(Path(), given["config"] and Path(given["config"]), given["scale"], entry, entry.parent)
 
 
 try:
-    LEDGER = load(CONFIG, SCALE, pins=read_pins(Path(".")))
+    USE = used()
+    program.say_use(USE)
+    LEDGER = load(USE.config, USE.scale, pins=read_pins(Path()))
 except ValueError as error:
     raise WorkflowError(str(error))
 
-if SCALE_RECORD.exists() and SCALE_RECORD.read_text().strip() != SCALE:
-    raise WorkflowError(
-        f"This working directory holds the scale {SCALE_RECORD.read_text().strip()!r}, but the scale {SCALE!r} was asked for. "
-        "One directory holds one scale: use another one (`snakemake --directory OTHER`, `make DIR=OTHER`)."
-    )
-
+CONFIG, SCALE = USE.config, USE.scale
 SPECS = Specs(LEDGER, LOCK)
+reference = LEDGER.reference
 hold_alive()
 
-# What the rules call. `exec` makes a job Snakemake's own child, so that it notices when Snakemake is gone.
-PREFIX = """
-    set -euo pipefail
-    RECIPES={recipes} DEVICE={device}
-    astolfo() {{{{ exec {python} -P -m astolfo --config {config} --scale {scale} "$@"; }}}}
-    job() {{{{ exec {python} -P -m astolfo job --tied --lock {lock} "$@"; }}}}
-    """
-shell.prefix(
-    PREFIX.format(
-        recipes=shlex.quote(str(CONFIG / MECHA)),
-        device=LEDGER.scale.device,
-        lock=shlex.quote(str(LOCKED)),
-        python=shlex.quote(sys.executable),
-        config=shlex.quote(str(CONFIG)),
-        scale=SCALE,
-    )
-)
+if workflow.is_main_process:
+    logger.info(program.about(USE))
+    checkout = Path(workflow.basedir).parent
+    if (checkout / "astolfo" / "program.py").exists() and not checkout.samefile(program.ROOT):
+        logger.warning(f"The workflow is that of {checkout}, but the environment's program is that of {program.ROOT}: make env.")
+
+
+def called(*words):
+    """The beginning of a shell line that calls the program. `exec` makes a job Snakemake's own child, so that it notices when
+    Snakemake is gone. Braces are doubled, as Snakemake formats the line."""
+    line = (sys.executable, "-P", "-m", "astolfo", "--config", CONFIG, "--scale", SCALE, *words)
+    escaped = shlex.join(map(str, line)).replace("{", "{{").replace("}", "}}")
+    return f"exec {escaped} "
+
+
+def verb(text):
+    """A shell line that calls a verb of the program."""
+    return f"{called()}{text}"
+
+
+def job(text, device=False):
+    """A shell line that calls a job, on the scale's device where it has one to choose."""
+    where = f" --device {LEDGER.scale.device}" if device else ""
+    return f"{called('job', '--tied', '--lock', LOCKED)}{text}{where}"
 
 
 onstart:
@@ -88,8 +98,6 @@ onstart:
     limit = workflow.scheduling_settings.max_jobs_per_timespan
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):  # the default
         workflow.scheduler.job_rate_limiter = None
-    SCALE_RECORD.parent.mkdir(exist_ok=True)
-    SCALE_RECORD.write_text(f"{SCALE}\n")
 
 
 def spec_of(make, artifact):
@@ -126,18 +134,16 @@ def model_inputs(name, model):
     return file_inputs(name, model.path)
 
 
-def record_targets():
-    """Every model of the record: results, the merges that outcomes name, and the bases that the graph makes."""
+def all_targets():
+    """Every model that the ledger is about: results, the merges that outcomes name, and the bases that the graph makes."""
     return [model.path for model in models(LEDGER)]
 
 
-def evaluation_targets():
-    """What `snakemake` without a target makes: the first command's result, its merge and its evaluation."""
-    return [
-        "results/25112201.safetensors",
-        "results/25112201-0.50.safetensors",
-        "evaluations/25112201/index.html",
-    ]
+def default_targets():
+    """What `snakemake` without a target makes: what the ledger names, else its newest run and that run's evaluation."""
+    newest = LEDGER.newest()
+    named = LEDGER.about.targets or ((newest.id, f"evaluations/{newest.id}") if newest else ())
+    return [f"{one}/index.html" if one.startswith("evaluations/") else reference(one).path for one in named]
 
 
 def asked(function):
@@ -287,9 +293,10 @@ def mecha_inputs(wildcards):
 
 
 def mecha_models(wildcards, input):
-    """`--model NAME=PATH` for every model of an sd-mecha recipe."""
+    """`--recipes FOLDER`, and `--model NAME=PATH` for every model of an sd-mecha recipe."""
     names = LEDGER.origin(wildcards.base).mecha.models
-    return " ".join(f"--model {shlex.quote(f'{name}={path}')}" for name, path in zip(names, input.models))
+    given = [("--model", f"{name}={path}") for name, path in zip(names, input.models)]
+    return shlex.join(["--recipes", str(CONFIG / MECHA), *(word for pair in given for word in pair)])
 
 
 def merge_inputs(wildcards):
@@ -298,9 +305,8 @@ def merge_inputs(wildcards):
 
 
 def evaluated(wildcards):
-    """The run and the evaluation set that an evaluation's folder names: "25112201", "25112201-course"."""
-    run, _, name = re.fullmatch(rf"({RUN_PATTERN})(-([a-z]+))?", wildcards.evaluation).groups()
-    return run, name or "default"
+    """The run and the evaluation set that an evaluation's folder names: "my-first", "my-first-course"."""
+    return LEDGER.evaluated(wildcards.evaluation)
 
 
 def evaluation_inputs(wildcards):
@@ -315,7 +321,7 @@ def evaluation_inputs(wildcards):
 def evaluation_options(wildcards, input):
     """What an evaluation is given besides its models: earlier checkpoints, and what of the user's own lies below inputs/."""
     names = SPECS.sampled(*evaluated(wildcards))
-    given = [f"--checkpoint {str(one).partition('-')[2]}={path}" for one, path in zip(names, input.checkpoints)]
+    given = [f"--checkpoint {str(one).removeprefix(f'{one.run}-')}={path}" for one, path in zip(names, input.checkpoints)]
     own = {"--held-out": Path(INPUTS, "held-out"), "--scorer": Path(INPUTS, SCORER)}
     given += [f"{option} {path}" for option, path in own.items() if not PICTURES and path.exists()]
     return " ".join(given)

@@ -29,7 +29,10 @@ rule evaluation:
     params:
         spec=spec_of(lambda w: SPECS.evaluation(*evaluated(w)), "evaluations/{evaluation}/index.html"),
     shell:
-        "job evaluate --spec {params.spec:q} --log {log}"
-        " --base '{input.base}' --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"
-        " {resources.others} --processes {threads} --device $DEVICE"
-        " --out evaluations/{wildcards.evaluation}"
+        job(
+            "evaluate --spec {params.spec:q} --log {log}"
+            " --base '{input.base}' --trained {input.trained} --vocabulary $(dirname {input.vocabulary})"
+            " {resources.others} --processes {threads}"
+            " --out evaluations/{wildcards.evaluation}",
+            device=True,
+        )

@@ -12,7 +12,7 @@ rule vocabulary:
     params:
         spec=spec_of(lambda wildcards: SPECS.vocabulary(), "vocabulary/vocab.json"),
     shell:
-        "job vocabulary --spec {params.spec:q} --log {log} --folder inputs --out vocabulary"
+        job("vocabulary --spec {params.spec:q} --log {log} --folder inputs --out vocabulary")
 
 
 rule autoencoder:
@@ -27,7 +27,7 @@ rule autoencoder:
     params:
         spec=spec_of(lambda wildcards: SPECS.autoencoder(wildcards.base), "rebuilt/{base}.safetensors"),
     shell:
-        "job autoencoder --spec {params.spec:q} --log {log} --out {output.model}"
+        job("autoencoder --spec {params.spec:q} --log {log} --out {output.model}")
 
 
 rule base_pinned:
@@ -46,9 +46,11 @@ rule base_pinned:
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
-        "job base --spec {params.spec:q} --log {log}"
-        " --folder {resources.folder:q}"
-        " --remade-by '{resources.remade_by}' --out {output.model}"
+        job(
+            "base --spec {params.spec:q} --log {log}"
+            " --folder {resources.folder:q}"
+            " --remade-by '{resources.remade_by}' --out {output.model}"
+        )
 
 
 rule adopted:
@@ -64,7 +66,7 @@ rule adopted:
     params:
         spec=spec_of(lambda wildcards: SPECS.model(reference(wildcards.model)), "results/{model}.safetensors"),
     shell:
-        "job base --spec {params.spec:q} --log {log} --folder inputs --remade-by {output.model} --out {output.model}"
+        job("base --spec {params.spec:q} --log {log} --folder inputs --remade-by {output.model} --out {output.model}")
 
 
 # What was adopted is not built, whatever could build it.
@@ -86,7 +88,7 @@ rule base_made:
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
-        "job base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}"
+        job("base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}")
 
 
 rule base_stand_in:
@@ -120,7 +122,7 @@ rule base_merged:
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
-        "job merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}"
+        job("merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}")
 
 
 rule base_mecha:
@@ -139,7 +141,7 @@ rule base_mecha:
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
-        'job mecha --spec {params.spec:q} --log {log} --recipes "$RECIPES" {resources.models} --out {output.model}'
+        job("mecha --spec {params.spec:q} --log {log} {resources.models} --out {output.model}")
 
 
 if PICTURES:
@@ -158,8 +160,10 @@ if PICTURES:
         params:
             spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
         shell:
-            "job dataset --spec {params.spec:q} --log {log}"
-            " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}"
+            job(
+                "dataset --spec {params.spec:q} --log {log}"
+                " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}"
+            )
 
 else:
 
@@ -176,5 +180,7 @@ else:
         params:
             spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
         shell:
-            "job given-dataset --spec {params.spec:q} --log {log}"
-            " --folder inputs/{wildcards.dataset} --out datasets/{wildcards.dataset}"
+            job(
+                "given-dataset --spec {params.spec:q} --log {log}"
+                " --folder inputs/{wildcards.dataset} --out datasets/{wildcards.dataset}"
+            )

@@ -15,4 +15,4 @@ rule merge:
     params:
         spec=spec_of(lambda w: SPECS.model(reference(f"{w.checkpoint}-{w.alpha}")), "results/{checkpoint}-{alpha}.safetensors"),
     shell:
-        "job merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}"
+        job("merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}")

@@ -22,12 +22,12 @@ rule era_losses:
     params:
         spec=spec_of(spec_of_losses, "losses/{era}.png"),
     shell:
-        "astolfo losses {wildcards.era} --output {output} 2> {log}"
+        verb("losses {wildcards.era} --output {output} 2> {log}")
 
 
 rule losses:
     input:
-        [f"losses/{era}.png" for era, members in ERAS.items() if any(map(in_seed, members))],
+        [f"losses/{era}.png" for era, members in ERAS.items() if any(run.counts for run in members)],
 
 
 rule card:
@@ -46,7 +46,7 @@ rule card:
     params:
         spec=spec_of(spec_of_card, "results/{run}.md"),
     shell:
-        "astolfo card {wildcards.run} 2> {log}"
+        verb("card {wildcards.run} 2> {log}")
 
 
 # Of whatever is there: it builds nothing, and is made anew each time.
@@ -54,4 +54,4 @@ rule site:
     log:
         "logs/site.log",
     shell:
-        "astolfo site 2> {log}"
+        verb("site 2> {log}")

@@ -13,7 +13,7 @@ def as_made(spec, artifact):
     """The spec with the code and lock that made the artifact, where a change of them is to restart nothing."""
     if KEEPS_STALE:
         check_reasons()
-        if stale.owner_of(artifact) not in REBUILD:
+        if (spec["run"] if spec["verb"] == "evaluate" else stale.owner_of(artifact)) not in REBUILD:
             return spec | (stale.named(artifact) if "code" in spec else {})
     return spec
 
@@ -24,7 +24,7 @@ def check_reasons():
     if reasons & {"code", "input"}:
         raise WorkflowError(
             "Snakemake would run finished trainings again because their rules were written anew: expected the rerun triggers "
-            f"mtime and params, found {', '.join(sorted(reasons))}. Use this program's profile (profiles/default), or say "
+            f"mtime and params, found {', '.join(sorted(reasons))}. Use this program's profile (workflow/profiles/default), or say "
             "`--rerun-triggers mtime params`."
         )
 
@@ -44,6 +44,6 @@ for artifact in [found for found in STALE if found.owner in REBUILD]:
 for line in stale.lines([found for found in STALE if found.owner not in REBUILD]):
     owner = line.partition(":")[0]
     logger.warning(
-        f"Stale: {line} than those in use. It is kept as it is: `astolfo accept {owner} --reason ...` puts that on record, "
+        f"Stale: {line} than those in use. It is kept as it is: `{program.typed('accept', owner, '--reason', '...')}` puts that on record, "
         f"`--config rebuild={owner}` makes it again."
     )

@@ -17,13 +17,16 @@ rule segment:
     params:
         spec=spec_of(segment_of, "states/{run}/{step}.safetensors"),
     shell:
-        "job train --spec {params.spec:q} --log {log}"
-        " --base '{input.base}' --state '{input.state}'"
-        " --dataset $(dirname {input.dataset}) --vocabulary $(dirname {input.vocabulary})"
-        " --processes {threads} --device $DEVICE --tensorboard logs/tensorboard/{wildcards.run}"
-        " --heartbeat logs/heartbeat/{wildcards.run}.jsonl"
-        " {resources.placement}"
-        " --out {output.state}"
+        job(
+            "train --spec {params.spec:q} --log {log}"
+            " --base '{input.base}' --state '{input.state}'"
+            " --dataset $(dirname {input.dataset}) --vocabulary $(dirname {input.vocabulary})"
+            " --processes {threads} --tensorboard logs/tensorboard/{wildcards.run}"
+            " --heartbeat logs/heartbeat/{wildcards.run}.jsonl"
+            " {resources.placement}"
+            " --out {output.state}",
+            device=True,
+        )
 
 
 rule checkpoint:
@@ -38,5 +41,7 @@ rule checkpoint:
     params:
         spec=spec_of(lambda w: SPECS.model(reference(w.checkpoint)), "results/{checkpoint}.safetensors"),
     shell:
-        "job export --spec {params.spec:q} --log {log} --state {input.state}"
-        " --base '{input.base}' --autoencoder '{input.autoencoder}' --out {output.model}"
+        job(
+            "export --spec {params.spec:q} --log {log} --state {input.state}"
+            " --base '{input.base}' --autoencoder '{input.autoencoder}' --out {output.model}"
+        )

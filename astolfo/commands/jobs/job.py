@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from astolfo import program
 from astolfo.alive import hold_alive, watch_parent
-from astolfo.commands import LOCK
+from astolfo.commands import LOCK, use_of
 
 
 class _Path(click.Path):
@@ -27,10 +28,13 @@ _PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to
 @click.group("job")
 @click.option("--tied", is_flag=True, help="Stop when the process that started this one is gone.")
 @click.option("--lock", type=PATH, default=LOCK, help="The environment's lock file.")
-def jobs(tied: bool, lock: Path) -> None:
+@click.pass_context
+def jobs(context: click.Context, tied: bool, lock: Path) -> None:
     """What the workflow's rules run."""
     hold_alive()
+    use = use_of(context)
     if tied:
+        program.remember(Path(), use)
         watch_parent(patience=_PATIENCE)
 
 

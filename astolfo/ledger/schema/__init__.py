@@ -4,6 +4,7 @@ An unknown key is an error. A run's key replaces its era's default as a whole; n
 reader sees the effective value in one of two places.
 """
 
+from astolfo.ledger.schema.about import About
 from astolfo.ledger.schema.blocks import UNet, UNetBlocks
 from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate, six_digits
 from astolfo.ledger.schema.objective import Loss, MultiresNoise, Objective
@@ -25,6 +26,7 @@ from astolfo.ledger.schema.training import (
 
 __all__ = [
     "SEMANTICS",
+    "About",
     "AutoencoderTraining",
     "Base",
     "Block",

@@ -89,14 +89,15 @@ class RunEntry(RunFields):
 
     note: str = ""
     outcome: Outcome = Outcome(kind="unstated")
-    in_seed: bool = True
+    aside: bool = False  # not counted among the ledger's runs
 
 
 class Era(Entry):
-    """One file of config/runs/: defaults, and the runs that share them."""
+    """One file of runs: defaults, and the runs that share them. An era is named as its file is."""
 
-    era: str
-    title: str
+    era: str = ""
+    title: str = ""
     note: str = ""
-    defaults: RunFields
-    runs: dict[Annotated[str, Field(pattern="^([0-9]{8}|foundation-[a-z0-9]+)$")], RunEntry]
+    support: bool = False  # its runs are made where others start from them, and do not count as results
+    defaults: RunFields = RunFields()
+    runs: dict[str, RunEntry]

@@ -2,9 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, PositiveInt, model_validator
 
 from astolfo.ledger.schema.entry import Digest, Entry, Family
+
+
+def _alpha(value: object) -> object:
+    """An alpha as names of merges have it: 0.6, "0.60" and .6 are all 0.60."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1 or abs(number - round(number, 2)) > 1e-9:
+        raise ValueError("expected a number from 0 (the base) to 1 (trained weights) with at most two decimals, such as 0.60.")
+    return f"{number:.2f}"
 
 
 class Merge(Entry):
@@ -12,7 +23,7 @@ class Merge(Entry):
 
     base: str
     trained: str
-    alpha: Annotated[str, Field(pattern=r"^[01]\.[0-9]{2}$")]
+    alpha: Annotated[str, BeforeValidator(_alpha)]
 
 
 class Mecha(Entry):

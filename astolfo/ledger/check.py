@@ -1,0 +1,194 @@
+"""What a ledger is refused for: each entry against the others, at the line of what is wrong.
+
+    check(ledger)          # raises LedgerError for the first thing that is wrong
+
+The shape of a single entry is the schema's to check; here are names, references, cycles, and what cannot act together.
+"""
+
+from collections.abc import Callable
+
+from astolfo.errors import LedgerError
+from astolfo.ledger import schema
+from astolfo.ledger.files import unknown
+from astolfo.ledger.ledger import SCALES, Ledger, Run
+from astolfo.ledger.references import Reference, mistaken_for, parse, problem_of
+from astolfo.ledger.unet import FIXED, known_blocks, trained, unknown_blocks
+
+Error = Callable[[str], LedgerError]
+
+
+def check(ledger: Ledger) -> None:
+    """Raises LedgerError, with file, line and remedy, for the first thing that is wrong."""
+    for run in ledger.runs.values():
+        _run_name(ledger, run)
+    for section, names in (("bases", ledger.bases), ("datasets", ledger.datasets)):
+        for name in names:
+            _name(section, name, ledger.files.error(section, name, [], ""))
+    for run in ledger.runs.values():
+        _complete(run)
+        _run(ledger, run)
+    for name in ledger.bases:
+        _base(ledger, name)
+    for name in ledger.datasets:
+        _dataset(ledger, name)
+    for name in ledger.evaluations:
+        _evaluation(ledger, name)
+    for run in ledger.runs.values():
+        _cycle(ledger, parse(run.id), ())
+        _possible(ledger, run)
+    _targets(ledger)
+
+
+def _name(section: str, name: str, at: LedgerError) -> None:
+    if problem := problem_of(name):
+        raise LedgerError(f"{at}the name {name!r} of {section} {problem}.")
+
+
+def _run_name(ledger: Ledger, run: Run) -> None:
+    name = run.id
+    if problem := problem_of(name):
+        raise run.error(f"the name {name!r} of a run {problem}.")
+    if other := mistaken_for(name):
+        free = name.replace("-", "_")
+        raise run.error(f"a run named {name!r} would be mistaken for {other}. Name it otherwise, such as {free}.")
+    if name in ledger.bases:
+        raise run.error(f"{name!r} is a base already, and a model is known by its name alone. Name one of them otherwise.")
+    before, _, last = name.rpartition("-")
+    if before in ledger.runs and last in ledger.evaluations:
+        raise run.error(f"a run named {name!r} would be mistaken for the evaluation of {before} under the set {last}.")
+    for base in ledger.bases:
+        if base.startswith(f"{name}-") and parse(base).run == name:
+            problem = f"{base!r} would be mistaken for a model of the run {name}. Name it otherwise."
+            raise ledger.files.error("bases", base, [], problem)
+
+
+def _complete(run: Run) -> None:
+    """Refuses a run that says too little: dataset, rate and length have no default."""
+    for name in ("dataset", "learning_rate"):
+        if getattr(run.fields, name) is None:
+            raise run.error(f"run {run.id} has no {name}: set it here or in the era's defaults.")
+    if (run.fields.steps is None) == (run.fields.epochs is None):
+        raise run.error(f"run {run.id} needs either epochs or steps, one of the two.")
+    if run.fields.miniature_steps and not run.fields.steps:
+        raise run.error(f"run {run.id} has epochs, which say its length at every scale: leave miniature_steps out.")
+
+
+def _run(ledger: Ledger, run: Run) -> None:
+    if run.fields.dataset not in ledger.datasets:
+        raise run.error(unknown("dataset", str(run.fields.dataset), ledger.datasets), "dataset")
+    for key in ("base", "merge_base"):
+        name = getattr(run.fields, key)
+        if name is not None:
+            _reference(ledger, name, lambda message, key=key: run.error(message, key))
+    for name, value in (run.fields.choices or {}).items():
+        allowed = schema.Choices.model_fields
+        if name not in allowed:
+            raise run.error(unknown("choice", name, allowed), "choices")
+        values = schema.values_of(name)
+        if value not in values:
+            raise run.error(f"choice {name} cannot be {value!r}: expected {' or '.join(values)}.", "choices")
+
+
+def _possible(ledger: Ledger, run: Run) -> None:
+    """Refuses combinations that each are valid but cannot act together."""
+    fields = run.fields
+    _computed(run)
+    if run.objective.contrastive and fields.batch_size == 1 and fields.semantics == "reference":
+        raise run.error(
+            "objective.contrastive compares the samples of a micro-batch, so at batch_size 1 it cannot act. "
+            "Use batch_size 2 or more, or leave contrastive out.",
+            "objective",
+        )
+    _blocks(ledger, run)
+    encoder = ledger.base(ledger.datasets[str(fields.dataset)].autoencoder)
+    if encoder.family != ledger.family(run):
+        raise run.error(
+            f"dataset {fields.dataset} is encoded for {encoder.family}, but the run's model is {ledger.family(run)}. "
+            "Use the dataset that is encoded for it.",
+            "dataset",
+        )
+    if fields.restart_epochs and (fields.steps or max(fields.restart_epochs) >= (fields.epochs or 0)):
+        raise run.error(f"restart_epochs must lie within the run's epochs ({fields.epochs}).", "restart_epochs")
+
+
+def _computed(run: Run) -> None:
+    """Refuses keys that the trainer does not compute yet."""
+    if run.fields.optimizer and run.fields.optimizer.kind in ("Prodigy", "AdamWScheduleFree"):
+        raise run.error(f"{run.fields.optimizer.kind} is not computed yet. Use another optimizer.", "optimizer")
+
+
+def _blocks(ledger: Ledger, run: Run) -> None:
+    """Refuses a partial UNet that the run's family does not have, and names of blocks that its UNet does not have."""
+    fields, family = run.fields, ledger.family(run)
+    if fields.unet in FIXED and family != "sdxl":
+        problem = f"unet: {fields.unet} is a set of frozen blocks of SDXL's UNet; {family} has none. Say unet: 100."
+        raise run.error(problem, "unet")
+    config = ledger.scale.architectures.get(family, {}).get("unet")
+    if config is None:
+        return
+    for key in ("unet", "learning_rate"):
+        for block in unknown_blocks(**{key: getattr(fields, key)}, config=config):
+            raise run.error(unknown("block of the UNet", block, known_blocks(config)), key)
+    assert fields.unet
+    assert fields.learning_rate
+    if fields.learning_rate.largest["unet"] and not trained(fields.unet, fields.learning_rate, config):
+        raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.", "unet")
+
+
+def _base(ledger: Ledger, name: str) -> None:
+    for scale in SCALES:
+        for parent in getattr(ledger.bases[name], scale).parents:
+            _reference(ledger, parent, lambda message, at=scale: ledger.files.error("bases", name, [at], message))
+
+
+def _dataset(ledger: Ledger, name: str) -> None:
+    wanted = ledger.datasets[name].autoencoder
+    known = [base for base, entry in ledger.bases.items() if entry.kind == "autoencoder"]
+    if wanted not in known:
+        raise ledger.files.error("datasets", name, ["autoencoder"], unknown("autoencoder", wanted, known))
+
+
+def _evaluation(ledger: Ledger, name: str) -> None:
+    wanted = ledger.evaluations[name].prompts
+    if wanted not in ledger.prompts:
+        raise ledger.files.error("evaluations", name, ["prompts"], unknown("prompt set", wanted, ledger.prompts))
+
+
+def _targets(ledger: Ledger) -> None:
+    for target in ledger.about.targets or ():
+        evaluation = target.removeprefix("evaluations/")
+        try:
+            if evaluation != target:
+                ledger.evaluated(evaluation)
+            else:
+                _reference(ledger, target, LedgerError)
+        except LedgerError as problem:
+            assert ledger.files.whole
+            raise ledger.files.whole.error(["targets"], f"targets: {problem}") from None
+
+
+def _reference(ledger: Ledger, name: str, error: Error) -> None:
+    try:
+        reference = ledger.known(name)
+        if reference.base:
+            if ledger.base(reference.base).kind != "model":
+                raise error(f"{name} is an autoencoder, no model: nothing can start from it or be merged with it.")
+            return
+        target = ledger.run(str(reference.run))
+    except LedgerError as problem:
+        raise error(str(problem)) from None
+    last = target.fields.until_step
+    if reference.step and last and reference.step > last:
+        raise error(f"{name}: run {target.id} ends at step {last:,}, so there is no step {reference.step:,}.")
+    if reference.epoch and reference.epoch > (target.fields.epochs or 0):
+        raise error(f"{name}: run {target.id} has {target.fields.epochs} epochs, so there is no epoch {reference.epoch}.")
+
+
+def _cycle(ledger: Ledger, reference: Reference, path: tuple[str, ...]) -> None:
+    name = str(reference)
+    if name in path:
+        message = f"a cycle: {' <- '.join((*path, name))}. A model cannot be its own ancestor."
+        runs = [ledger.reference(step).run for step in path]
+        raise ledger.run(next(run for run in runs if run)).error(message, "base")
+    for parent in ledger.parents(reference):
+        _cycle(ledger, parent, (*path, name))
