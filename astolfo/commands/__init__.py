@@ -70,29 +70,30 @@ def reference_of(ledger: Any, name: str) -> Any:
 
 @contextlib.contextmanager
 def naming_scale(ledger: Any, file: Path) -> Iterator[None]:
-    """A CheckpointError within says first that `file` is a whole model of another scale, when it is one."""
+    """A CheckpointError within says first that `file` is a model or autoencoder of another scale, when it is one."""
     try:
         yield
     except CheckpointError as error:
         if found := _other_scale(ledger, file):
-            other, family = found
+            other, family, kind = found
             raise CheckpointError(
-                f"{file} is an {family} model of the {other} scale, and the {ledger.scale_name} scale expects another size. "
+                f"{file} is an {family} {kind} of the {other} scale, and the {ledger.scale_name} scale expects another size. "
                 f"Name a file of that size, or say --scale {other}. {error}"
             ) from None
         raise
 
 
-def _other_scale(ledger: Any, file: Path) -> tuple[str, str] | None:
-    """The scale, not the ledger's, and the family of which `file` is a whole model; None for any other file."""
+def _other_scale(ledger: Any, file: Path) -> tuple[str, str, str] | None:
+    """The scale, not the ledger's, and the family of which `file` is a whole model or an autoencoder; None for any other file."""
+    from astolfo.checkpoint import autoencoder, model
     from astolfo.checkpoint.architecture import Architecture
-    from astolfo.checkpoint.model import check
     from astolfo.ledger import load
     from astolfo.ledger.ledger import SCALES
 
     for scale in (one for one in SCALES if one != ledger.scale_name):
         for family, sizes in load(ledger.folder, scale).scale.architectures.items():
-            with contextlib.suppress(CheckpointError):
-                check(file, Architecture.from_mapping(sizes, family))
-                return scale, family
+            for kind, check in (("model", model.check), ("autoencoder", autoencoder.check)):
+                with contextlib.suppress(CheckpointError):
+                    check(file, Architecture.from_mapping(sizes, family))
+                    return scale, family, kind
     return None

@@ -6,12 +6,15 @@ from typing import Any
 
 import click
 
-from astolfo.commands import FILE, FOLDER, ledger_of
+from astolfo.commands import FILE, FOLDER, ledger_of, naming_scale
+from astolfo.errors import InputError
 
 _VOCABULARY = click.option("--vocabulary", type=FOLDER, default=None, help="A CLIP vocabulary: show captions in tokens.")
 _KIND = click.option("--captions", "kind", type=click.Choice(["tags", "pick", "concat"]), default="concat", show_default=True)
 _TOKENS = click.option("--tokens", type=click.Choice(["75", "150", "225"]), default="225", show_default=True)
-_AUTOENCODER = click.option("--autoencoder", "encoder", type=FILE, required=True, help="Its file, or a whole model's.")
+_AUTOENCODER = click.option(
+    "--autoencoder", "encoder", type=FILE, default=None, help="Its file, or a whole model's. [default: the scale's]"
+)
 _FAMILY = click.option("--family", type=click.Choice(["sdxl", "sd2"]), default="sdxl", show_default=True)
 
 
@@ -37,10 +40,10 @@ _EVERY = _together(
 _PICTURES = _together(
     _AUTOENCODER,
     _FAMILY,
-    click.option("--resolution", type=click.IntRange(1), default=None, help="Side of the square. [default: 1024; sd2: 768]"),
-    click.option("--smallest", type=click.IntRange(1), default=256, show_default=True, help="Shortest side of a bucket."),
-    click.option("--largest", type=click.IntRange(1), default=1024, show_default=True, help="Longest side of a bucket."),
-    click.option("--step", type=click.IntRange(1), default=64, show_default=True, help="Between sides of buckets."),
+    click.option("--resolution", type=click.IntRange(1), help="Side of the square, in pixels. [default: the scale's]"),
+    click.option("--smallest", type=click.IntRange(1), help="Shortest side of a bucket. [default: the scale's]"),
+    click.option("--largest", type=click.IntRange(1), help="Longest side of a bucket. [default: the scale's]"),
+    click.option("--step", type=click.IntRange(1), help="Between sides of buckets. [default: the scale's]"),
     click.option("--crop", type=click.Choice(["kohya", "reference"]), default="kohya", show_default=True,
                  help="How crops are recorded: as sd-scripts does, or where the pixels were cropped."),
     click.option("--latents", "draw", type=click.Choice(["sample", "mean"]), default="sample", show_default=True,
@@ -132,22 +135,22 @@ def table(context: click.Context, tables: tuple[Path, ...], prefixes: Any, **opt
 
 
 def _pictures(
-    context: click.Context, kind: Callable, places: tuple[Path, ...], *, encoder: Path, family: str, resolution: int | None,
-    smallest: int, largest: int, step: int, crop: str, draw: str, seed: int, exif: str, alpha: str,
-    batch: int, device: str, **options: Any,
+    context: click.Context, kind: Callable, places: tuple[Path, ...], *, encoder: Path | None, family: str,
+    resolution: int | None, smallest: int | None, largest: int | None, step: int | None,
+    crop: str, draw: str, seed: int, exif: str, alpha: str, batch: int, device: str, **options: Any,
 ) -> None:  # fmt: skip
     """An import of pictures: buckets, an autoencoder, the road."""
     from astolfo.data.ingest.colours import Reading
 
     reading = Reading(exif=exif, alpha=alpha)
-    autoencoder = _autoencoder(context, encoder, family)
+    encoder, autoencoder = _autoencoder(context, encoder, family)
     from astolfo.data.ingest.bucketing import Bucketing
     from astolfo.data.ingest.pictures import encoder as encoding
 
     config = autoencoder.config
-    bucketing = Bucketing(
-        resolution=resolution or (768 if family == "sd2" else 1024), smallest=smallest, largest=largest, step=step
-    )
+    given = {"resolution": resolution, "smallest": smallest, "largest": largest, "step": step}
+    sizes = ledger_of(context).scale.buckets[family].model_dump() | {key: value for key, value in given.items() if value}
+    bucketing = Bucketing(**sizes)
     source = kind(
         places,
         bucketing,
@@ -160,8 +163,8 @@ def _pictures(
     _run(source, encoding=encoding(autoencoder, draw=draw, seed=seed, batch=batch, device=device, file=encoder), **options)
 
 
-def _autoencoder(context: click.Context, file: Path, family: str) -> Any:
-    """The autoencoder in `file`, with the numerics of a job."""
+def _autoencoder(context: click.Context, file: Path | None, family: str) -> tuple[Path, Any]:
+    """The autoencoder in `file`, or the scale's own, with its file and the numerics of a job."""
     from astolfo import numerics
 
     numerics.pin()
@@ -169,7 +172,22 @@ def _autoencoder(context: click.Context, file: Path, family: str) -> Any:
     from astolfo.checkpoint.architecture import Architecture
     from astolfo.checkpoint.autoencoder import load_autoencoder
 
-    return load_autoencoder(file, Architecture.from_mapping(ledger_of(context).scale.architectures[family], family))
+    ledger = ledger_of(context)
+    file = file or _own_autoencoder(ledger, family)
+    with naming_scale(ledger, file):
+        return file, load_autoencoder(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
+
+
+def _own_autoencoder(ledger: Any, family: str) -> Path:
+    """The file of the family's autoencoder at the ledger's scale. Raises InputError where it is not there."""
+    name = next(name for name, base in ledger.bases.items() if (base.kind, base.family) == ("autoencoder", family))
+    file = ledger.pinned_folder(name) / str(ledger.origin(name).file)
+    if not file.exists():
+        raise InputError(
+            f"Expected the autoencoder {name} at {file.absolute()}, found none. Name one with --autoencoder FILE (a whole "
+            f"model's file does too), or pin it in this working directory: `astolfo --scale {ledger.scale_name} pin {name} FILE`."
+        )
+    return file
 
 
 def _run(source: Any, output: Path, **options: Any) -> None:
@@ -264,9 +282,9 @@ def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: s
 @click.option("--count", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which samples.")
 @click.pass_context
-def sheet(context: click.Context, store: Path, output: Path, encoder: Path, family: str, count: int, seed: int) -> None:
+def sheet(context: click.Context, store: Path, output: Path, encoder: Path | None, family: str, count: int, seed: int) -> None:
     """Draws a contact sheet: some samples decoded, with their captions."""
-    autoencoder = _autoencoder(context, encoder, family)
+    encoder, autoencoder = _autoencoder(context, encoder, family)
     from astolfo.data.look import sheet as draw
     from astolfo.data.store import Store
     from astolfo.evaluate.grid import save_png

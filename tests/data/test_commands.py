@@ -107,6 +107,40 @@ def test_in_and_out(tmp_path):
 
 
 @pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures with tags, of three shapes."""
+    (tmp_path / "pictures").mkdir()
+    for number, size in enumerate([(96, 96), (120, 90), (300, 400)]):
+        Image.new("RGB", size, (200, 40 * number, 0)).save(tmp_path / f"pictures/{number}.png")
+        (tmp_path / f"pictures/{number}.txt").write_text(f"tag {number}")
+    return tmp_path / "pictures"
+
+
+def test_an_import_takes_the_sizes_of_the_scale(pictures, tmp_path):
+    """At the miniature pictures come to the miniature's buckets and autoencoder by themselves; an option says otherwise."""
+    call("import", "folder", pictures, "-o", tmp_path / "store")
+    assert sizes(tmp_path / "store") == [(48, 48), (48, 64), (64, 48)]
+    call("import", "folder", pictures, "-o", tmp_path / "square", "--largest", 48)
+    assert sizes(tmp_path / "square") == [(48, 48)]
+
+
+def sizes(store):
+    return sorted((bucket["width"], bucket["height"]) for bucket in Store(store).manifest["buckets"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), "pin sdxl-vae FILE"), (("--autoencoder", ENCODER), "is an sdxl autoencoder of the miniature scale")],
+)
+def test_an_import_at_full_scale_wants_its_autoencoder(pictures, tmp_path, monkeypatch, options, expected):
+    """Without the full scale's autoencoder, or with one of the miniature, an import says which it wants and how to name it."""
+    monkeypatch.chdir(tmp_path)
+    command = ["--scale", "full", "dataset", "import", "folder", str(pictures), "-o", str(tmp_path / "store"), *map(str, options)]
+    with pytest.raises(InputError, match=expected):
+        CliRunner().invoke(cli, command, catch_exceptions=False)
+
+
+@pytest.fixture
 def twenty(tmp_path):
     run(Given([sample(index) for index in range(20)]), tmp_path / "twenty")
     return tmp_path / "twenty"

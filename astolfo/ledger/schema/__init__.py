@@ -10,7 +10,7 @@ from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate, six_digits
 from astolfo.ledger.schema.objective import Loss, MultiresNoise, Objective
 from astolfo.ledger.schema.optimizer import Optimizer
 from astolfo.ledger.schema.runs import Block, Blocks, Era, Outcome, Placement, RunEntry, RunFields
-from astolfo.ledger.schema.scales import AutoencoderTraining, Card, Hardware, Measurement, Power, Scale
+from astolfo.ledger.schema.scales import AutoencoderTraining, Buckets, Card, Hardware, Measurement, Power, Scale
 from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin, ScaleDataset, StandIn
 from astolfo.ledger.schema.training import (
     SEMANTICS,
@@ -31,6 +31,7 @@ __all__ = [
     "Base",
     "Block",
     "Blocks",
+    "Buckets",
     "Captions",
     "Card",
     "Choices",

@@ -68,6 +68,15 @@ class AutoencoderTraining(Entry):
     learning_rate: Rate
 
 
+class Buckets(Entry):
+    """Which sizes pictures are trained at: sides from `smallest` to `largest` in steps, at most `resolution` squared; pixels."""
+
+    resolution: PositiveInt
+    smallest: PositiveInt
+    largest: PositiveInt
+    step: PositiveInt
+
+
 class Scale(Entry):
     """Sizes, and nothing but sizes: what a run's recipe becomes at this scale."""
 
@@ -77,6 +86,7 @@ class Scale(Entry):
     max_segments: PositiveInt | None = None
     precision: Precision | None = None
     architectures: dict[Family, dict]
+    buckets: dict[Family, Buckets]
     pictures: dict | None = None
     autoencoder_training: AutoencoderTraining | None = None
     vocabulary: Origin
