@@ -55,6 +55,9 @@ site: $(READY)
 verify: $(READY)
 	@$(ASTOLFO) verify --directory "$(DIR)"
 
+docs/sd-scripts.md: FORCE $(READY)
+	@$(BIN)/astolfo ledger options > $@
+
 docs/ledger.md: FORCE $(READY)
 	@$(BIN)/astolfo ledger table --markdown > $@
 

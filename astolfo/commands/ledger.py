@@ -1,10 +1,11 @@
 """Verbs that look things up in the ledger: `astolfo ledger ...`."""
 
 import json
+from pathlib import Path
 
 import click
 
-from astolfo.commands import LOCK, ledger_of, reference_of
+from astolfo.commands import LOCK, WHOLE, ledger_of, reference_of
 
 
 @click.group()
@@ -78,3 +79,43 @@ def ledger_spec(context: click.Context, target: str) -> None:
 
     found = ledger_of(context)
     click.echo(canonical_json(Specs(found, sha256_of(LOCK)).model(reference_of(found, target))))
+
+
+@ledger.command("import")
+@click.argument("files", type=WHOLE, nargs=-1, required=True)
+@click.option("--era", default=None, help="Its name. [default: the first file's]")
+@click.option("--ranks", type=click.IntRange(1), default=None, help="How many cards trained, where the files do not say.")
+@click.option("--lossy", is_flag=True, help="Take runs without what has no counterpart; their notes say what that is.")
+@click.option("--print", "only_print", is_flag=True, help="Print the YAML, and write nothing.")
+@click.pass_context
+def ledger_import(
+    context: click.Context, files: tuple[Path, ...], era: str | None, ranks: int | None, lossy: bool, only_print: bool
+) -> None:
+    """Writes runs from sd-scripts' command lines: scripts, --config_file TOML, dataset TOML, accelerate's configuration.
+
+    docs/sd-scripts.md says what becomes of every option.
+    """
+    from astolfo.kohya import place
+
+    text = place.imported(context.obj["config"], files, era=era, ranks=ranks, lossy=lossy, write=not only_print)
+    click.echo(text)
+
+
+@ledger.command("export")
+@click.argument("name", metavar="RUN")
+@click.pass_context
+def ledger_export(context: click.Context, name: str) -> None:
+    """Prints the sd-scripts command line of a run, with a comment for each thing that it cannot say."""
+    from astolfo.kohya.export import exported
+
+    found = ledger_of(context)
+    click.echo(exported(found, found.run(name)))
+
+
+@ledger.command("options")
+@click.argument("name", required=False)
+def ledger_options(name: str | None) -> None:
+    """Prints what becomes of an option of sd-scripts, or of every one: the page docs/sd-scripts.md."""
+    from astolfo.kohya import page
+
+    click.echo(page.one(name) if name else page.page(), nl=bool(name))

@@ -1,0 +1,333 @@
+"""What launches train on: dataset entries of the ledger, and the `astolfo dataset import` that makes each of their stores.
+
+A dataset is named by --in_json and --train_data_dir, by a folder of folders REPEATS_NAME, or by a dataset TOML, whose options are
+laid over the line's: subset over dataset over [general], as that trainer does it.
+"""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from astolfo.errors import InputError
+from astolfo.kohya.launch import Files, Given, last, plain_path, toml, toml_line
+from astolfo.kohya.options import options
+from astolfo.kohya.values import Values
+
+_ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # names of the TOML that the line spells otherwise
+_OWN = {"image_dir", "metadata_file", "is_reg", "class_tokens", "subsets", "custom_attributes", "network_multiplier",
+        "conditioning_data_dir"}  # fmt: skip
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
+_LARGEST_INDEX = 64 << 20  # bytes of an index that is read only to count its samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """A folder of pictures, or an index with its folder."""
+
+    folder: str
+    index: str = ""
+    repeats: int = 1
+    words: str = ""  # class tokens: the caption of a picture without one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """All that one launch trains on, before it has a name."""
+
+    subsets: tuple[Subset, ...]
+    family: str
+    bucketing: tuple[tuple[str, int], ...] = ()  # options of `dataset import`
+    autoencoder: str = ""  # a file in the place of the family's
+    proposal: str = "dataset"
+
+    @property
+    def repeats(self) -> int:
+        """How often each picture stands in one of that trainer's epochs, where all do as often; else 1."""
+        each = {one.repeats for one in self.subsets}
+        return each.pop() if len(each) == 1 else 1
+
+
+@dataclass(kw_only=True)
+class DatasetEntry:
+    """A dataset of the ledger that is to be written."""
+
+    name: str
+    source: Source
+    images: int | None
+    fields: dict[str, Any] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+
+def source(values: Values, files: Files, family: str) -> Source:
+    """What a launch trains on. Lays a dataset TOML over the launch's own options."""
+    if values.on("dataset_config"):
+        subsets, proposal = _from_toml(values, files)
+    elif values.on("in_json"):
+        index, folder = str(values.get("in_json")), str(values.get("train_data_dir") or "")
+        repeats = values.get("dataset_repeats")
+        subsets = (Subset(folder=folder, index=index, repeats=repeats),)
+        proposal = plain_path(index).parent.name or last(folder)
+    elif values.on("train_data_dir"):
+        folder = str(values.get("train_data_dir"))
+        if values.launch.trainer == "fine_tune":
+            raise InputError(f"{values.place('train_data_dir')}: fine_tune.py needs --in_json beside --train_data_dir. Add it.")
+        subsets, proposal = _dreambooth(values, folder), last(folder)
+    else:
+        raise InputError(
+            f"{values.launch.place}: expected what to train on, --dataset_config, or --train_data_dir with or without --in_json; "
+            "found none of them."
+        )
+    bucketing = _bucketing(values, family, indexed=all(one.index for one in subsets))
+    return Source(
+        subsets=subsets, family=family, bucketing=bucketing, autoencoder=str(values.get("vae") or ""), proposal=proposal
+    )
+
+
+def captions(values: Values, found: Source) -> dict[str, Any]:
+    """How captions are read."""
+    indexed = all(one.index for one in found.subsets)
+    extension = str(values.get("caption_extention") or values.get("caption_extension"))
+    kind = "concat" if indexed else "tags"
+    if indexed:
+        for name in ("caption_extension", "caption_extention"):
+            values.none(name, "The index has the captions")
+    elif extension not in (".txt", ".caption"):
+        values.refuse("caption_extension", "The import of a folder reads .txt and .caption", "the files, renamed to .txt")
+    result: dict[str, Any] = {"kind": kind, "tokens": int(values.get("max_token_length"))}
+    if values.get("enable_wildcard"):
+        result["wildcards"] = True
+    result |= _pieces(values)
+    for name, key in (("caption_dropout_rate", "dropout"), ("caption_dropout_every_n_epochs", "dropout_every_epochs"),
+                      ("caption_prefix", "prefix"), ("caption_suffix", "suffix")):  # fmt: skip
+        if values.get(name):
+            result[key] = values.get(name)
+    _words(values, found)
+    return result
+
+
+def _pieces(values: Values) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if values.get("shuffle_caption"):
+        found["shuffle"] = True
+    if values.get("caption_tag_dropout_rate"):
+        found["tag_dropout"] = values.get("caption_tag_dropout_rate")
+    for name, key in (("keep_tokens", "keep_tokens"), ("keep_tokens_separator", "keep_tokens_separator")):
+        if values.get(name) and found:
+            found[key] = values.get(name)
+        elif values.on(name):
+            values.none(name, "Pieces are neither shuffled nor dropped")
+    if values.get("secondary_separator"):
+        found["secondary_separator"] = values.get("secondary_separator")
+    if values.get("caption_separator") != "," and found:
+        found["separator"] = values.get("caption_separator")
+    return found
+
+
+def _words(values: Values, found: Source) -> None:
+    """Class tokens caption pictures that have no caption; say so."""
+    words = sorted({one.words for one in found.subsets if one.words and not one.index})
+    if words:
+        values.launch.remarks.append(
+            f"{values.launch.place}: pictures without a caption file had {' or '.join(map(repr, words))} as their caption there. "
+            "Here they have none: give them caption files."
+        )
+
+
+def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
+    """The folders REPEATS_NAME below a folder, where it is here."""
+    here = values.launch.path.parent / folder
+    if not here.is_dir():
+        values.launch.remarks.append(
+            f"{values.place('train_data_dir')}: {folder} is not here, so its folders REPEATS_NAME are not known; "
+            "one repeat is taken. Import it where the folder is, or correct the dataset."
+        )
+        return (Subset(folder=folder),)
+    found = []
+    for one in sorted(here.iterdir()):
+        number, _, words = one.name.partition("_")
+        if one.is_dir() and number.isdecimal() and int(number):
+            found.append(Subset(folder=str(Path(folder) / one.name), repeats=int(number), words=words))
+    if not found:
+        raise InputError(
+            f"{values.place('train_data_dir')}: expected folders named REPEATS_NAME (10_astolfo) in {here}, found none."
+        )
+    return tuple(found)
+
+
+# ---- dataset TOML
+
+
+def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
+    name = str(values.get("dataset_config"))
+    for ignored in ("train_data_dir", "in_json", "reg_data_dir"):
+        if values.on(ignored):
+            values.refusals = [one for one in values.refusals if f"--{ignored}" not in one.what]
+            values.none(ignored, "--dataset_config is read in its place")
+    found = files.text(name, values.launch.path.parent)
+    if found is None:
+        raise InputError(
+            f"{values.place('dataset_config')}: --dataset_config {name} is not here. Give that file to the import too."
+        )
+    text, label = found
+    content = _json(text, label) if name.lower().endswith(".json") else toml(text, label)
+    general = content.get("general", {})
+    datasets = content.get("datasets") or []
+    each = [(general | dataset | one) for dataset in datasets for one in dataset.get("subsets") or [{}]]
+    if not each:
+        raise InputError(f"{label}: expected [[datasets]] with [[datasets.subsets]], found none.")
+    _known(content, text, label)
+    _laid_over(values, each, text, label)
+    subsets = tuple(_subset(values, one, number, text, label) for number, one in enumerate(each))
+    kept = tuple(one for one in subsets if one)
+    stem = Path(last(name)).stem
+    common = (
+        stem
+        if not re.fullmatch(r"(?i)(dataset|data)?[_-]?(config|dataset)?", stem)
+        else last(kept[0].folder or kept[0].index)
+        if kept
+        else stem
+    )
+    return kept, common
+
+
+def _json(text: str, label: str) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{label}: expected JSON: {error}.") from None
+
+
+def _known(content: dict[str, Any], text: str, label: str) -> None:
+    """Raises InputError for a key that sd-scripts' dataset files do not have."""
+    sections = [content.get("general", {})]
+    for dataset in content.get("datasets") or []:
+        sections += [dataset, *(dataset.get("subsets") or [])]
+    for key in content.keys() - {"general", "datasets"}:
+        raise InputError(f"{label}:{toml_line(text, key)}: expected [general] and [[datasets]], found {key!r}.")
+    for section in sections:
+        for key in section:
+            if key not in _OWN and _ALSO.get(key, key) not in options().all:
+                near = options().near(key)
+                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                raise InputError(f"{label}:{toml_line(text, key)}: {key!r} is no option of a dataset file.{hint}")
+
+
+def _laid_over(values: Values, each: list[dict[str, Any]], text: str, label: str) -> None:
+    """Gives the launch the options that its subsets agree on, and refuses those in which they differ."""
+    for key in dict.fromkeys(key for one in each for key in one if key not in _OWN):
+        name = _ALSO.get(key, key)
+        option = options().all[name]
+        given = [one.get(key, values.get(name)) for one in each]
+        place = f"{label}:{toml_line(text, key)}"
+        value: Any = given[0]
+        if name == "resolution" and isinstance(value, list):
+            value = ",".join(map(str, value))
+        values.launch.given[name] = Given(option=option, value=value, place=place)
+        values.rows.pop(name, None)
+        values.refusals = [one for one in values.refusals if f"--{name}" != one.what.split()[0]]
+        values._by_table(name, values.launch.given[name])
+        if any(one != given[0] for one in given) and name != "dataset_repeats":
+            values.refuse(
+                name, "Subsets differ in it, and a run reads all its captions and pictures in one way", f"{given[0]!r} for all"
+            )
+
+
+def _subset(values: Values, one: dict[str, Any], number: int, text: str, label: str) -> Subset | None:
+    place = f"{label}:{toml_line(text, 'image_dir', number) if 'image_dir' in one else 1}"
+    if one.get("is_reg") or one.get("conditioning_data_dir"):
+        values.launch.given.setdefault(
+            "reg_data_dir", Given(option=options().all["reg_data_dir"], value=one.get("image_dir"), place=place)
+        )
+        values.refuse("reg_data_dir", "Regularization pictures, or masks, of their own", "the subset left out")
+        return None
+    if "image_dir" not in one and "metadata_file" not in one:
+        raise InputError(
+            f"{label}: subset {number + 1}: expected image_dir or metadata_file, found {', '.join(one) or 'nothing'}."
+        )
+    return Subset(
+        folder=str(one.get("image_dir", "")),
+        index=str(one.get("metadata_file", "")),
+        repeats=one.get("num_repeats", values.get("dataset_repeats")),
+        words=str(one.get("class_tokens") or ""),
+    )
+
+
+# ---- what is made of it
+
+
+def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str, int], ...]:
+    """The options of `dataset import folder` for sizes, where they are not its defaults."""
+    names = ("resolution", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale")
+    if indexed:
+        for name in names:
+            if values.on(name):
+                values.none(name, "The index has its latents, of their sizes")
+        return ()
+    usual = 768 if family == "sd2" else 1024
+    sides = [int(one) for one in re.split(r"[,x]", str(values.get("resolution") or usual).strip("() ")) if one.strip()]
+    side = sides[0] if len(sides) == 1 else round((sides[0] * sides[1]) ** 0.5)
+    if len(sides) == 2 and sides[0] != sides[1] and not values.get("enable_bucket"):
+        values.refuse("resolution", "One size that is no square", f"a square of {side}, or --enable_bucket")
+    found = {"resolution": side, "smallest": side, "largest": side, "step": 64}
+    if values.get("enable_bucket"):
+        names = {"smallest": "min_bucket_reso", "largest": "max_bucket_reso", "step": "bucket_reso_steps"}
+        found |= {option: values.get(name) for option, name in names.items()}
+    else:
+        for name in ("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"):
+            if values.on(name):
+                values.none(name, "Of --enable_bucket, which is not given")
+    defaults = {"resolution": usual, "smallest": 256, "largest": 1024, "step": 64}
+    kept = tuple((name, value) for name, value in found.items() if value != defaults[name])
+    return kept
+
+
+def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEntry:
+    """The ledger's entry of a dataset, and the commands that make and pin its store."""
+    counts = [_count(one, beside) for one in found.subsets]
+    images = sum(count for count in counts if count) if all(counts) else None
+    made = DatasetEntry(name=name, source=found, images=images)
+    if autoencoder != {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}[found.family]:
+        made.fields["autoencoder"] = autoencoder
+    made.commands = _commands(name, found, autoencoder)
+    return made
+
+
+def _commands(name: str, found: Source, autoencoder: str) -> list[str]:
+    store = f"datasets/{name}"
+    commands = []
+    for number, one in enumerate(found.subsets):
+        place = store if len(found.subsets) == 1 else f"{store}-{number + 1}"
+        if one.index:
+            commands.append(shlex.join(["astolfo", "dataset", "import", "kohya", one.index, one.folder or ".", "-o", place]))
+            continue
+        words = ["astolfo", "--scale", "full", "dataset", "import", "folder", one.folder, "-o", place]
+        words += ["--autoencoder", f"inputs/{autoencoder}.safetensors"]
+        words += ["--family", found.family] if found.family != "sdxl" else []
+        words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]
+        commands.append(shlex.join(words))
+    commands.append(shlex.join(["astolfo", "--scale", "full", "pin", name, store]))
+    return commands
+
+
+def _count(one: Subset, beside: Path) -> int | None:
+    """How many samples a subset has, where it is here and quick to count."""
+    if one.index:
+        index = beside / one.index
+        if not index.is_file() or index.stat().st_size > _LARGEST_INDEX:
+            return None
+        try:
+            return len(json.loads(index.read_bytes())) or None
+        except ValueError:
+            return None
+    folder = beside / one.folder
+    if not folder.is_dir():
+        return None
+    return sum(path.suffix.lower() in _SUFFIXES for path in folder.iterdir()) or None
+
+
+def same(first: Source, second: Source) -> bool:
+    """Whether two launches train on one dataset."""
+    return replace(first, proposal="") == replace(second, proposal="")

@@ -1,0 +1,420 @@
+"""Launches: the commands of scripts that train, with every option that they give and where it stands.
+
+    launches([Path("train.sh"), Path("sdxl.toml")])
+
+An option stands on the line, or in the TOML file that `--config_file` names, over which the line is laid. A file that a line
+names is looked for where the line says, beside the script, and among the files that are given. A TOML file that no line names and
+that says what to train is a launch of its own.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import yaml
+
+from astolfo.errors import InputError
+from astolfo.kohya import shell
+from astolfo.kohya.options import Option, Table, accelerate, options
+from astolfo.kohya.shell import Command, Script, Word
+
+_TRAINERS = {
+    "sdxl_train.py": "sdxl", "sdxl_train_v2.py": "sdxl", "sdxl_train_native.py": "sdxl", "fine_tune.py": "fine_tune",
+}  # fmt: skip
+_OTHERS = {
+    "network": "trains a LoRA, which is no checkpoint: a ledger holds whole models. Merge it into its base first",
+    "leco": "trains a LoRA, which is no checkpoint: a ledger holds whole models",
+    "control": "trains a ControlNet, which is no checkpoint: a ledger holds whole models",
+    "textual_inversion": "trains an embedding, which is no checkpoint: a ledger holds whole models",
+    "train_db": "trains SD 1.x or 2.x by DreamBooth. What comes nearest is fine_tune.py --v2 with a metadata file",
+    "flux": "trains Flux: a ledger's families are sdxl and sd2",
+    "sd3": "trains SD 3: a ledger's families are sdxl and sd2",
+    "lumina": "trains Lumina: a ledger's families are sdxl and sd2",
+    "anima": "trains Anima: a ledger's families are sdxl and sd2",
+    "hunyuan": "trains HunyuanImage: a ledger's families are sdxl and sd2",
+    "text_to_image": "is diffusers' example, whose options are its own",
+    "dreambooth": "is diffusers' example, whose options are its own",
+}  # fmt: skip
+_RUNNERS = {"nproc_per_node": "num_processes", "num_gpus": "num_processes", "nnodes": "num_machines", "node_rank": "machine_rank",
+            "master_port": "main_process_port", "master_addr": "main_process_ip"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """An option that is given: its value as it stands, and where. `trouble`: what of the value only the shell knows."""
+
+    option: Option
+    value: Any
+    place: str
+    trouble: str = ""
+
+
+@dataclass(kw_only=True)
+class Launch:
+    """One training: the trainer that it starts, with which options, in which surroundings."""
+
+    path: Path
+    line: int
+    text: str
+    trainer: str  # a key of options.TRAINERS; "" for one that is refused
+    refused: str = ""
+    given: dict[str, Given] = field(default_factory=dict)
+    runner: dict[str, Given] = field(default_factory=dict)  # options of accelerate
+    runs_by: str = "accelerate"
+    environment: dict[str, str] = field(default_factory=dict)
+    numa: str = ""
+    remarks: list[str] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)  # of the ledger itself, in comments above: `# astolfo: unet: 71`
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+class Files:
+    """The files that are given to an import, and those that scripts write, by the names that lines have for them."""
+
+    def __init__(self, given: Sequence[Path]):
+        self.given = given
+        self.written: dict[str, tuple[str, str]] = {}  # file name -> text, where it is written
+        self.named: set[Path] = set()
+
+    def text(self, name: str, beside: Path) -> tuple[str, str] | None:
+        """The text of the file that a line calls `name`, and what to call it in messages; None where it is not here."""
+        file = last(name)
+        for path in [Path(name), beside / name, *(one for one in self.given if one.name == file), beside / file]:
+            if path.is_file():
+                self.named.add(path.resolve())
+                return shell.read_text(path), str(path)
+        return self.written.get(file)
+
+
+def plain_path(name: str) -> PurePosixPath | PureWindowsPath:
+    """A path as the machine that it was written on understands it."""
+    return PureWindowsPath(name) if "\\" in name or re.match("[A-Za-z]:", name) else PurePosixPath(name)
+
+
+def last(name: str) -> str:
+    """The last part of a path."""
+    return plain_path(name.rstrip("/\\")).name
+
+
+def launches(paths: Sequence[Path]) -> tuple[list[Launch], Files]:
+    """Every training that the files say, in their order. Raises InputError, with file and line, for what cannot be read."""
+    files = Files(paths)
+    found: list[Launch] = []
+    machine = _machine(path for path in paths if path.suffix.lower() in (".yaml", ".yml"))
+    scripts = [path for path in paths if path.suffix.lower() not in (".toml", ".yaml", ".yml", ".json")]
+    for path in scripts:
+        found += launches_in(shell.read(path), files)
+    for launch in found:
+        _configured(launch, files, machine)
+    for path in paths:
+        if path.suffix.lower() == ".json":
+            raise InputError(
+                f"{path}: expected a script or a TOML file. The GUI's .json is its own: print the command, or save the .toml."
+            )
+        if path.suffix.lower() == ".toml" and path.resolve() not in files.named and (alone := _alone(path, files)):
+            found.append(alone)
+            _configured(alone, files, machine)
+    return found, files
+
+
+def launches_in(script: Script, files: Files) -> list[Launch]:
+    """The launches of a script, its configuration files not yet read. Raises InputError where it has none."""
+    path = script.path
+    files.written |= {last(name): (text, f"{path} ({name})") for name, text in script.writes.items()}
+    own = [one for command in _continued(script.commands) if (one := _launch(path, command))]
+    if not own:
+        raise InputError(
+            f"{path}: expected `accelerate launch ... sdxl_train.py` or fine_tune.py, found no command that trains. "
+            "A configuration file of its options ends in .toml."
+        )
+    lines = script.text.split("\n")
+    for launch in own:
+        launch.said = _said(path, lines, launch.line)
+    return own
+
+
+def _said(path: Path, lines: Sequence[str], line: int) -> dict[str, Any]:
+    """What the comments above a launch say in the ledger's words: key (with dots) -> value."""
+    found: dict[str, Any] = {}
+    number = line - 1
+    while number > 0 and lines[number - 1].lstrip().startswith("#"):
+        if match := re.match(r"\s*#\s*astolfo:\s*([A-Za-z_][\w.]*):\s*(.*?)\s*$", lines[number - 1]):
+            try:
+                found[match[1]] = _value(match[1], match[2])
+            except yaml.YAMLError as error:
+                raise InputError(f"{path}:{number}: expected `# astolfo: KEY: VALUE`, found no YAML: {error}") from None
+        number -= 1
+    return dict(reversed(found.items()))
+
+
+def _value(key: str, text: str) -> Any:
+    """A value of the ledger; names stay as they are written."""
+    value = yaml.safe_load(text)
+    return str(value) if key in ("base", "dataset", "merge_base") and value is not None else value
+
+
+def _continued(commands: Iterable[Command]) -> list[Command]:
+    """Commands, with options on lines of their own added to the launch above: their line's mark of continuation is missing."""
+    found: list[Command] = []
+    for command in commands:
+        first = command.words[0].text if command.words else ""
+        if found and (first.startswith("--") or first.endswith(".py")) and _runner(found[-1].words) is not None:
+            before = found[-1]
+            text = f"{before.text.rstrip()}\n{command.text.strip()}"
+            found[-1] = replace(before, words=before.words + command.words, text=text)
+        else:
+            found.append(command)
+    return found
+
+
+def _runner(words: Sequence[Word]) -> tuple[str, int] | None:
+    """What starts the trainer, and the index of the first word after it; None for a command that starts none."""
+    names = [last(word.text).lower().removesuffix(".exe") for word in words]
+    for index, name in enumerate(names):
+        if name == "accelerate-launch" or name == "accelerate.commands.launch":
+            return "accelerate", index + 1
+        if name == "accelerate" and names[index + 1 : index + 2] == ["launch"]:
+            return "accelerate", index + 2
+        if name in ("torchrun", "deepspeed") or name == "torch.distributed.run":
+            return "torchrun", index + 1
+    for index, name in enumerate(names):
+        if re.fullmatch(r"python[\d.]*|py", name) and any(one.endswith(".py") for one in names[index + 1 : index + 3]):
+            return "python", index + 1
+        if name in _TRAINERS:
+            return "python", index
+    return None
+
+
+def _launch(path: Path, command: Command) -> Launch | None:
+    start = _runner(command.words)
+    if start is None:
+        return None
+    runs_by, begin = start
+    launch = Launch(
+        path=path, line=command.line, text=command.text, trainer="", runs_by=runs_by, environment=dict(command.environment)
+    )
+    before, words = command.words[:begin], list(command.words[begin:])
+    launch.numa = _numa(before)
+    script = _runner_options(launch, words)
+    name = last(script.text).lower() if script else ""
+    if not name or not _is_trainer(name):
+        return None if runs_by == "python" or not name.endswith(".py") else _refused(launch, name)
+    if command.trouble:
+        raise InputError(
+            f"{launch.place}: {command.trouble}, so nobody knows whether it trains. Put the launch in a file of its own."
+        )
+    if name not in _TRAINERS and not (name.startswith("sdxl_train") and not any(part in name for part in _OTHERS)):
+        return _refused(launch, name)
+    launch.trainer = _TRAINERS.get(name, "sdxl")
+    _own_options(launch, words)
+    return launch
+
+
+def _is_trainer(name: str) -> bool:
+    return name in _TRAINERS or (name.endswith(".py") and "train" in name)
+
+
+def _refused(launch: Launch, name: str) -> Launch:
+    reason = next((reason for part, reason in _OTHERS.items() if part in name), "is no trainer that is known here")
+    launch.refused = f"{name} {reason}"
+    return launch
+
+
+def _numa(words: Sequence[Word]) -> str:
+    """The node that numactl binds to."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if match := re.fullmatch(r"(?:--cpunodebind|-N|--membind|-m)(?:=(\d+))?", word.text):
+            return match[1] or (following.text if following else "")
+    return ""
+
+
+def _runner_options(launch: Launch, words: list[Word]) -> Word | None:
+    """Takes the options before the script, and the script, off `words`."""
+    while words:
+        word = words.pop(0)
+        if not word.text.startswith("-"):
+            return word
+        if launch.runs_by == "python":
+            continue
+        name, equals, _ = word.text.lstrip("-").replace("-", "_").partition("=")
+        name = _RUNNERS.get(name, {"m": "module", "q": "quiet"}.get(name, name))
+        option = accelerate().find(name)
+        place = f"{launch.path}:{word.line}"
+        if option is None:
+            raise InputError(
+                f"{place}: accelerate launch has no option {word.text.partition('=')[0]}.{_hint(accelerate(), name)}"
+            )
+        option = replace(option, name=name)
+        trouble = word.trouble
+        if equals:
+            found: Any = word.text.partition("=")[2]
+        elif option.flag:
+            found = True
+        else:
+            if not words:
+                raise InputError(f"{place}: {word.text} expects a value, found the end of the command.")
+            following = words.pop(0)
+            found, trouble = following.text, following.trouble
+        launch.runner[name] = Given(option=option, value=found, place=place, trouble=trouble)
+    return None
+
+
+def _own_options(launch: Launch, words: list[Word]) -> None:
+    """Takes the trainer's options off `words`."""
+    while words:
+        word = words.pop(0)
+        place = f"{launch.path}:{word.line}"
+        if word.trouble and not word.text.startswith("--"):
+            raise InputError(f"{place}: {word.text}: {word.trouble}, and it stands for options. Write them in.")
+        if not re.match("--[A-Za-z]", word.text):
+            raise InputError(
+                f"{place}: expected an option, --name, found {word.text!r}. A value of several words is put in quotes."
+            )
+        name, equals, value = word.text[2:].partition("=")
+        option = _option(launch, name, place)
+        found: Any = value
+        trouble = word.trouble
+        if not equals:
+            following: list[Word] = []
+            if option.flag:
+                found = True
+            elif option.takes == "words":
+                while words and not words[0].text.startswith("--"):
+                    following.append(words.pop(0))
+                found = [one.text for one in following]
+            elif words and not words[0].text.startswith("--"):
+                following.append(words.pop(0))
+                found = following[0].text
+            else:
+                raise InputError(
+                    f"{place}: --{name} expects a value, found {words[0].text if words else 'the end of the command'}."
+                )
+            trouble = next((one.trouble for one in following if one.trouble), "")
+        elif option.takes == "words":
+            found = [value]
+            while words and not words[0].text.startswith("--"):
+                found.append(words.pop(0).text)
+        elif option.flag:
+            raise InputError(f"{place}: --{name} takes no value, found {value!r}. Leave it out, or write --{name} alone.")
+        if option.name in launch.given:
+            launch.remarks.append(f"{place}: --{option.name} stands twice; the last one counts, as there.")
+        launch.given[option.name] = Given(option=option, value=found, place=place, trouble=trouble)
+
+
+def _option(launch: Launch, name: str, place: str) -> Option:
+    """The option that a line calls `name`, which may be a prefix that only one begins with."""
+    table = options()
+    if found := table.all.get(name):
+        return found
+    fits = table.abbreviated(name, launch.trainer)
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise InputError(f"{place}: --{name} could be {' or '.join('--' + one.name for one in fits)}. Write it out.")
+    raise InputError(f"{place}: --{name} is no option of sd-scripts that is known here.{_hint(table, name)}")
+
+
+def _hint(table: Table, name: str) -> str:
+    near = table.near(name)
+    return f" Did you mean {' or '.join('--' + one for one in near)}?" if near else ""
+
+
+# ---- configuration files
+
+
+def _configured(launch: Launch, files: Files, machine: dict[str, Given]) -> None:
+    """Lays the line over its --config_file, and accelerate's options over its configuration."""
+    if named := launch.runner.get("config_file"):
+        found = files.text(str(named.value), launch.path.parent)
+        if found is None:
+            raise InputError(f"{named.place}: --config_file {named.value} is not here. Give that file to the import too.")
+        machine = _accelerate_file(*found)
+    if launch.runs_by == "accelerate":
+        launch.runner = {name: one for name, one in machine.items() if name not in launch.runner} | launch.runner
+    if (named := launch.given.get("config_file")) and launch.trainer:
+        name = str(named.value)
+        name = name if name.endswith(".toml") else name + ".toml"
+        found = files.text(name, launch.path.parent)
+        if found is None:
+            raise InputError(f"{named.place}: --config_file {name} is not here. Give that file to the import too.")
+        launch.given = _toml_options(launch, *found) | launch.given
+
+
+def _toml_options(launch: Launch, text: str, label: str) -> dict[str, Given]:
+    found: dict[str, Given] = {}
+    for section, value in toml(text, label).items():
+        for name, one in value.items() if isinstance(value, dict) else [(section, value)]:
+            place = f"{label}:{toml_line(text, name)}"
+            option = _option(launch, name, place)
+            found[option.name] = Given(option=option, value=one, place=place)
+    return found
+
+
+def _alone(path: Path, files: Files) -> Launch | None:
+    """A TOML file as a launch; None for one that describes datasets, which some launch must name."""
+    text = shell.read_text(path)
+    content = toml(text, str(path))
+    flat = {key for one in [content, *(value for value in content.values() if isinstance(value, dict))] for key in one}
+    if "datasets" in content or "pretrained_model_name_or_path" not in flat:
+        return None
+    files.named.add(path.resolve())
+    second = content.get("v2") or any(value.get("v2") for value in content.values() if isinstance(value, dict))
+    launch = Launch(path=path, line=1, text=f"--config_file {path.name}", trainer="fine_tune" if second else "sdxl")
+    launch.given["config_file"] = Given(option=options().all["config_file"], value=str(path), place=str(path))
+    return launch
+
+
+def toml(text: str, label: str) -> dict[str, Any]:
+    """A TOML file's content. Raises InputError, with the line, for one that is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{label}: expected TOML: {error}.") from None
+
+
+def toml_line(text: str, key: str, nth: int = 0) -> int:
+    """The line where a key stands, for the nth time (from 0)."""
+    found = [match.start() for match in re.finditer(rf'(?m)^\s*"?{re.escape(key)}"?\s*=', text)]
+    return text.count("\n", 0, found[min(nth, len(found) - 1)]) + 1 if found else 1
+
+
+def _machine(paths: Iterable[Path]) -> dict[str, Given]:
+    """The configuration of accelerate that is given to the import for launches that name none."""
+    found: dict[str, Given] = {}
+    for path in paths:
+        found |= _accelerate_file(shell.read_text(path), str(path))
+    return found
+
+
+def _accelerate_file(text: str, label: str) -> dict[str, Given]:
+    """The keys of accelerate's configuration that the table knows."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{label}: expected accelerate's configuration, found no YAML: {error}") from None
+    if not isinstance(content, dict) or not {"num_processes", "distributed_type", "compute_environment"} & content.keys():
+        raise InputError(f"{label}: expected accelerate's configuration, with num_processes, as `accelerate config` writes it.")
+    flat = {**content, **(content.get("deepspeed_config") or {}), **(content.get("dynamo_config") or {})}
+    kind = str(content.get("distributed_type", "NO")).upper()
+    if kind == "DEEPSPEED":
+        flat["use_deepspeed"] = True
+    if kind in ("FSDP", "MEGATRON_LM", "TPU", "XLA"):
+        flat[{"FSDP": "use_fsdp", "MEGATRON_LM": "use_megatron_lm"}.get(kind, "tpu")] = True
+    found = {}
+    for name, value in flat.items():
+        if isinstance(value, dict) or value in (None, False, ""):
+            continue
+        if option := accelerate().find(name):
+            found[name] = Given(option=replace(option, name=name), value=value, place=f"{label}:{_yaml_line(text, name)}")
+    return found
+
+
+def _yaml_line(text: str, key: str) -> int:
+    match = re.search(rf"(?m)^\s*{re.escape(key)}\s*:", text)
+    return text.count("\n", 0, match.start()) + 1 if match else 1

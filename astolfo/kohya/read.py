@@ -1,0 +1,431 @@
+"""Launches into runs: `imported(paths)` reads files, and returns the runs, bases and datasets that a ledger would have for them.
+
+    found = imported([Path("train.sh"), Path("sdxl.toml")])
+    found.runs[0].fields        {"base": "sd_xl_base_1.0", "dataset": "pics", "epochs": 10, ...}: the ledger's words
+    found.refusals              what has no counterpart; `lossy` takes the runs without it, and their notes say so
+
+A base or a dataset that several launches share is one entry. A launch that begins from a file which an earlier one saves begins
+from that run. Where a line is silent the trainer's defaults stand (kohya-ss/sd-scripts at 48d368f), with `semantics: kohya`.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from astolfo.errors import InputError
+from astolfo.kohya import dataset, training
+from astolfo.kohya.dataset import DatasetEntry, Source
+from astolfo.kohya.launch import Files, Launch, last, launches, plain_path
+from astolfo.kohya.values import Refusal, Values
+from astolfo.ledger import parse, schema
+from astolfo.ledger.ledger import Ledger
+
+_MODELS = (".safetensors", ".ckpt", ".pt")
+
+
+@dataclass(kw_only=True)
+class ImportedRun:
+    """A run as the ledger would have it, with the launch that it was read from and the account of its options."""
+
+    name: str
+    fields: dict[str, Any]
+    values: Values
+    notes: list[str] = field(default_factory=list)
+    folder: str = ""  # where the launch saves
+    stem: str = "last"  # as what
+
+    @property
+    def launch(self) -> Launch:
+        return self.values.launch
+
+
+@dataclass(kw_only=True)
+class BaseEntry:
+    """A base of the ledger that is to be written."""
+
+    name: str
+    fields: dict[str, Any]
+    path: str
+
+
+@dataclass(kw_only=True)
+class Imported:
+    """All that files say, as a ledger has it."""
+
+    runs: list[ImportedRun] = field(default_factory=list)
+    bases: dict[str, BaseEntry] = field(default_factory=dict)
+    datasets: dict[str, DatasetEntry] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # launches that are no runs
+    remarks: list[str] = field(default_factory=list)
+
+
+def imported(paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | None = None) -> Imported:
+    """Reads files. `ledger` lends its bases and runs; `ranks` is how many cards trained, where the files do not say.
+
+    Raises InputError, with file, line and option, for what cannot be read.
+    """
+    found, files = launches(paths)
+    if not found:
+        raise InputError(f"Expected scripts or TOML files that train, found none in {', '.join(map(str, paths))}.")
+    return reading(found, files, ledger, ranks)
+
+
+def reading(found: Sequence[Launch], files: Files, ledger: Ledger | None = None, ranks: int | None = None) -> Imported:
+    """What launches say, as a ledger has it."""
+    result = Imported()
+    for number, launch in enumerate(found, 1):
+        if launch.refused:
+            result.refusals.append(
+                Refusal(place=launch.place, what="the launch", reason=launch.refused, near="leave the launch out")
+            )
+            result.left_out.append(f"{launch.place}: {launch.refused}.")
+        else:
+            _Reading(result, launch, files, ledger, ranks).run(number, len(found))
+    for run in result.runs:
+        result.refusals += run.values.refusals
+        result.remarks += run.launch.remarks
+    return result
+
+
+class _Reading:
+    """One launch, read into `result`."""
+
+    def __init__(self, result: Imported, launch: Launch, files: Files, ledger: Ledger | None, ranks: int | None):
+        self.result, self.launch, self.files, self.ledger, self.told = result, launch, files, ledger, ranks
+        self.values = Values(launch=launch)
+        self.notes: list[str] = []
+        self.called = ""  # as the line calls the run, before another one's name is avoided
+
+    def run(self, number: int, of: int) -> None:
+        values = self.values
+        family = self._family()
+        source = dataset.source(values, self.files, family)
+        name = self._name(number, of)
+        objective = training.objective(values)
+        optimizer = training.optimizer(values)
+        ranks = self._ranks()
+        schedule, choices = training.schedule(values, optimizer, ranks["ranks"])
+        reference, continues = self._base(family, objective)
+        fields: dict[str, Any] = {
+            "base": reference,
+            **({"continues": True} if continues else {}),
+            "dataset": self._dataset(source),
+            **self._length(source),
+            "objective": objective,
+            "captions": dataset.captions(values, source),
+            "unet": 100,
+            "learning_rate": training.rates(values, family),
+            "optimizer": optimizer,
+            "schedule": schedule,
+            **ranks,
+            "batch_size": values.get("train_batch_size"),
+            "accumulation": values.get("gradient_accumulation_steps"),
+            "max_grad_norm": training._plain(values.get("max_grad_norm")),
+            "precision": training.precision(values),
+            **self._saves(source.repeats),
+            "semantics": "kohya",
+            "choices": choices | self._diffusers(),
+            "seed": self._seed(self.called),
+            "engine": training.engine(values),
+            "placement": self._placement(),
+        }
+        self._accumulated(fields)
+        _lay_over(fields, self.launch.said)
+        run = ImportedRun(
+            name=name,
+            fields={key: value for key, value in fields.items() if value not in (None, {})},
+            values=values,
+            notes=self.notes,
+            folder=str(values.get("output_dir") or ""),
+            stem=str(values.get("output_name") or ""),
+        )
+        _checked(run)
+        self.result.runs.append(run)
+
+    def _family(self) -> str:
+        values = self.values
+        if self.launch.trainer == "sdxl":
+            if values.get("v2"):
+                values.refuse("v2", "sdxl_train.py trains SDXL; that trainer stops at it", "fine_tune.py")
+            return "sdxl"
+        if not values.get("v2"):
+            raise InputError(
+                f"{self.launch.place}: fine_tune.py without --v2 trains SD 1.x. A ledger's families are sdxl and sd2; "
+                "no SD 1.x model can be trained here."
+            )
+        if values.on("clip_skip"):
+            values.refuse("clip_skip", "SD 2.x reads the layer that its model has", "without it")
+        return "sd2"
+
+    def _name(self, number: int, of: int) -> str:
+        """The run's name: --output_name, else an ID of eight digits in --log_prefix or --output_dir, else the script's name."""
+        given = str(self.values.get("output_name") or "")
+        if not given:
+            for option in ("log_prefix", "wandb_run_name", "output_dir"):
+                if found := re.findall(
+                    r"(?<!\d)\d{8}(?!\d)", str(self.launch.given[option].value if option in self.launch.given else "")
+                ):
+                    given = found[-1]
+                    break
+        given = given or self.launch.path.stem + (f"-{number}" if of > 1 else "")
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", given).strip("-.") or f"run-{number}"
+        self.called = plain
+        taken = {run.name for run in self.result.runs} | set(self.ledger.runs if self.ledger else ())
+        name, again = plain, 2
+        while name in taken:
+            name, again = f"{plain}-{again}", again + 1
+        if name != given:
+            self.launch.remarks.append(f"{self.launch.place}: the run is named {name}, for {given}.")
+        return name
+
+    def _seed(self, name: str) -> int:
+        values = self.values
+        if values.get("seed") is not None:
+            return values.get("seed")
+        made = int(name) if re.fullmatch(r"\d{8}", name) else int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10**8
+        why = "the run's ID" if re.fullmatch(r"\d{8}", name) else "made of the run's name"
+        self.notes.append(f"The line has no seed, so that trainer drew another at every start; this one is {why}.")
+        return made
+
+    def _length(self, source: Source) -> dict[str, int]:
+        values, epochs = self.values, self.values.get("max_train_epochs")
+        if epochs:
+            if values.on("max_train_steps"):
+                values.none("max_train_steps", "--max_train_epochs is laid over it")
+            if source.repeats > 1:
+                text = f"{source.repeats} repeats in {epochs} epochs are {source.repeats * epochs} epochs"
+                self.notes.append(f"The line has {text} here: a store has each picture once in an epoch.")
+                values.key("dataset_repeats", text)
+            return {"epochs": epochs * source.repeats}
+        return {"steps": values.get("max_train_steps") or 1600}
+
+    def _ranks(self) -> dict[str, int]:
+        """How many processes train together, and who says so."""
+        given = self.values.runner("num_processes") if self.launch.runs_by != "python" else None
+        if given is None:
+            cards = self.launch.environment.get("CUDA_VISIBLE_DEVICES") or self.values.runner("gpu_ids")
+            if cards and cards != "all" and self.launch.runs_by != "python":
+                given = len([one for one in str(cards).split(",") if one.strip()])
+        if given is None and self.launch.runs_by != "python":
+            given = self.told
+            if given is None:
+                self.launch.remarks.append(
+                    f"{self.launch.place}: how many cards trained is not said: 1 is taken. `--ranks N`, or accelerate's "
+                    "configuration file given to the import, says it."
+                )
+        given = given or 1
+        if given in (1, 2, 4, 8):
+            return {"ranks": given}
+        self.values.refuse(
+            "accelerate num_processes", f"Ranks are 1, 2, 4 or 8, found {given}", f"1 rank, with {given} times the accumulation"
+        )
+        return {"ranks": 1, "_times": given}
+
+    def _accumulated(self, fields: dict[str, Any]) -> None:
+        """As many pictures a step where the ranks are others."""
+        fields["accumulation"] *= fields.pop("_times", 1)
+
+    def _saves(self, repeats: int) -> dict[str, Any]:
+        values = self.values
+        epochs, steps, ratio = (values.get(f"save_{name}") for name in ("every_n_epochs", "every_n_steps", "n_epoch_ratio"))
+        if ratio and values.get("max_train_epochs"):
+            epochs = max(1, math.floor(values.get("max_train_epochs") / ratio))
+        elif ratio:
+            values.none("save_n_epoch_ratio", "It counts epochs, and the length is in steps")
+        if epochs and values.get("max_train_epochs"):
+            if steps:
+                values.none("save_every_n_steps", "The ledger saves by epochs or by steps; epochs are taken")
+            return {"save_every": {"epochs": epochs * repeats}}
+        if epochs and not steps:
+            values.none("save_every_n_epochs", "The run's length is in steps: say save_every: {steps: N}")
+        return {"save_every": {"steps": steps}} if steps else {}
+
+    def _placement(self) -> dict[str, Any]:
+        values = self.values
+        found: dict[str, Any] = {}
+        if any(str(one.value).startswith(("/dev/shm", "/mnt/ramdisk", "/ramdisk")) for one in self.launch.given.values()):
+            found["ramdisk"] = True
+        if self.launch.numa.isdecimal():
+            found["numa"] = int(self.launch.numa)
+        if values.on("max_data_loader_n_workers"):
+            found["loader_workers"] = values.get("max_data_loader_n_workers")
+        if values.get("gradient_checkpointing"):
+            found["gradient_checkpointing"] = True
+        if values.get("sample_every_n_steps"):
+            found["sample_every"] = values.get("sample_every_n_steps")
+        if values.get("save_last_n_epochs_state"):
+            found["keep_states"] = values.get("save_last_n_epochs_state")
+        return found
+
+    # ---- bases and datasets
+
+    def _base(self, family: str, objective: Any) -> tuple[str, bool]:
+        """What the run starts from, and whether it goes on in that run's data order."""
+        values = self.values
+        path = str(values.get("pretrained_model_name_or_path") or "")
+        if not path:
+            raise InputError(
+                f"{self.launch.place}: expected --pretrained_model_name_or_path, the model to start from; found none."
+            )
+        reference = self._checkpoint(path) or self._built(path)
+        step = values.get("initial_step")
+        if step and not (reference and reference.endswith(f"-step{step:08d}")):
+            values.refuse(
+                "initial_step",
+                f"The base is no run's checkpoint at step {step:,}"
+                + ("" if reference else ": no run that is known here saved it"),
+                f"the checkpoint's weights as base, with a new data order; or `continues: true` and base: RUN-step{step:08d}",
+            )
+            step = None
+        if values.get("skip_until_initial_step") and not values.on("initial_step"):
+            values.none("skip_until_initial_step", "Of --initial_step, which is not given")
+        if step and not values.get("skip_until_initial_step"):
+            values.none("initial_step", "Without --skip_until_initial_step it only numbers the steps")
+            step = None
+        if reference:
+            return reference, bool(step)
+        return self._named_base(path, family, objective if isinstance(objective, str) else objective["kind"]), False
+
+    def _checkpoint(self, path: str) -> str | None:
+        """The run that saved a file: one that was read before, or one whose ID the folder's name ends with."""
+        whole = plain_path(path)
+        stem, folder = whole.stem, whole.parent
+        for run in reversed(self.result.runs):
+            if plain_path(run.folder or "?") == folder and (kind := _saved_as(stem, run.stem)) is not None:
+                return run.name + kind
+        for name in [*(run.name for run in self.result.runs), *(self.ledger.runs if self.ledger else ())]:
+            if name != self.called and folder.name.endswith(f"_{name}") and (kind := _saved_as(stem, "")):
+                return name + kind
+        return None
+
+    def _built(self, path: str) -> str | None:
+        """The model of the ledger that lies in bases/ or results/ of a working directory."""
+        whole = plain_path(path)
+        if self.ledger and whole.parent.name == "bases" and whole.stem in self.ledger.bases:
+            return whole.stem
+        if self.ledger and whole.parent.name == "results" and parse(whole.stem).run in self.ledger.runs:
+            return whole.stem
+        return None
+
+    def _named_base(self, path: str, family: str, objective: str) -> str:
+        file = last(path)
+        for entry in self.result.bases.values():
+            if entry.path == path:
+                return entry.name
+        for known, base in (self.ledger.bases if self.ledger else {}).items():
+            if base.full and base.full.file == file:
+                return known
+        stem = file[: -len(Path(file).suffix)] if Path(file).suffix.lower() in _MODELS else file
+        name = self._free(
+            re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-."), {*self.result.bases, *(self.ledger.bases if self.ledger else ())}
+        )
+        fields: dict[str, Any] = {"family": family, "objective": objective}
+        if not _is_file(path):
+            self.launch.remarks.append(
+                f"{self.values.place('pretrained_model_name_or_path')}: {path} is no single file. Convert it, and pin that."
+            )
+            file = f"{name}.safetensors"
+        fields["full"] = {"file": file}
+        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path)
+        return name
+
+    def _diffusers(self) -> dict[str, str]:
+        """That trainer transposes the pooled projection of a Diffusers folder, and not that of a single file."""
+        path = str(self.values.get("pretrained_model_name_or_path"))
+        if self.launch.trainer != "sdxl" or _is_file(path):
+            return {}
+        self.notes.append("The line's base is a Diffusers folder, whose pooled projection that trainer reads as inference does.")
+        return {"pooled_projection": "reference"}
+
+    def _dataset(self, source: Source) -> str:
+        for known, entry in self.result.datasets.items():
+            if dataset.same(entry.source, source):
+                return known
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.proposal).strip("-.") or "dataset"
+        if self.ledger and name in self.ledger.datasets:
+            return name
+        name = self._free(name, set(self.result.datasets))
+        autoencoder = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}[source.family]
+        if source.autoencoder:
+            autoencoder = self._autoencoder(source)
+        made = dataset.entry(name, source, self.launch.path.parent, autoencoder)
+        self._subsets(source)
+        self.result.datasets[name] = made
+        return name
+
+    def _autoencoder(self, source: Source) -> str:
+        file = last(source.autoencoder)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem)
+        fields = {"family": source.family, "kind": "autoencoder", "full": {"file": file}}
+        self.result.bases.setdefault(name, BaseEntry(name=name, fields=fields, path=source.autoencoder))
+        return name
+
+    def _subsets(self, source: Source) -> None:
+        """Refuses what a dataset's entry cannot say of its parts."""
+        values = self.values
+        at = "dataset_config" if values.on("dataset_config") else "train_data_dir"
+        if len(source.subsets) > 1:
+            values.refuse(
+                at, f"{len(source.subsets)} subsets, and a dataset is one store", "one folder that holds the pictures of all"
+            )
+        if len({one.repeats for one in source.subsets}) > 1:
+            repeats = ", ".join(f"{last(one.folder or one.index)} {one.repeats} times" for one in source.subsets)
+            values.refuse(at, f"Pictures that repeat more often than others ({repeats})", "all of them once")
+
+    @staticmethod
+    def _free(name: str, taken: set[str]) -> str:
+        found, again = name, 2
+        while found in taken:
+            found, again = f"{name}-{again}", again + 1
+        return found
+
+
+def _lay_over(fields: dict[str, Any], said: dict[str, Any]) -> None:
+    """Lays what comments say over what options say: `captions.kind: pick` changes that one value, null takes it away."""
+    for key, value in said.items():
+        *places, name = key.split(".")
+        target = fields
+        for place in places:
+            inner = target.get(place)
+            target[place] = {"kind": inner} if isinstance(inner, str) else dict(inner or {})
+            target = target[place]
+        target[name] = value
+        if value is None:
+            del target[name]
+
+
+def _is_file(path: str) -> bool:
+    return plain_path(path).suffix.lower() in _MODELS
+
+
+def _saved_as(stem: str, output_name: str) -> str | None:
+    """What of a run a saved file is, as a reference's end: "", "-epoch000005", "-step00010000"; None for another's file.
+
+    That trainer names files OUTPUT_NAME, OUTPUT_NAME-000005 and OUTPUT_NAME-step00010000; without --output_name they are last,
+    epoch-000005 and at-step00010000.
+    """
+    if stem == (output_name or "last"):
+        return ""
+    if match := re.fullmatch(re.escape(output_name or "epoch") + r"-(\d{6})", stem):
+        return f"-epoch{match[1]}"
+    if match := re.fullmatch(re.escape(output_name or "at") + r"-step(\d{8})", stem):
+        return f"-step{match[1]}"
+    return None
+
+
+def _checked(run: ImportedRun) -> None:
+    """Raises InputError where a launch says what the ledger finds impossible."""
+    try:
+        schema.RunFields.model_validate(run.fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{run.launch.place}: the ledger's {where} cannot be {first['input']!r}: {message}") from None

@@ -1,0 +1,98 @@
+"""Scripts of shells, as far as they can be known without being run: the commands in them, with their variables filled in.
+
+    commands(Path("train.sh"))      .bat and .cmd are Windows' shell, .ps1 is PowerShell, all else a POSIX shell
+
+Nothing is executed. What only the shell can know (the output of another program, a variable that the script does not set, the way
+that an `if` goes) makes a word's `trouble`: it is an error where the word is needed, and none where it is not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from astolfo.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """One word of a command, and the line where it stands. `trouble`: what of it only the shell knows; `text` is then raw."""
+
+    text: str
+    line: int
+    trouble: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command with its words, the variables that its program sees, and the lines of the script that it was read from."""
+
+    words: tuple[Word, ...]
+    environment: Mapping[str, str]
+    line: int
+    text: str
+    trouble: str = ""  # why it may not run as it stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What a file says: its commands, and the files that it writes from its own lines (`cat > dataset.toml <<EOF`)."""
+
+    path: Path
+    text: str
+    commands: tuple[Command, ...]
+    writes: Mapping[str, str]
+
+
+@dataclass(kw_only=True)
+class State:
+    """What is known while a script is read: variables, lists, and files written so far."""
+
+    variables: dict[str, Word] = field(default_factory=dict)
+    lists: dict[str, list[Word]] = field(default_factory=dict)
+    exported: dict[str, str] = field(default_factory=dict)
+    writes: dict[str, str] = field(default_factory=dict)
+    commands: list[Command] = field(default_factory=list)
+    trouble: str = ""
+
+    def set(self, name: str, value: Word) -> None:
+        """Gives a variable its value; within an `if`, nobody knows it afterwards."""
+        self.variables[name] = replace(value, trouble=value.trouble or self.trouble)
+        self.lists.pop(name, None)
+
+    def get(self, name: str, line: int, spelt: str) -> Word:
+        """The value of a variable, as a word at `line`."""
+        if name in self.variables:
+            return replace(self.variables[name], line=line)
+        return Word(text=spelt, line=line, trouble=f"the script does not set {name}")
+
+
+def read(path: Path) -> Script:
+    """The commands of a script. Raises InputError for a file that is missing, no text, or not closed (a quote, an `if`)."""
+    return parse(path, read_text(path))
+
+
+def parse(path: Path, text: str) -> Script:
+    """The same of a script whose text is known."""
+    from astolfo.kohya import posix, windows
+
+    suffix = path.suffix.lower()
+    if suffix in (".bat", ".cmd"):
+        state = windows.batch(path, text)
+    elif suffix == ".ps1":
+        state = windows.power(path, text)
+    else:
+        state = posix.run(path, text)
+    return Script(path=path, text=text, commands=tuple(state.commands), writes=state.writes)
+
+
+def read_text(path: Path) -> str:
+    """A file's text, with newlines as they are here. Raises InputError for one that is missing or no text."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected a file to read, found none that can be: {error.strerror}.") from None
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # PowerShell's > writes the former
+    try:
+        return data.decode(encoding).replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected a script or a TOML file, found no text in {encoding.upper()}.") from None

@@ -1,0 +1,241 @@
+"""A ledger's YAML from runs that were read: one era, its bases and datasets, each run under the line that it was read from.
+
+    text = era(found, title="From train.sh")       runs/<era>.yaml
+    whole(found, ...)                               ledger.yaml: the same with bases and datasets, where there is no ledger yet
+    account(found)                                  what became of every option, for people
+
+What all runs share stands once, in the defaults. Secrets are not written.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from astolfo.kohya.launch import Launch
+from astolfo.kohya.options import accelerate, options
+from astolfo.kohya.read import Imported, ImportedRun
+
+_WIDTH = 132
+_OWN = ("base", "dataset", "continues", "epochs", "steps", "learning_rate", "seed")  # what a run says itself, where it is alone
+_ORDER = (
+    "base", "continues", "dataset", "epochs", "steps", "objective", "captions", "unet", "learning_rate", "optimizer", "schedule",
+    "ranks", "batch_size", "accumulation", "max_grad_norm", "precision", "save_every", "engine", "semantics", "choices", "seed",
+    "placement",
+)  # fmt: skip
+_BECOMES = {"key": "key", "placement": "placement", "none": "no effect", "refused": "left out"}
+
+
+def whole(found: Imported, title: str) -> str:
+    """A ledger in one file: bases, datasets, defaults and runs."""
+    parts = [_commented([title]), _section("bases", bases(found)), _section("datasets", datasets(found)), _body(found)]
+    return "\n\n".join(part.rstrip() for part in [*parts, _closing(found)] if part) + "\n"
+
+
+def era(found: Imported, name: str, title: str) -> str:
+    """One era's file."""
+    head = f"era: {scalar(name)}\ntitle: {scalar(title)}"
+    return "\n\n".join(part.rstrip() for part in [head, _body(found), _closing(found)] if part) + "\n"
+
+
+def bases(found: Imported) -> dict[str, str]:
+    """Name -> entry of each base that is not yet in the ledger."""
+    return {
+        name: _commented([f"The line has {entry.path}"]) + "\n" + _mapping(entry.fields) for name, entry in found.bases.items()
+    }
+
+
+def datasets(found: Imported) -> dict[str, str]:
+    """Name -> entry of each dataset that is not yet in the ledger, with the commands that make its store."""
+    entries = {}
+    for name, entry in found.datasets.items():
+        images = (
+            f"images: {entry.images}" if entry.images else "images: 1000  # not counted: it is not here. Epochs are counted by it"
+        )
+        entries[name] = "\n".join([images, *([_mapping(entry.fields)] if entry.fields else [])])
+    return entries
+
+
+def commands(found: Imported) -> list[str]:
+    """The commands that follow an import, in their order."""
+    lines = [f"astolfo --scale full pin {name} {_quoted(entry.path)}" for name, entry in found.bases.items()]
+    lines += [line for entry in found.datasets.values() for line in entry.commands]
+    if not any("pin vocabulary" in line for line in lines) and (found.bases or found.datasets):
+        lines.append("astolfo --scale full pin vocabulary CLIP_FOLDER")
+    for run in found.runs:
+        saved = (
+            f"{run.folder.rstrip('/')}/{run.stem or 'last'}.safetensors" if run.folder else f"{run.stem or 'last'}.safetensors"
+        )
+        lines.append(f"astolfo --scale full adopt {run.name} {_quoted(saved)}    # if you have that file")
+    return lines
+
+
+def account(found: Imported) -> list[str]:
+    """What became of every option: one line for each option and value, with the runs that have it where not all do."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for run in found.runs:
+        for row in run.values.rows.values():
+            groups.setdefault((row.option, row.value, row.becomes, row.text), []).append(run.name)
+    order = [*accelerate().all, *options().all]
+    rows = sorted(groups, key=lambda row: (tuple(_BECOMES).index(row[2]), _place(row[0], order)))
+    shown = [(f"{row[0]} {row[1]}".strip(), _BECOMES[row[2]], _text(row, groups[row], len(found.runs))) for row in rows]
+    widths = [max((len(one[column]) for one in shown), default=0) for column in (0, 1)]
+    return [f"{option.ljust(widths[0])}  {kind.ljust(widths[1])}  {text}" for option, kind, text in shown]
+
+
+def _text(row: tuple[str, str, str, str], runs: list[str], of: int) -> str:
+    return row[3] + (f"  ({', '.join(runs[:4])}{', ...' if len(runs) > 4 else ''})" if len(runs) != of else "")
+
+
+def _place(name: str, order: list[str]) -> int:
+    plain = name.removeprefix("accelerate ")
+    return order.index(plain) if plain in order else -1
+
+
+# ---- parts of a file
+
+
+def _body(found: Imported) -> str:
+    shared = _shared(found.runs)
+    lines = ["defaults:", *_keys(shared, 2)] if shared else []
+    lines += ["", "runs:"] if shared else ["runs:"]
+    for run in found.runs:
+        lines += [_commented(_source(run.launch), 2), f"  {scalar(run.name)}:"]
+        lines += _keys({key: value for key, value in run.fields.items() if key not in shared}, 4)
+        if run.notes or run.values.refusals:
+            lines += _note([*run.notes, *_without(run)], 4)
+    return "\n".join(lines)
+
+
+def _without(run: ImportedRun) -> list[str]:
+    """What a run was taken without, as sentences of its note."""
+    return [f"Without the line's {one.what.removesuffix('.')}: {one.reason}." for one in run.values.refusals]
+
+
+def _shared(runs: list[ImportedRun]) -> dict[str, Any]:
+    """What stands in the defaults: what all runs share; of a single run all but what is its own."""
+    first = runs[0].fields if runs else {}
+    same = {key: value for key, value in first.items() if all(run.fields.get(key) == value for run in runs)}
+    return {key: value for key, value in same.items() if len(runs) > 1 or key not in _OWN}
+
+
+def _keys(fields: Mapping[str, Any], indent: int) -> list[str]:
+    return [f"{' ' * indent}{key}: {flow(fields[key])}" for key in _ORDER if key in fields]
+
+
+def _note(sentences: Iterable[str], indent: int) -> list[str]:
+    text = " ".join(sentences)
+    return [f"{' ' * indent}note: >-", *(f"{' ' * (indent + 2)}{line}" for line in _wrapped(text, _WIDTH - indent - 2))]
+
+
+def _section(name: str, entries: Mapping[str, str]) -> str:
+    if not entries:
+        return ""
+    lines = [f"{name}:"]
+    for key, entry in entries.items():
+        lines += [f"  {scalar(key)}:", *(f"    {line}" for line in entry.splitlines())]
+    return "\n".join(lines)
+
+
+def _closing(found: Imported) -> str:
+    """What follows, and what became of every option, as comments."""
+    lines = ["What follows:", *(f"    {line}" for line in commands(found)), "", "What became of every option:"]
+    lines += [f"    {line.rstrip()}" for line in account(found)]
+    if found.left_out:
+        lines += ["", "Left out:", *(f"    {line}" for line in found.left_out)]
+    return _commented(lines)
+
+
+def _source(launch: Launch) -> list[str]:
+    """The lines that a run was read from, without secrets."""
+    text = launch.text
+    for given in launch.given.values():
+        if given.option.secret and isinstance(given.value, str) and given.value:
+            text = text.replace(given.value, "(not shown)")
+    lines = [line.rstrip() for line in text.splitlines()]
+    return [f"{launch.place}", *(part for line in lines for part in _wrapped_line(line))]
+
+
+def _wrapped_line(line: str) -> list[str]:
+    if len(line) <= _WIDTH - 4:
+        return [line]
+    bare = line.lstrip()
+    space = line[: len(line) - len(bare)]
+    return [space + ("" if number == 0 else "    ") + part for number, part in enumerate(_wrapped(bare, _WIDTH - 8 - len(space)))]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of whole words; a word that is longer than a line has one of its own."""
+    lines = [""]
+    for word in text.split(" "):
+        if len(lines[-1]) + len(word) + 1 > width and lines[-1].strip():
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return lines
+
+
+def _commented(lines: Iterable[str], indent: int = 0) -> str:
+    return "\n".join(f"{' ' * indent}# {line}".rstrip() for line in lines)
+
+
+def _mapping(fields: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key}: {flow(value)}" for key, value in fields.items())
+
+
+# ---- values
+
+
+def flow(value: Any) -> str:
+    """A value as YAML on one line: {unet: 1.0e-5, text_encoders: 2.0e-6}."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {flow(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(flow(one) for one in value) + "]"
+    return scalar(value)
+
+
+def scalar(value: Any) -> str:
+    """A text or a number as YAML has it: quoted where it would be something else, and a float that is one (1.0e-5)."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, int):
+        return str(value)
+    text = str(value)
+    if re.fullmatch(r"[0-9]{8}", text):
+        return text  # an ID
+    plain = bool(re.fullmatch(r"[A-Za-z0-9_./()%,;'<>=+ -]*[A-Za-z0-9_./()%]", text)) and not text.startswith(
+        ("-", "%", "'", ",")
+    )
+    if plain and ": " not in text and " #" not in text and "," not in text and yaml.safe_load(text) == text:
+        return text
+    return yaml.safe_dump(text, default_style='"', width=10**6, allow_unicode=True).strip()
+
+
+def number(value: float) -> str:
+    """A float as YAML 1.1 reads it back, to the bit."""
+    if value == int(value) and abs(value) < 1e6:
+        return str(int(value))
+    text = repr(value)
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}".replace("e+", "e+")
+    return text if abs(value) >= 1e-3 else _scientific(value)
+
+
+def _scientific(value: float) -> str:
+    for digits in range(1, 17):
+        text = f"{value:.{digits}e}"
+        if float(text) == value:
+            mantissa, exponent = text.split("e")
+            return f"{mantissa}e{int(exponent):+d}"
+    return repr(value)
+
+
+def _quoted(path: str) -> str:
+    return f'"{path}"' if re.search(r"[^\w./:\\-]", path) else path

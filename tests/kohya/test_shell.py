@@ -1,0 +1,111 @@
+"""Scripts are read as their shells would read them, and what only a shell knows is said to be so."""
+
+from pathlib import Path
+
+import pytest
+
+from astolfo.errors import InputError
+from astolfo.kohya.shell import parse, read
+
+
+def words(text, name="x.sh"):
+    """The words of each command of a script."""
+    return [[word.text for word in command.words] for command in parse(Path(name), text).commands]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("run --a \"b c\" --d='e $f'", [["run", "--a", "b c", "--d=e $f"]]),
+        ("run --a \\\n  --b # a remark\n# another 'one\n", [["run", "--a", "--b"]]),
+        ('M="/a b"/c\nrun "$M" ${M}.x', [["run", "/a b/c", "/a b/c.x"]]),
+        ("A='1 2'\nrun $A \"$A\"", [["run", "1", "2", "1 2"]]),
+        ("run ${LR:-1e-5} ${LR:=2e-5} $LR", [["run", "1e-5", "2e-5", "2e-5"]]),
+        ('A=(--x 1\n  --y  # why\n)\nA+=(--z)\nrun "${A[@]}"', [["run", "--x", "1", "--y", "--z"]]),
+        ("S=a; S+=b\nrun $S", [["run", "ab"]]),
+        ("for s in 1 2; do\n run --seed $s\ndone", [["run", "--seed", "1"], ["run", "--seed", "2"]]),
+        ("cd x && run a 2>&1 | tee log > /dev/null &\nrun b", [["cd", "x"], ["run", "a"], ["tee", "log"], ["run", "b"]]),
+        ("(run a); { run b; }", [["run", "a"], ["run", "b"]]),
+        ("run a\\ b 'c'\"d\"e#f", [["run", "a b", "cde#f"]]),
+    ],
+)
+def test_a_posix_shell(text, expected):
+    """Quotes, continuations, remarks, variables, lists, loops and redirections of a POSIX shell."""
+    assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '@echo off\nrem x\nset M=D:\\a b\\c\nrun --m="%M%" ^\n  --n 1 ^\n  --o\n',
+            [["run", "--m=D:\\a b\\c", "--n", "1", "--o"]],
+        ),
+        ('set "A=x"\nSET B=%a%y\nrun %B% && run 2\n:: z\npause', [["run", "xy"], ["run", "2"]]),
+    ],
+)
+def test_windows_shell(text, expected):
+    """Continuations, variables (of any case) and remarks of a .bat file."""
+    assert words(text, "x.bat") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '$m = "C:/a b" # why\n$lr = 1e-5\nrun --m="$m/x" `\n  --lr=$lr --n \'$m\'\n',
+            [["run", "--m=C:/a b/x", "--lr=1e-5", "--n", "$m"]],
+        ),
+        ("$a = @(\n  \"--x=1\", # one\n  '--y'\n)\n<# run no #>\n& run @a", [["run", "--x=1", "--y"]]),
+    ],
+)
+def test_powershell(text, expected):
+    """Continuations, variables, lists and remarks of PowerShell."""
+    assert words(text, "x.ps1") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "trouble"),
+    [
+        ("x.sh", "run $(date)", "only the shell knows $(date)"),
+        ("x.sh", "run `date`", "only the shell knows `date`"),
+        ("x.sh", 'run "$DATA/x"', "the script does not set DATA"),
+        ("x.sh", "if test a; then M=1; fi\nrun $M", "it depends on the `if` of line 1"),
+        ("x.sh", "f() {\n M=1\n}\nrun $M", "it depends on the `function` of line 1"),
+        ("x.bat", "run %~dp0x", "only the shell knows %~dp0"),
+        ("x.bat", "run %HOME%", "the script does not set HOME"),
+        ("x.ps1", "run $home", "the script does not set home"),
+    ],
+)
+def test_what_only_the_shell_knows(name, text, trouble):
+    """A word that cannot be known says why, and is no error by itself."""
+    assert parse(Path(name), text).commands[-1].words[-1].trouble == trouble
+
+
+def test_the_environment_of_a_command():
+    """Exported variables and those before a command are its environment."""
+    script = parse(Path("x.sh"), "export A=1\nB=2\nC=3 run\nrun")
+    assert [dict(command.environment) for command in script.commands] == [{"A": "1", "C": "3"}, {"A": "1"}]
+
+
+def test_a_file_that_a_script_writes():
+    """`cat > FILE <<EOF` is read as that file, with variables filled in unless the mark is quoted."""
+    assert parse(Path("x.sh"), 'D=/d\ncat > a.toml <<EOF\nx = "$D"\nEOF\nrun').writes == {"a.toml": 'x = "/d"\n'}
+    assert parse(Path("x.sh"), "D=/d\ncat <<'EOF' > a.toml\nx = \"$D\"\nEOF\n").writes == {"a.toml": 'x = "$D"\n'}
+
+
+@pytest.mark.parametrize("text", ['run "a', "run 'a", "A=(1 2", "if x; then\nrun", "cat <<EOF\nx\n"])
+def test_what_is_not_closed_is_an_error_with_its_line(text):
+    """A quote, list, block or here-document without an end is an error that says where it begins."""
+    with pytest.raises(InputError, match=r"x\.sh:1: .* begins here and does not end"):
+        parse(Path("x.sh"), text)
+
+
+def test_line_ends_and_encodings_of_windows(tmp_path):
+    """CRLF, a byte order mark and PowerShell's UTF-16 are read."""
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "x.bat").write_bytes("run a ^\r\n b\r\n".encode(encoding))
+        assert [word.text for word in read(tmp_path / "x.bat").commands[0].words] == ["run", "a", "b"]
+    (tmp_path / "y.sh").write_bytes(b"\x80\x81")
+    with pytest.raises(InputError, match="found no text"):
+        read(tmp_path / "y.sh")
