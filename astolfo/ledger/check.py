@@ -92,7 +92,7 @@ def _run(ledger: Ledger, run: Run) -> None:
 def _possible(ledger: Ledger, run: Run) -> None:
     """Refuses combinations that each are valid but cannot act together."""
     fields = run.fields
-    _computed(run)
+    _optimizer(ledger, run)
     if run.objective.contrastive and fields.batch_size == 1 and fields.semantics == "reference":
         raise run.error(
             "objective.contrastive compares the samples of a micro-batch, so at batch_size 1 it cannot act. "
@@ -111,10 +111,26 @@ def _possible(ledger: Ledger, run: Run) -> None:
         raise run.error(f"restart_epochs must lie within the run's epochs ({fields.epochs}).", "restart_epochs")
 
 
-def _computed(run: Run) -> None:
-    """Refuses keys that the trainer does not compute yet."""
-    if run.fields.optimizer and run.fields.optimizer.kind in ("Prodigy", "AdamWScheduleFree"):
-        raise run.error(f"{run.fields.optimizer.kind} is not computed yet. Use another optimizer.", "optimizer")
+def _optimizer(ledger: Ledger, run: Run) -> None:
+    """Refuses rates that an optimizer cannot mean, and ways of executing it in which it would be another."""
+    assert run.fields.optimizer
+    assert run.fields.learning_rate
+    kind, rates = run.fields.optimizer.kind, run.fields.learning_rate.every
+    if kind != "Prodigy" and max(rates) >= 1:
+        raise run.error(f"a learning rate of {max(rates):g} is a slip: expected one below 1 for {kind}.", "learning_rate")
+    if kind not in ("Prodigy", "AdamWScheduleFree"):
+        return
+    if run.fields.engine:
+        raise run.error(f"{kind} needs whole weights, which {run.fields.engine.kind} cuts: leave engine out.", "engine")
+    if kind == "AdamWScheduleFree":
+        return
+    if len({rate for rate in rates if rate}) > 1:
+        problem = "Prodigy has one step size for all that trains: give every part one rate (1 as a rule), or 0."
+        raise run.error(problem, "learning_rate")
+    precision = ledger.scale.precision or run.fields.precision
+    if precision and precision.update:
+        problem = f"Prodigy does not work with update: {precision.update} yet. Use weights in fp32, or no update."
+        raise run.error(problem, "precision")
 
 
 def _blocks(ledger: Ledger, run: Run) -> None:

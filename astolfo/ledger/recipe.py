@@ -71,8 +71,9 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         raise run.error(f"the engine {fields.engine.kind} keeps a master of its own: leave precision's update out.")
     plan = plan_of(ledger, run)
     first = step_of(ledger, restart) if restart else plan.start
-    # From nothing, the rates are meant as they stand.
-    factor = scale.learning_rate_multiplier if run.fields.base else 1.0
+    assert fields.optimizer
+    # From nothing, the rates are meant as they stand; Prodigy's are factors of what it estimates.
+    factor = scale.learning_rate_multiplier if run.fields.base and fields.optimizer.kind != "Prodigy" else 1.0
     choices = choices_of(run)
     return Recipe(
         family=family,

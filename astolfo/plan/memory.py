@@ -32,6 +32,7 @@ BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 MOMENTS: dict[str, float] = {
     "AdamW": 2, "AdamW8bit": 2, "PagedAdamW8bit": 2, "AdamW4bit": 1,
     "Lion": 1, "CautiousLion": 1, "C-Lion": 1, "Lion8bit": 1, "AdaFactor": 0, "CAME": 1,
+    "AdamWScheduleFree": 2, "Prodigy": 4,
 }  # fmt: skip
 """Moments per trained parameter; factored ones (AdaFactor, CAME's second) are rows and columns, and count as none."""
 

@@ -14,6 +14,7 @@ from astolfo.files import canonical_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import state
 from astolfo.train.model import architecture_of, build_parts
+from astolfo.train.optimizer import averaged
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
     A run that a wrong number stopped, or of which the spec says that it was `stopped`, gives a checkpoint that says so in its
     title and in `astolfo.stopped`.
     Weights that did not train, and the autoencoder, are the base's, byte for byte where the dtype stays; a run from nothing
-    takes its `autoencoder` from that file.
+    takes its `autoencoder` from that file. Where the optimizer means an average of the weights, the checkpoint has that.
     """
     recipe = Recipe.model_validate(spec["recipe"])
     found = state.load(trained, spec["parents"]["state"])
@@ -35,7 +36,7 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
         target = parts[part].get_parameter(parameter)
         if target.shape != value.shape:
             raise StateError(f"{trained}: {name} has shape {tuple(value.shape)}, the model has {tuple(target.shape)}.")
-        target.data.copy_(value)
+        target.data.copy_(averaged(recipe, value, found.optimizer.get(name, {})))
     if base is None:
         assert autoencoder is not None
         parts["vae"] = load_autoencoder(autoencoder, architecture)

@@ -83,7 +83,8 @@ class Trainer:
                 nn.Module.to(part, DTYPES[self.recipe.precision.weights])
         self.flat = Flat(self.parameters, self.processes)
         mine = set(map(id, self.flat.owned()))
-        self.update = update.build(self.recipe, [row for row in chosen if id(row[2]) in mine], masters)
+        rows = [row for row in chosen if id(row[2]) in mine]
+        self.update = update.build(self.recipe, rows, masters, self.processes.gather_objects)
 
     def close(self) -> None:
         """Lets go of what would keep this trainer's memory when nobody uses it any more."""

@@ -157,6 +157,8 @@ def _state(recipe: Recipe, parameter: nn.Parameter) -> int:
         "C-Lion": whole * count,
         "Lion8bit": 4 * count if small else count + rows,
         "AdaFactor": factored,
+        "AdamWScheduleFree": 2 * whole * count,
+        "Prodigy": 4 * whole * count,
         "CAME": whole * count + (2 * factored // 4 * whole if len(shape) > 1 else whole * count),
     }[recipe.optimizer.kind]
     return found + (4 * count if recipe.precision.update == "master" else 0)

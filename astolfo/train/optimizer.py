@@ -8,6 +8,8 @@
     CautiousLion, C-Lion        pytorch_optimizer  Liang et al., arXiv:2411.16085
     AdaFactor                   transformers       Shazeer and Stern, arXiv:1804.04235
     CAME                        pytorch_optimizer  Luo et al., arXiv:2307.02047
+    AdamWScheduleFree           pytorch_optimizer  Defazio et al., arXiv:2405.15682: trains y, its result is the average x
+    Prodigy                     ours               Mishchenko and Defazio, arXiv:2306.06101 (`astolfo.train.prodigy`)
 
 Of tensors under 4,096 elements (AdamW4bit: and those that do not divide into blocks of 128) the moments are whole in every
 kind. Moments that torch, torchao and pytorch_optimizer keep whole have the weights' dtype; the others are in fp32.
@@ -16,9 +18,10 @@ CautiousLion and C-Lion are one update with Lion's and with its authors' default
 that of the authors' own `c_lion.py` (github.com/kyleliang919/C-Optim), the elements whose update has the gradient's
 sign, times n / (count + 1).
 
-Every update of a parameter depends on that parameter alone, so it does not matter which process owns it, and none draws
-random numbers. The state of a parameter is a small dictionary of tensors and one step count; it is saved and restored by
-name, to the bit, so which process held it, or which segment, leaves no trace.
+Every update of a parameter depends on that parameter alone, so it does not matter which process owns it; Prodigy's depends on one
+number more, for which processes are asked. None draws random numbers. The state of a parameter is a small dictionary of
+tensors and a count of steps; it is saved and restored by name, to the bit, so which process held it, or which segment, leaves
+no trace.
 """
 
 import logging
@@ -36,16 +39,22 @@ from astolfo import quiet
 from astolfo.errors import PlacementError
 from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
+from astolfo.train.prodigy import Gather, Prodigy
 
 log = logging.getLogger(__name__)
 
+_COUNTED = ("step", "weight_sum", "lr_max", "d", "d_max", "d_numerator")  # numbers that steps change, where a group has them
+_NUMBERS = {int: torch.int64, float: torch.float64}
 _CODE_BOOKS = ("qmap", "qmap1", "qmap2")  # of the 8-bit and 4-bit moments: constants of their libraries, not state
 
 
-def build(recipe: Recipe, parameters: Iterable[tuple[str, str, nn.Parameter]]) -> torch.optim.Optimizer:
+def build(
+    recipe: Recipe, parameters: Iterable[tuple[str, str, nn.Parameter]], gather: Gather = lambda parts: [parts]
+) -> torch.optim.Optimizer:
     """The recipe's optimizer over (part, name, parameter) triples, one group for each learning rate of a part.
 
-    Raises PlacementError when this machine cannot run it.
+    `gather` gives every process's value, by process, where others hold further parameters. Raises PlacementError when this
+    machine cannot run it.
     """
     groups: dict[tuple[str, float], list[nn.Parameter]] = {}
     for part, name, parameter in parameters:
@@ -56,7 +65,14 @@ def build(recipe: Recipe, parameters: Iterable[tuple[str, str, nn.Parameter]]) -
     for (_, rate), members in groups.items():
         given = None if recipe.optimizer.relative_step else rate
         rows.append({"params": members, "lr": given, "rate": given})
+    if recipe.optimizer.kind == "Prodigy":
+        return Prodigy(rows, gather, **_options(recipe.optimizer))
     return _build(recipe.optimizer, rows, device)
+
+
+def _options(choice: schema.Optimizer) -> dict[str, Any]:
+    """What an entry says of its optimizer, by the entry's names."""
+    return {name: getattr(choice, name) for name in schema.OPTIMIZERS[choice.kind]}
 
 
 def check_machine(recipe: Recipe, device: torch.device) -> None:
@@ -93,6 +109,9 @@ def _build(choice: schema.Optimizer, rows: list[dict[str, Any]], device: torch.d
     rows = [{**row, "step": 0} for row in rows]  # this library counts steps by group, and begins a count it does not find
     if choice.kind == "CAME":
         return pytorch_optimizer.CAME(rows, betas=choice.betas, clip_threshold=choice.clip_threshold, foreach=False, **decay)
+    if choice.kind == "AdamWScheduleFree":
+        powers = {"r": choice.averaging_power, "weight_lr_power": choice.rate_power}
+        return pytorch_optimizer.ScheduleFreeAdamW(rows, foreach=False, **powers, **adam)
     assert choice.kind in ("Lion", "CautiousLion", "C-Lion")
     return pytorch_optimizer.Lion(rows, betas=choice.betas, cautious=choice.kind != "Lion", foreach=False, **decay)
 
@@ -134,18 +153,30 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def state_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
     """One parameter's state as plain tensors on the CPU; empty before its first step.
 
-    A count of steps that the library keeps as an integer, by parameter or by group, is the int64 entry "step". A tensor
-    that is made of others, as in 4 bits, is one entry for each: "exp_avg.codes", "exp_avg.scale".
+    A count of steps that the library keeps as an integer, by parameter or by group, is the int64 entry "step"; other numbers
+    of a group that its steps change are float64 entries. A tensor that is made of others, as in 4 bits, is one entry for
+    each: "exp_avg.codes", "exp_avg.scale".
     """
     state = optimizer.state.get(parameter)
     if not state:
         return {}
     group, _ = _place(optimizer, parameter)
-    counts = {"step": group["step"]} if "step" in group else {}
+    counts = {name: group[name] for name in _COUNTED if name in group}
     return {
-        name: value.cpu() if torch.is_tensor(value) else torch.tensor(value, dtype=torch.int64)
+        name: value.cpu() if torch.is_tensor(value) else torch.tensor(value, dtype=_NUMBERS[type(value)])
         for name, value in (counts | _entries(state)).items()
     }
+
+
+def averaged(recipe: Recipe, weight: Tensor, saved: dict[str, Tensor]) -> Tensor:
+    """The value that a result has for a weight in training with that state: the weight, or the average that an optimizer means.
+
+    AdamWScheduleFree trains y between its average x and its iterate z: x = y + (1 - 1 / beta1) (z - y).
+    """
+    if recipe.optimizer.kind != "AdamWScheduleFree" or "z" not in saved:
+        return weight
+    assert recipe.optimizer.betas
+    return weight.float().lerp(saved["z"].float(), 1.0 - 1.0 / recipe.optimizer.betas[0])
 
 
 def restore(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, saved: dict[str, Tensor]) -> None:
@@ -153,9 +184,9 @@ def restore(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, saved: di
     if not saved:
         return
     group, (number, index) = _place(optimizer, parameter)
-    if "step" in group:
-        saved = dict(saved)
-        group["step"] = int(saved.pop("step"))
+    numbers = {name: saved[name].item() for name in _COUNTED if name in group}
+    group.update(numbers)
+    saved = {name: value for name, value in saved.items() if name not in numbers}
     state = optimizer.state[parameter]
     if hasattr(optimizer, "init_state"):
         _begin_bitsandbytes(optimizer, parameter, number, index)

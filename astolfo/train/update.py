@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
 from astolfo.train import schedule
+from astolfo.train.prodigy import Gather
 from astolfo.train.rounding import stochastic
 
 MASTER = "master"  # among a weight's entries: the weight itself in fp32
@@ -29,8 +30,8 @@ Row = tuple[str, str, nn.Parameter]  # part, name, parameter
 class Direct:
     """The library's optimizer on the weights themselves."""
 
-    def __init__(self, recipe: Recipe, rows: Iterable[Row]):
-        self.recipe, self.optimizer = recipe, optimizers.build(recipe, rows)
+    def __init__(self, recipe: Recipe, rows: Iterable[Row], gather: Gather):
+        self.recipe, self.optimizer = recipe, optimizers.build(recipe, rows, gather)
 
     def step(self, step: int) -> None:
         """The update of optimizer step number `step`, from the parameters' gradients."""
@@ -125,10 +126,15 @@ class Widened:
             member.wide.data = _nothing(member.narrow)
 
 
-def build(recipe: Recipe, rows: Iterable[Row], masters: Mapping[int, Tensor]) -> Direct | Widened:
-    """The update that the recipe chooses over (part, name, parameter); `masters`: the weights in fp32, by parameter id."""
+def build(
+    recipe: Recipe, rows: Iterable[Row], masters: Mapping[int, Tensor], gather: Gather = lambda parts: [parts]
+) -> Direct | Widened:
+    """The update that the recipe chooses over (part, name, parameter); `masters`: the weights in fp32, by parameter id.
+
+    `gather` is `astolfo.train.optimizer.build`'s.
+    """
     if recipe.precision.update is None:
-        return Direct(recipe, rows)
+        return Direct(recipe, rows, gather)
     return Widened(recipe, rows, masters if recipe.precision.update == "master" else None)
 
 

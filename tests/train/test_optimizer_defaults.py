@@ -9,8 +9,7 @@ import torch
 from transformers.optimization import Adafactor
 
 from astolfo import quiet
-from astolfo.ledger.schema import Optimizer
-from astolfo.ledger.schema.optimizer import DEFAULTS
+from astolfo.ledger.schema import OPTIMIZERS, Optimizer
 
 LIBRARY = {
     "AdamW": lambda: torch.optim.AdamW,
@@ -36,12 +35,12 @@ UNSAID = {
 }
 
 
-@pytest.mark.parametrize("kind", DEFAULTS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_what_is_left_out_is_the_librarys_default(kind):
     """Every value that a kind has, left out, is its library's; C-Lion's betas alone are its authors' (c_lion.py)."""
     theirs = {name: one.default for name, one in inspect.signature(LIBRARY[kind]()).parameters.items()}
     ours = Optimizer(kind=kind)
-    for name in DEFAULTS[kind]:
+    for name in OPTIMIZERS[kind]:
         value = getattr(ours, name)
         expected = (0.95, 0.98) if (kind, name) == ("C-Lion", "betas") else theirs[THEIR_NAME.get(name, name)]
         assert (UNSAID.get(name) if value is None else value) == expected, name
@@ -49,7 +48,7 @@ def test_what_is_left_out_is_the_librarys_default(kind):
 
 def test_every_value_of_the_schema_is_somebodys():
     """No field of an optimizer's entry is without a kind that has it."""
-    assert {name for values in DEFAULTS.values() for name in values} == set(Optimizer.model_fields) - {"kind"}
+    assert {name for values in OPTIMIZERS.values() for name in values} == set(Optimizer.model_fields) - {"kind"}
 
 
 def test_adafactors_scale_has_one_form():

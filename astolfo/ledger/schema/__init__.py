@@ -8,7 +8,7 @@ from astolfo.ledger.schema.about import About
 from astolfo.ledger.schema.blocks import UNet, UNetBlocks
 from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate, six_digits
 from astolfo.ledger.schema.objective import Loss, MultiresNoise, Objective
-from astolfo.ledger.schema.optimizer import Optimizer
+from astolfo.ledger.schema.optimizer import OPTIMIZERS, Optimizer
 from astolfo.ledger.schema.runs import Block, Blocks, Era, Outcome, Placement, RunEntry, RunFields
 from astolfo.ledger.schema.scales import AutoencoderTraining, Buckets, Card, Hardware, Measurement, Power, Scale
 from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin, ScaleDataset, StandIn
@@ -25,6 +25,7 @@ from astolfo.ledger.schema.training import (
 )
 
 __all__ = [
+    "OPTIMIZERS",
     "SEMANTICS",
     "About",
     "AutoencoderTraining",

@@ -41,7 +41,7 @@ class Optimizer(Entry):
 
     @model_validator(mode="after")
     def _complete(self) -> "Optimizer":
-        defaults = DEFAULTS[self.kind]
+        defaults = OPTIMIZERS[self.kind]
         for name in type(self).model_fields.keys() - {"kind"}:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, defaults.get(name))
@@ -57,7 +57,7 @@ class Optimizer(Entry):
 _ADAM: dict = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
 _LION: dict = {"betas": (0.9, 0.99), "weight_decay": 0.0}
 _PRODIGY = dict.fromkeys(("beta3", "growth_rate", "bias_correction", "safeguard_warmup", "coupled_decay"))
-DEFAULTS: dict[str, dict[str, Any]] = {
+OPTIMIZERS: dict[str, dict[str, Any]] = {
     "AdamW8bit": _ADAM, "AdamW": _ADAM, "PagedAdamW8bit": _ADAM, "AdamW4bit": _ADAM,
     "Lion": _LION, "CautiousLion": _LION, "Lion8bit": _LION,
     "C-Lion": {"betas": (0.95, 0.98), "weight_decay": 0.0},

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from astolfo.ledger.schema.blocks import BlockName, by_block, within
 from astolfo.ledger.schema.entry import Entry, Rate, six_digits
 
+Factor = Annotated[float, Field(ge=0, le=100)]  # Prodigy's rates are factors of a rate that it estimates
 Separator = Annotated[str, Field(min_length=1)]
 
 
@@ -46,10 +47,10 @@ class LearningRate(Entry):
     `blocks` are rates of the UNet's blocks, laid over `unet`; of the names that a weight lies in, the longest counts.
     """
 
-    unet: Rate
-    text_encoder: Rate = 0.0
-    text_encoder_2: Rate = 0.0
-    blocks: dict[BlockName, Rate] | None = None
+    unet: Factor
+    text_encoder: Factor = 0.0
+    text_encoder_2: Factor = 0.0
+    blocks: dict[BlockName, Factor] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -67,6 +68,11 @@ class LearningRate(Entry):
     def parts(self) -> dict[str, float]:
         """The rate of each part of the model."""
         return self.model_dump(exclude={"blocks"})
+
+    @property
+    def every(self) -> list[float]:
+        """All rates, of parts and of blocks."""
+        return [*self.parts.values(), *(self.blocks or {}).values()]
 
     @property
     def largest(self) -> dict[str, float]:

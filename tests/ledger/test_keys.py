@@ -1,0 +1,74 @@
+"""What a run may say of optimizer, rates and schedule together, and what becomes of it in its recipe."""
+
+import pytest
+
+from astolfo.errors import LedgerError
+from astolfo.ledger import recipe_of
+from tests.ledger.conftest import RUN
+
+
+def recipe(ledger):
+    return recipe_of(ledger, ledger.run(RUN))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [({"learning_rate": {"unet": 1.5}}, "a learning rate of 1.5 is a slip: expected one below 1 for AdamW"),
+     ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "text_encoders": 0.5}}, "Prodigy has one step size"),
+     ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "blocks": {"up_blocks": 2}}}, "Prodigy has one step size"),
+     ({"optimizer": "Prodigy", "engine": "deepspeed"}, "Prodigy needs whole weights, which deepspeed cuts"),
+     ({"optimizer": "AdamWScheduleFree", "engine": "deepspeed"}, "AdamWScheduleFree needs whole weights"),
+     ({"optimizer": {"kind": "AdamW", "d_coef": 2}}, "AdamW has no d_coef"),
+     ({"optimizer": {"kind": "Prodigy", "growth_rate": 1.0}}, "greater than 1"),
+     ({"schedule": {"kind": "cosine", "warmup_ratio": 1.0}}, "less than 1")],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(mine, keys, message):
+    """A rate that is a slip, and optimizers in a way in which they would be others, are errors with file and line."""
+    with pytest.raises(LedgerError, match=rf"mine\.yaml:\d+: .*{message}"):
+        mine(**keys)
+
+
+def test_prodigy_and_updates(mine):
+    """Prodigy is refused with a master or stochastic rounding where the scale leaves a run its precision."""
+    with pytest.raises(LedgerError, match="Prodigy does not work with update: master"):
+        mine("full", optimizer="Prodigy", precision={"update": "master"})
+
+
+def test_prodigys_rates_stay(mine):
+    """Scales multiply rates, but not Prodigy's, which are factors of what it estimates."""
+    ledger = mine(optimizer="Prodigy", learning_rate={"unet": 1, "text_encoders": 1})
+    assert ledger.scale.learning_rate_multiplier != 1
+    assert recipe(ledger).learning_rate.parts == {"unet": 1, "text_encoder": 1, "text_encoder_2": 1}
+
+
+def test_a_ratio_becomes_steps(mine):
+    """warmup_ratio is of the run's steps, and of the ranks' times as many where a schedule counts as the original's."""
+    keys = {"schedule": {"kind": "cosine", "warmup_ratio": 0.25}, "ranks": 2, "batch_size": 1}
+    ledger = mine(**keys)
+    found = recipe(ledger)
+    length = found.last_step - found.first_step
+    assert found.schedule.warmup_steps == int(0.25 * length)
+    assert "warmup_ratio" not in found.canonical()["schedule"]
+    kohya = recipe(mine(**keys, semantics="kohya", choices={"warmup": "kohya"}))
+    assert kohya.schedule.warmup_steps == int(0.25 * length * 2)
+
+
+def test_only_what_falls_depends_on_the_end(mine):
+    """A recipe names its last step where the schedule falls towards it, and only there."""
+    assert recipe(mine(schedule="warmup")).last_step is None
+    assert recipe(mine(schedule="linear")).last_step > 0
+
+
+def test_a_polynomials_end_scales_as_rates_do(mine):
+    """The rate that a polynomial falls to is a rate: scales multiply it."""
+    ledger = mine(schedule="polynomial")
+    assert recipe(ledger).schedule.end == pytest.approx(1e-7 * ledger.scale.learning_rate_multiplier)
+
+
+@pytest.mark.parametrize("value", ["kohya", "reference"])
+def test_the_way_a_schedule_counts_is_a_choice(mine, value):
+    """`choices: {warmup: ...}` is in the recipe where it is said, and nowhere else; another value is refused with those that are."""
+    assert recipe(mine(choices={"warmup": value})).canonical()["choices"]["warmup"] == value
+    assert "warmup" not in recipe(mine()).canonical()["choices"]
+    with pytest.raises(LedgerError, match="choice warmup cannot be 'x': expected reference or kohya"):
+        mine(choices={"warmup": "x"})
