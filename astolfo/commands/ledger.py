@@ -5,7 +5,9 @@ from pathlib import Path
 
 import click
 
-from astolfo.commands import LOCK, WHOLE, ledger_of, reference_of
+from astolfo import program
+from astolfo.commands import LOCK, WHOLE, ledger_of, reference_of, use_of
+from astolfo.errors import LedgerError
 
 
 @click.group()
@@ -28,7 +30,6 @@ def ledger_list(context: click.Context) -> None:
 @click.pass_context
 def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
     """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest. Or one era."""
-    from astolfo.errors import LedgerError
     from astolfo.ledger import show
     from astolfo.ledger.files import unknown
 
@@ -97,7 +98,13 @@ def ledger_import(
     """
     from astolfo.kohya import place
 
-    text = place.imported(context.obj["config"], files, era=era, ranks=ranks, lossy=lossy, write=not only_print)
+    folder = use_of(context).config
+    if context.obj["config"] is None and folder.resolve() == program.CONFIG.resolve():
+        raise LedgerError(
+            "No ledger of your own is here, and the program's is not written to. `astolfo init FOLDER` makes one, and so does "
+            "`astolfo --config FOLDER ledger import ...`."
+        )
+    text = place.imported(folder, files, era=era, ranks=ranks, lossy=lossy, write=not only_print)
     click.echo(text)
 
 

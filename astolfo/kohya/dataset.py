@@ -6,7 +6,6 @@ laid over the line's: subset over dataset over [general], as that trainer does i
 
 import json
 import re
-import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +56,19 @@ class DatasetEntry:
     name: str
     source: Source
     images: int | None
-    fields: dict[str, Any] = field(default_factory=dict)
-    commands: list[str] = field(default_factory=list)
+    autoencoder: str
+    words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
+    remarks: list[str] = field(default_factory=list)  # what to do before
+
+    @property
+    def store(self) -> str:
+        """Where its store is to lie."""
+        return f"datasets/{self.name}"
+
+    @property
+    def pictures(self) -> bool:
+        """Whether its store is made of pictures, which are encoded first."""
+        return not self.source.subsets[0].index
 
 
 def source(values: Values, files: Files, family: str) -> Source:
@@ -285,31 +295,22 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
 
 
 def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEntry:
-    """The ledger's entry of a dataset, and the commands that make and pin its store."""
+    """The ledger's entry of a dataset, and how its store is made."""
     counts = [_count(one, beside) for one in found.subsets]
     images = sum(count for count in counts if count) if all(counts) else None
-    made = DatasetEntry(name=name, source=found, images=images)
-    if autoencoder != {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}[found.family]:
-        made.fields["autoencoder"] = autoencoder
-    made.commands = _commands(name, found, autoencoder)
+    made = DatasetEntry(name=name, source=found, images=images, autoencoder=autoencoder)
+    one, place = found.subsets[0], [found.subsets[0].folder or "."]
+    if len(found.subsets) > 1:
+        place = ["ALL"]
+        made.remarks.append(
+            f"# ALL is one folder with what is in {' and '.join(sub.index or sub.folder for sub in found.subsets)}"
+        )
+    if one.index:
+        made.words = ["kohya", one.index if len(found.subsets) == 1 else "ALL/meta_lat.json", *place, "-o", made.store]
+        return made
+    made.words = ["folder", *place, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
+    made.words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]
     return made
-
-
-def _commands(name: str, found: Source, autoencoder: str) -> list[str]:
-    store = f"datasets/{name}"
-    commands = []
-    for number, one in enumerate(found.subsets):
-        place = store if len(found.subsets) == 1 else f"{store}-{number + 1}"
-        if one.index:
-            commands.append(shlex.join(["astolfo", "dataset", "import", "kohya", one.index, one.folder or ".", "-o", place]))
-            continue
-        words = ["astolfo", "--scale", "full", "dataset", "import", "folder", one.folder, "-o", place]
-        words += ["--autoencoder", f"inputs/{autoencoder}.safetensors"]
-        words += ["--family", found.family] if found.family != "sdxl" else []
-        words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]
-        commands.append(shlex.join(words))
-    commands.append(shlex.join(["astolfo", "--scale", "full", "pin", name, store]))
-    return commands
 
 
 def _count(one: Subset, beside: Path) -> int | None:

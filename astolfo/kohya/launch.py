@@ -317,7 +317,8 @@ def _option(launch: Launch, name: str, place: str) -> Option:
         return fits[0]
     if fits:
         raise InputError(f"{place}: --{name} could be {' or '.join('--' + one.name for one in fits)}. Write it out.")
-    raise InputError(f"{place}: --{name} is no option of sd-scripts that is known here.{_hint(table, name)}")
+    why = f"No trainer that is known here has it.{_hint(table, name)}".removesuffix(".")
+    return Option(name=name, takes="words", becomes="refused", why=why, of=())
 
 
 def _hint(table: Table, name: str) -> str:

@@ -256,6 +256,8 @@ class _Reading:
             found["numa"] = int(self.launch.numa)
         if values.on("max_data_loader_n_workers"):
             found["loader_workers"] = values.get("max_data_loader_n_workers")
+        else:
+            values.none("max_data_loader_n_workers", "0: the trainer's own process loads")
         if values.get("gradient_checkpointing"):
             found["gradient_checkpointing"] = True
         if values.get("sample_every_n_steps"):
@@ -327,7 +329,7 @@ class _Reading:
             re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-."), {*self.result.bases, *(self.ledger.bases if self.ledger else ())}
         )
         fields: dict[str, Any] = {"family": family, "objective": objective}
-        if not _is_file(path):
+        if not is_file(path):
             self.launch.remarks.append(
                 f"{self.values.place('pretrained_model_name_or_path')}: {path} is no single file. Convert it, and pin that."
             )
@@ -339,7 +341,7 @@ class _Reading:
     def _diffusers(self) -> dict[str, str]:
         """That trainer transposes the pooled projection of a Diffusers folder, and not that of a single file."""
         path = str(self.values.get("pretrained_model_name_or_path"))
-        if self.launch.trainer != "sdxl" or _is_file(path):
+        if self.launch.trainer != "sdxl" or is_file(path):
             return {}
         self.notes.append("The line's base is a Diffusers folder, whose pooled projection that trainer reads as inference does.")
         return {"pooled_projection": "reference"}
@@ -350,6 +352,7 @@ class _Reading:
                 return known
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.proposal).strip("-.") or "dataset"
         if self.ledger and name in self.ledger.datasets:
+            self.launch.remarks.append(f"{self.launch.place}: {name} is a dataset of the ledger already, and that one is taken.")
             return name
         name = self._free(name, set(self.result.datasets))
         autoencoder = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}[source.family]
@@ -363,6 +366,9 @@ class _Reading:
     def _autoencoder(self, source: Source) -> str:
         file = last(source.autoencoder)
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem)
+        if name in ("sdxl-vae", "sd2-vae"):
+            return name  # of the library
+        file = file if is_file(file) else f"{name}.safetensors"
         fields = {"family": source.family, "kind": "autoencoder", "full": {"file": file}}
         self.result.bases.setdefault(name, BaseEntry(name=name, fields=fields, path=source.autoencoder))
         return name
@@ -401,7 +407,7 @@ def _lay_over(fields: dict[str, Any], said: dict[str, Any]) -> None:
             del target[name]
 
 
-def _is_file(path: str) -> bool:
+def is_file(path: str) -> bool:
     return plain_path(path).suffix.lower() in _MODELS
 
 

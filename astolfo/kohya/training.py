@@ -21,9 +21,10 @@ _NAMES = {
     "torchao.optim.adamw4bit": "AdamW4bit", "torchao.prototype.low_bit_optim.adamw4bit": "AdamW4bit",
 }  # fmt: skip
 _NEAREST = {
-    "pagedadamw": "AdamW", "radam": "AdamWScheduleFree", "sgd": "AdamW", "dadapt": "Prodigy", "came": "pytorch_optimizer.CAME",
-    "adamw": "AdamW", "lion": "Lion",
+    "adamw8bit": "AdamW8bit", "pagedadamw": "AdamW", "radam": "AdamWScheduleFree", "sgd": "AdamW", "dadapt": "Prodigy",
+    "came": "pytorch_optimizer.CAME", "adamw": "AdamW", "lion": "Lion",
 }  # fmt: skip
+"""Begins of names of optimizers that the ledger lacks, and what comes nearest."""
 _ARGUMENTS = {
     "use_bias_correction": "bias_correction", "r": "averaging_power", "weight_lr_power": "rate_power",
     "decouple": "coupled_decay",
@@ -207,7 +208,7 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
         given.pop("cautious")
     for name, value in given.items():
         ours = _ARGUMENTS.get(name, name)
-        value = (not value) if name == "decouple" else list(value) if isinstance(value, tuple) else value
+        value = (not value) if name == "decouple" else value
         if ours in DEFAULTS[kind]:
             default = DEFAULTS[kind][ours]
             says_more = value != default and value not in (None, False)
@@ -215,7 +216,7 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
                 found[ours] = value
         elif name not in _AT_DEFAULT or value != _AT_DEFAULT[name]:
             values.refuse("optimizer_args", f"{kind} has no {name} here", f"without {name}={value!r}")
-    return {name: _plain(value) for name, value in found.items()}
+    return {name: list(value) if isinstance(value, tuple) else _plain(value) for name, value in found.items()}
 
 
 def schedule(values: Values, chosen: Any, ranks: int) -> tuple[Any, dict[str, str]]:

@@ -102,8 +102,10 @@ class Values:
 
     def _by_table(self, name: str, given: Given) -> None:
         option = given.option
-        if option.becomes == "refused":
-            off = typed(given) in _OFF or typed(given) == option.default
+        if given.value in (None, "", False) or (option.takes == "words" and not given.value and option.of):
+            self._row(name, "none", "It is off")
+        elif option.becomes == "refused":
+            off = option.of and (typed(given) in _OFF or typed(given) == option.default)
             if off:
                 self._row(name, "none", "It is off")
             else:

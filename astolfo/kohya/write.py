@@ -15,7 +15,8 @@ import yaml
 
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.options import accelerate, options
-from astolfo.kohya.read import Imported, ImportedRun
+from astolfo.kohya.read import Imported, ImportedRun, is_file
+from astolfo.program import typed
 
 _WIDTH = 132
 _OWN = ("base", "dataset", "continues", "epochs", "steps", "learning_rate", "seed")  # what a run says itself, where it is alone
@@ -29,7 +30,7 @@ _BECOMES = {"key": "key", "placement": "placement", "none": "no effect", "refuse
 
 def whole(found: Imported, title: str) -> str:
     """A ledger in one file: bases, datasets, defaults and runs."""
-    parts = [_commented([title]), _section("bases", bases(found)), _section("datasets", datasets(found)), _body(found)]
+    parts = [f"title: {scalar(title)}", _section("bases", bases(found)), _section("datasets", datasets(found)), _body(found)]
     return "\n\n".join(part.rstrip() for part in [*parts, _closing(found)] if part) + "\n"
 
 
@@ -53,22 +54,33 @@ def datasets(found: Imported) -> dict[str, str]:
         images = (
             f"images: {entry.images}" if entry.images else "images: 1000  # not counted: it is not here. Epochs are counted by it"
         )
-        entries[name] = "\n".join([images, *([_mapping(entry.fields)] if entry.fields else [])])
+        own = entry.autoencoder != "sdxl-vae"  # the default
+        entries[name] = "\n".join([images, *([f"autoencoder: {entry.autoencoder}"] if own else [])])
     return entries
 
 
 def commands(found: Imported) -> list[str]:
     """The commands that follow an import, in their order."""
-    lines = [f"astolfo --scale full pin {name} {_quoted(entry.path)}" for name, entry in found.bases.items()]
-    lines += [line for entry in found.datasets.values() for line in entry.commands]
-    if not any("pin vocabulary" in line for line in lines) and (found.bases or found.datasets):
-        lines.append("astolfo --scale full pin vocabulary CLIP_FOLDER")
+    lines = [_pinned(name, entry.path) for name, entry in found.bases.items()]
+    for name in dict.fromkeys(entry.autoencoder for entry in found.datasets.values() if entry.pictures):
+        if name not in found.bases:
+            lines.append(typed("pin", name, "AUTOENCODER", scale="full"))
+    if found.bases or found.datasets:
+        lines.append(typed("pin", "vocabulary", "CLIP_FOLDER", scale="full"))
+    for entry in found.datasets.values():
+        lines += [*entry.remarks, typed("dataset", "import", *entry.words, scale="full" if entry.pictures else None)]
+        lines.append(typed("pin", entry.name, entry.store, scale="full"))
     for run in found.runs:
-        saved = (
-            f"{run.folder.rstrip('/')}/{run.stem or 'last'}.safetensors" if run.folder else f"{run.stem or 'last'}.safetensors"
-        )
-        lines.append(f"astolfo --scale full adopt {run.name} {_quoted(saved)}    # if you have that file")
+        saved = f"{run.stem or 'last'}.safetensors"
+        saved = f"{run.folder.rstrip('/')}/{saved}" if run.folder else saved
+        lines.append(typed("adopt", run.name, saved, scale="full") + "    # if you have that file")
     return lines
+
+
+def _pinned(name: str, path: str) -> str:
+    """The command that pins a base; one that is no single file is to be converted first."""
+    remark = "" if is_file(path) else f"    # {path} as one .safetensors file"
+    return typed("pin", name, path if is_file(path) else "FILE", scale="full") + remark
 
 
 def account(found: Imported) -> list[str]:
@@ -235,7 +247,3 @@ def _scientific(value: float) -> str:
             mantissa, exponent = text.split("e")
             return f"{mantissa}e{int(exponent):+d}"
     return repr(value)
-
-
-def _quoted(path: str) -> str:
-    return f'"{path}"' if re.search(r"[^\w./:\\-]", path) else path
