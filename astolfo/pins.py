@@ -53,6 +53,8 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
 def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:
     from astolfo.data.store import Store
 
+    if parts := ledger.datasets[name].parts:
+        raise InputError(f"{name} is made of its parts: pin those ({', '.join(parts)}).")
     if ledger.scale.pictures is not None:
         raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
     store, expected = Store(folder), ledger.sized(name).images

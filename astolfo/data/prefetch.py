@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from astolfo.data.join import Repeated
 from astolfo.data.order import Batch, Order
 from astolfo.data.store import Sample, Store
 
@@ -23,7 +24,7 @@ class Reader(Generic[Ready]):
     """
 
     def __init__(
-        self, store: Store, order: Order, ranks: Iterable[int],
+        self, store: Store | Repeated, order: Order, ranks: Iterable[int],
         prepare: Callable[[Sequence[Batch], Sequence[Sequence[Sample]]], Sequence[Ready]],
     ):  # fmt: skip
         self.store, self.order, self.ranks, self.prepare = store, order, tuple(ranks), prepare

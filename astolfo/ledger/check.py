@@ -162,6 +162,21 @@ def _dataset(ledger: Ledger, name: str) -> None:
     known = [base for base, entry in ledger.bases.items() if entry.kind == "autoencoder"]
     if wanted not in known:
         raise ledger.files.error("datasets", name, ["autoencoder"], unknown("autoencoder", wanted, known))
+    for part in ledger.datasets[name].parts or ():
+        if problem := _part_problem(ledger, part, wanted):
+            raise ledger.files.error("datasets", name, ["parts", part], problem)
+
+
+def _part_problem(ledger: Ledger, part: str, autoencoder: str) -> str | None:
+    """Why a dataset cannot be a part of one whose first part is encoded by `autoencoder`; None when it can."""
+    if part not in ledger.datasets:
+        return unknown("dataset", part, ledger.datasets)
+    other = ledger.datasets[part]
+    if other.parts:
+        return f"{part} has parts itself: name those instead."
+    if other.autoencoder != autoencoder:
+        return f"{part} is encoded by {other.autoencoder}, the first part by {autoencoder}: parts need one autoencoder."
+    return None
 
 
 def _evaluation(ledger: Ledger, name: str) -> None:

@@ -64,7 +64,8 @@ class Ledger:
         self.stand_ins = files.read("stand-ins", schema.StandIn)
         bases, datasets = files.read("bases", schema.Base), files.read("datasets", schema.Dataset)
         self.bases = {name: standins.base(name, entry, self.stand_ins, bases) for name, entry in bases.items()}
-        self.datasets = {name: standins.dataset(name, entry) for name, entry in datasets.items()}
+        sized = {name: standins.dataset(name, entry) for name, entry in datasets.items()}
+        self.datasets = {name: standins.joined(entry, sized) for name, entry in sized.items()}
         self.evaluations = files.read("evaluations", EvaluationSet)
         self.prompts = files.read("prompts", PromptSet)
         self.hardware = files.read("hardware", schema.Hardware)

@@ -95,6 +95,8 @@ class Specs:
         """A dataset store made from the scale's procedural pictures, or brought by the user."""
         scale, encoder = self.ledger.scale, self.ledger.datasets[name].autoencoder
         size = self.ledger.sized(name)
+        if parts := self.ledger.datasets[name].parts:
+            return self._spec("joined", {part: self.dataset(part) for part in parts}, repeats=parts)
         if scale.pictures is None:
             return {"verb": "given", "dataset": name, "images": size.images, "digest": self.ledger.dataset_digest(name)}
         family = self.ledger.base(encoder).family

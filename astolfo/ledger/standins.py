@@ -43,8 +43,20 @@ def _stand_in(entry: schema.Base, shipped: Mapping[str, schema.StandIn]) -> sche
 
 def dataset(name: str, entry: schema.Dataset) -> schema.Dataset:
     """The dataset with a size at the miniature."""
-    if entry.miniature is not None:
+    if entry.miniature is not None or entry.parts:
         return entry
     images = min(entry.images, max(FEWEST, min(MOST, round(entry.images / PROPORTION))))
     seed = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
     return entry.model_copy(update={"miniature": schema.ScaleDataset(images=images, seed=seed)})
+
+
+def joined(entry: schema.Dataset, others: Mapping[str, schema.Dataset]) -> schema.Dataset:
+    """A dataset of parts with their sizes and their autoencoder; what cannot be a part counts nothing, and is refused later."""
+    parts = {name: times for name, times in (entry.parts or {}).items() if name in others and not others[name].parts}
+    if not parts:
+        return entry
+    images = sum(others[name].images * times for name, times in parts.items())
+    small = sum(one.images * times for name, times in parts.items() if (one := others[name].miniature))
+    autoencoder = others[next(iter(parts))].autoencoder
+    size = schema.ScaleDataset(images=small)
+    return entry.model_copy(update={"images": images, "miniature": size, "autoencoder": autoencoder})

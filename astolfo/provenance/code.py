@@ -15,11 +15,12 @@ from astolfo.files import write_json
 
 _PACKAGE = Path(__file__).parent.parent
 _MEMORY = Path(".astolfo/code.json")
-_COMMON = ("errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py", "checkpoint/stream.py")
+_COMMON = ("elementary.py", "errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py",
+           "checkpoint/stream.py")  # fmt: skip
 _FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
 _DATA = (
-    "data/captions.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/store.py", "data/tokens.py",
+    "data/captions.py", "data/join.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/store.py", "data/tokens.py",
     "data/vocabulary.py",
 )  # fmt: skip
 _ROAD = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
@@ -28,7 +29,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
     "autoencoder": (*_MODEL, "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
     "dataset": (*_MODEL, *_ROAD, "data/procedural.py", "data/make.py"),
-    "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "train"),
+    "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
+    "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
     "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py"),
     "mecha": (*_FILES, "merge"),
@@ -43,6 +45,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "pins.py",
         "train/autoencoder.py",
         "train/conditioning.py",
+        "train/loss.py",
         "train/objective.py",
     ),
     "losses": ("errors.py", "files.py", "checkpoint/safefile.py", "checkpoint/stream.py", "site/losses.py", "site/plots.py"),

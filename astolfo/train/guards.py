@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from astolfo.data.join import Repeated
 from astolfo.data.order import Batch
 from astolfo.data.store import Store
 from astolfo.errors import NumericsError
@@ -85,6 +86,6 @@ def spike(losses: list[float], loss: float, factor: float | None) -> str | None:
     return f"{loss:.4g}, over {factor:g} times the median {usual:.4g} of the steps before,"
 
 
-def sample_ids(store: Store, batches: list[Batch]) -> list[str]:
+def sample_ids(store: Store | Repeated, batches: list[Batch]) -> list[str]:
     """The IDs of all samples of some micro-batches."""
     return [store.sample(int(row)).id for batch in batches for row in batch.rows]

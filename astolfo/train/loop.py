@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from astolfo.data.join import Repeated
 from astolfo.data.order import Batch, Order
 from astolfo.data.prefetch import Reader
 from astolfo.data.store import Store
@@ -50,7 +51,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, inputs: Inputs, processes: Processes, placement: Placement | None = None):
         placement = placement or Placement()
         self.recipe, self.processes, self.device = recipe, processes, torch.device(placement.device)
-        self.store = Store(inputs.dataset)
+        self.store = Repeated(Store(inputs.dataset))
         self.order = _order(recipe, self.store)
         self.parts = self._parts(inputs.base)
         self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
@@ -256,7 +257,7 @@ def checkpoint(parts: dict[str, nn.Module], blocks: bool | tuple[str, ...]) -> N
                 module.gradient_checkpointing = any(f"{place}.".startswith(f"{block}.") for block in blocks)
 
 
-def _order(recipe: Recipe, store: Store) -> Order:
+def _order(recipe: Recipe, store: Repeated) -> Order:
     order = Order(
         counts=store.counts, seed=recipe.seed, ranks=recipe.ranks, batch_size=recipe.batch_size,
         accumulation=recipe.accumulation, wraps=recipe.choices.short_step == "full",

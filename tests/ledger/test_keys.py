@@ -4,6 +4,7 @@ import pytest
 
 from astolfo.errors import LedgerError
 from astolfo.ledger import recipe_of
+from astolfo.ledger.specs import Specs, identity
 from tests.ledger.conftest import RUN
 
 
@@ -72,3 +73,40 @@ def test_the_way_a_schedule_counts_is_a_choice(mine, value):
     assert "warmup" not in recipe(mine()).canonical()["choices"]
     with pytest.raises(LedgerError, match="choice warmup cannot be 'x': expected reference or kohya"):
         mine(choices={"warmup": "x"})
+
+
+PICTURES = {"images": 200_000}
+
+
+def test_a_dataset_of_parts_counts_each_as_often(mine):
+    """Its images, at both scales, are its parts' times their repeats; its steps follow; its spec names the parts."""
+    datasets = {
+        "pictures": {"parts": {"a": 3, "b": 1}},
+        "a": {"images": 10_000},
+        "b": {"images": 200_000, "miniature": {"images": 40}},
+    }
+    for scale, images in (("full", 230_000), ("miniature", 32 * 3 + 40)):
+        ledger = mine(scale, datasets)
+        assert ledger.sized("pictures").images == images
+        assert recipe_of(ledger, ledger.run(RUN)).steps_per_epoch is None  # batches of two depend on the buckets
+        one = mine(scale, datasets, batch_size=1)
+        assert recipe_of(one, one.run(RUN)).steps_per_epoch == images
+        spec = Specs(ledger, "lock").dataset("pictures")
+        assert (spec["verb"], spec["repeats"]) == ("joined", {"a": 3, "b": 1})
+        assert spec["parents"] == {name: identity(Specs(ledger, "lock").dataset(name)) for name in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [({"pictures": {"parts": {"a": 1}}}, "unknown dataset 'a'"),
+     ({"pictures": {"parts": {"a": 1}}, "a": {"parts": {"b": 1}}, "b": PICTURES}, "a has parts itself"),
+     ({"pictures": {"parts": {"pictures": 2}}}, "pictures has parts itself"),
+     ({"pictures": {"parts": {"a": 1, "b": 1}}, "a": PICTURES, "b": {**PICTURES, "autoencoder": "sd2-vae"}}, "b is encoded by sd2-vae, the first part by sdxl-vae"),
+     ({"pictures": {"parts": {"a": 0}}, "a": PICTURES}, "greater than 0"), ({"pictures": {}}, "give either images"),
+     ({"pictures": {"parts": {"a": 1}, "images": 5}, "a": PICTURES}, "give either images"),
+     ({"pictures": {"parts": {"a": 1}, "digest": "0" * 64}, "a": PICTURES}, "with parts, digest is theirs")],
+)  # fmt: skip
+def test_what_cannot_be_a_part_is_refused(mine, datasets, message):
+    """Unknown parts, parts of parts, other autoencoders and values that parts decide are errors with file and line."""
+    with pytest.raises(LedgerError, match=rf"datasets\.yaml:\d+: .*{message}"):
+        mine(datasets=datasets)

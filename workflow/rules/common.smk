@@ -134,6 +134,14 @@ def model_inputs(name, model):
     return file_inputs(name, model.path)
 
 
+def parts_of(wildcards):
+    """The stores of a dataset's parts, as named inputs."""
+    found = {}
+    for number, part in enumerate(LEDGER.datasets[wildcards.dataset].parts):
+        found |= file_inputs(f"part{number}", f"datasets/{part}/store.json")
+    return found
+
+
 def all_targets():
     """Every model that the ledger is about: results, the merges that outcomes name, and the bases that the graph makes."""
     return [model.path for model in models(LEDGER)]

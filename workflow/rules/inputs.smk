@@ -144,6 +144,24 @@ rule base_mecha:
         job("mecha --spec {params.spec:q} --log {log} {resources.models} --out {output.model}")
 
 
+rule dataset_joined:
+    input:
+        unpack(asked(parts_of)),
+    output:
+        "datasets/{dataset}/store.json",
+        digest="datasets/{dataset}/store.json.sha256",
+        attestation="datasets/{dataset}/store.json.attestation.json",
+    log:
+        "logs/dataset-{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(name for name, dataset in LEDGER.datasets.items() if dataset.parts),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+        parts=lambda wildcards: " ".join(f"--part {name} datasets/{name}" for name in LEDGER.datasets[wildcards.dataset].parts),
+    shell:
+        job("joined-dataset --spec {params.spec:q} --log {log} {params.parts} --out datasets/{wildcards.dataset}")
+
+
 if PICTURES:
 
     rule dataset_made:
@@ -156,7 +174,7 @@ if PICTURES:
         log:
             "logs/dataset-{dataset}.log",
         wildcard_constraints:
-            dataset=one_of(LEDGER.datasets),
+            dataset=one_of(name for name, dataset in LEDGER.datasets.items() if not dataset.parts),
         params:
             spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
         shell:
@@ -175,7 +193,7 @@ else:
         log:
             "logs/dataset-{dataset}.log",
         wildcard_constraints:
-            dataset=one_of(LEDGER.datasets),
+            dataset=one_of(name for name, dataset in LEDGER.datasets.items() if not dataset.parts),
         priority: 100
         params:
             spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),

@@ -119,6 +119,20 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     done("dataset", out / "store.json", spec, {"autoencoder": encoder})
 
 
+@jobs.command("joined-dataset")
+@job
+@click.option("--part", "folders", type=(str, PATH), multiple=True, required=True, help="A part's name and its store.")
+@click.option("--out", type=PATH, required=True, help="Folder of the store.")
+def joined_dataset(spec: dict, log: Path | None, folders: tuple[tuple[str, Path], ...], out: Path) -> None:
+    """Joins datasets into one, which shares their latents."""
+    done = begin(log)
+    from astolfo.data.join import Part, join
+
+    parts = [Part(name=name, folder=folder, repeats=spec["repeats"][name]) for name, folder in folders]
+    join(out, parts, {"made by": "astolfo job joined-dataset"})
+    done("joined", out / "store.json", spec, {part.name: part.folder / "store.json" for part in parts})
+
+
 @jobs.command("given-dataset")
 @job
 @click.option("--folder", type=PATH, required=True, help="The store that the user has.")

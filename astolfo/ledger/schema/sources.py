@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from astolfo.ledger.schema.entry import Digest, Entry, Family
 
@@ -91,10 +91,23 @@ class ScaleDataset(Entry):
 
 
 class Dataset(Entry):
-    """A dataset by its name: its full-scale count of images, the digest of its store, and its size at the miniature."""
+    """A dataset by its name: its full-scale count of images, the digest of its store, and its size at the miniature.
 
-    images: PositiveInt
+    With `parts` it is others together: their names, and how often an epoch takes each of their images. All else follows.
+    """
+
+    images: Annotated[int, Field(ge=0)] = 0  # with parts, as often as they are taken
     autoencoder: str = "sdxl-vae"
     digest: str = "unknown"
     miniature: ScaleDataset | None = None
+    parts: dict[str, PositiveInt] | None = None
     note: str = ""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Dataset":
+        if bool(self.images) == bool(self.parts):
+            raise ValueError("give either images (how many it has) or parts (names of other datasets), one of the two.")
+        for name in ("autoencoder", "digest", "miniature"):
+            if self.parts and name in self.model_fields_set:
+                raise ValueError(f"with parts, {name} is theirs: leave it out.")
+        return self
