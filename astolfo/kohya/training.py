@@ -7,6 +7,7 @@ counterpart it refuses there. Where a line is silent, the value is sd-scripts' (
 from typing import Any
 
 from astolfo.kohya.values import Values, arguments
+from astolfo.ledger.schema.optimizer import OPTIMIZERS
 
 _NAMES = {
     "adamw": "AdamW", "torch.optim.adamw": "AdamW",
@@ -197,8 +198,6 @@ def optimizer(values: Values) -> Any:
 
 def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a library's optimizer in the ledger's words, with what sd-scripts does to them."""
-    from astolfo.ledger.schema.optimizer import DEFAULTS
-
     found: dict[str, Any] = {}
     if kind == "AdaFactor":
         given["relative_step"] = bool(given.get("relative_step", True) or given.get("warmup_init", False))
@@ -209,8 +208,8 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
     for name, value in given.items():
         ours = _ARGUMENTS.get(name, name)
         value = (not value) if name == "decouple" else value
-        if ours in DEFAULTS[kind]:
-            default = DEFAULTS[kind][ours]
+        if ours in OPTIMIZERS[kind]:
+            default = OPTIMIZERS[kind][ours]
             says_more = value != default and value not in (None, False)
             if says_more or ours == "relative_step" or (value is False and (default or ours == "scale_parameter")):
                 found[ours] = value
