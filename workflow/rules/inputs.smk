@@ -105,7 +105,7 @@ rule base_stand_in:
     params:
         spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
     shell:
-        "job stand-in --spec {params.spec:q} --log {log} --folder {resources.folder:q} --out {output.model}"
+        job("stand-in --spec {params.spec:q} --log {log} --folder {resources.folder:q} --out {output.model}")
 
 
 rule base_merged:
