@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -102,8 +103,11 @@ def last(name: str) -> str:
     return plain_path(name.rstrip("/\\")).name
 
 
-def launches(paths: Sequence[Path]) -> tuple[list[Launch], Files]:
-    """Every training that the files say, in their order. Raises InputError, with file and line, for what cannot be read."""
+def launches(paths: Sequence[Path], told: bool = False) -> tuple[list[Launch], Files]:
+    """Every training that the files say, in their order. Raises InputError, with file and line, for what cannot be read.
+
+    `told`: how many cards trained is known otherwise, so that accelerate's configuration may be missing.
+    """
     files = Files(paths)
     found: list[Launch] = []
     machine = _machine(path for path in paths if path.suffix.lower() in (".yaml", ".yml"))
@@ -111,7 +115,7 @@ def launches(paths: Sequence[Path]) -> tuple[list[Launch], Files]:
     for path in scripts:
         found += launches_in(shell.read(path), files)
     for launch in found:
-        _configured(launch, files, machine)
+        _configured(launch, files, machine, told)
     for path in paths:
         if path.suffix.lower() == ".json":
             raise InputError(
@@ -119,7 +123,7 @@ def launches(paths: Sequence[Path]) -> tuple[list[Launch], Files]:
             )
         if path.suffix.lower() == ".toml" and path.resolve() not in files.named and (alone := _alone(path, files)):
             found.append(alone)
-            _configured(alone, files, machine)
+            _configured(alone, files, machine, told)
     return found, files
 
 
@@ -228,7 +232,7 @@ def _refused(launch: Launch, name: str) -> Launch:
 
 def _numa(words: Sequence[Word]) -> str:
     """The node that numactl binds to."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip_longest(words, words[1:]):
         if match := re.fullmatch(r"(?:--cpunodebind|-N|--membind|-m)(?:=(\d+))?", word.text):
             return match[1] or (following.text if following else "")
     return ""
@@ -329,13 +333,16 @@ def _hint(table: Table, name: str) -> str:
 # ---- configuration files
 
 
-def _configured(launch: Launch, files: Files, machine: dict[str, Given]) -> None:
+def _configured(launch: Launch, files: Files, machine: dict[str, Given], told: bool) -> None:
     """Lays the line over its --config_file, and accelerate's options over its configuration."""
     if named := launch.runner.get("config_file"):
         found = files.text(str(named.value), launch.path.parent)
-        if found is None:
-            raise InputError(f"{named.place}: --config_file {named.value} is not here. Give that file to the import too.")
-        machine = _accelerate_file(*found)
+        if found is None and not told:
+            raise InputError(
+                f"{named.place}: accelerate's --config_file {named.value} is not here. Give that file to the import too, or say "
+                "with --ranks how many cards trained."
+            )
+        machine = _accelerate_file(*found) if found else {}
     if launch.runs_by == "accelerate":
         launch.runner = {name: one for name, one in machine.items() if name not in launch.runner} | launch.runner
     if (named := launch.given.get("config_file")) and launch.trainer:

@@ -71,7 +71,7 @@ def imported(paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | N
 
     Raises InputError, with file, line and option, for what cannot be read.
     """
-    found, files = launches(paths)
+    found, files = launches(paths, told=ranks is not None)
     if not found:
         raise InputError(f"Expected scripts or TOML files that train, found none in {', '.join(map(str, paths))}.")
     return reading(found, files, ledger, ranks)
@@ -165,8 +165,10 @@ class _Reading:
         return "sd2"
 
     def _name(self, number: int, of: int) -> str:
-        """The run's name: --output_name, else an ID of eight digits in --log_prefix or --output_dir, else the script's name."""
+        """The run's name: --output_name, else an ID of eight digits (the script's, in --log_prefix ...), else the script's."""
         given = str(self.values.get("output_name") or "")
+        if not given and re.fullmatch(r"\d{8}", self.launch.path.stem) and of == 1:
+            given = self.launch.path.stem
         if not given:
             for option in ("log_prefix", "wandb_run_name", "output_dir"):
                 if found := re.findall(

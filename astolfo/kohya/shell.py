@@ -76,13 +76,19 @@ def parse(path: Path, text: str) -> Script:
     from astolfo.kohya import posix, windows
 
     suffix = path.suffix.lower()
-    if suffix in (".bat", ".cmd"):
+    if suffix in (".bat", ".cmd") or _continues(text, "^"):
         state = windows.batch(path, text)
-    elif suffix == ".ps1":
+    elif suffix == ".ps1" or _continues(text, "`"):
         state = windows.power(path, text)
     else:
         state = posix.run(path, text)
     return Script(path=path, text=text, commands=tuple(state.commands), writes=state.writes)
+
+
+def _continues(text: str, mark: str) -> bool:
+    """Whether lines are continued as another shell does it, whatever the file is called."""
+    ends = [line.rstrip()[-2:] for line in text.rstrip().split("\n")[:-1]]
+    return ends.count(f" {mark}") > sum(end.endswith("\\") for end in ends)
 
 
 def read_text(path: Path) -> str:

@@ -64,6 +64,11 @@ def test_powershell(text, expected):
     assert words(text, "x.ps1") == expected
 
 
+def test_the_marks_of_another_shell():
+    """A script whose lines are continued as Windows does it is read so, whatever it is called."""
+    assert words("run ^\n --a\n", "x.sh") == words("run `\n --a\n", "x.txt") == [["run", "--a"]]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "trouble"),
     [
