@@ -55,8 +55,14 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
 
     if parts := ledger.datasets[name].parts:
         raise InputError(f"{name} is made of its parts: pin those ({', '.join(parts)}).")
-    if ledger.scale.pictures is not None:
-        raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
+    kind, place = ledger.brought(name)
+    if kind == "drawn":
+        raise InputError(
+            f"{name} is made by the graph at the scale {ledger.scale_name}: its pictures are drawn, and there is nothing to pin. "
+            "See --scale; or name pictures of your own in datasets.yaml, such as miniature: {folder: PATH}."
+        )
+    if kind == "folder" or ledger.sized(name).store is not None:
+        raise InputError(f"datasets.yaml names {place} as the {kind} of {name}: the graph takes it, and there is nothing to pin.")
     store, expected = Store(folder), ledger.sized(name).images
     if len(store) != expected:
         raise InputError(f"{folder} has {len(store):,} images, {name} has {expected:,}. Is it the whole dataset?")

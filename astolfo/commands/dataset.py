@@ -137,30 +137,18 @@ def table(context: click.Context, tables: tuple[Path, ...], prefixes: Any, **opt
 def _pictures(
     context: click.Context, kind: Callable, places: tuple[Path, ...], *, encoder: Path | None, family: str,
     resolution: int | None, smallest: int | None, largest: int | None, step: int | None,
-    crop: str, draw: str, seed: int, exif: str, alpha: str, batch: int, device: str, **options: Any,
+    output: Path, exif: str, alpha: str, **options: Any,
 ) -> None:  # fmt: skip
     """An import of pictures: buckets, an autoencoder, the road."""
     from astolfo.data.ingest.colours import Reading
 
-    reading = Reading(exif=exif, alpha=alpha)
-    encoder, autoencoder = _autoencoder(context, encoder, family)
-    from astolfo.data.ingest.bucketing import Bucketing
-    from astolfo.data.ingest.pictures import encoder as encoding
+    file, autoencoder = _autoencoder(context, encoder, family)
+    from astolfo.data.ingest.bring import bring
 
-    config = autoencoder.config
     given = {"resolution": resolution, "smallest": smallest, "largest": largest, "step": step}
     sizes = ledger_of(context).scale.buckets[family].model_dump() | {key: value for key, value in given.items() if value}
-    bucketing = Bucketing(**sizes)
-    source = kind(
-        places,
-        bucketing,
-        crop=crop,
-        draw=draw,
-        factor=2 ** (len(config.block_out_channels) - 1),
-        channels=config.latent_channels,
-        reading=reading,
-    )
-    _run(source, encoding=encoding(autoencoder, draw=draw, seed=seed, batch=batch, device=device, file=encoder), **options)
+    reading = Reading(exif=exif, alpha=alpha)
+    click.echo(bring(kind, places, output, autoencoder, sizes=sizes, file=file, reading=reading, **options))
 
 
 def _autoencoder(context: click.Context, file: Path | None, family: str) -> tuple[Path, Any]:

@@ -4,6 +4,7 @@
 remedy (`astolfo.ledger.check`). It imports no torch and takes milliseconds.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -168,9 +169,20 @@ class Ledger:
         """The dataset of that name at this scale."""
         entry = self.datasets[name]
         if self.scale_name == "full":
-            return schema.ScaleDataset(images=entry.images, digest=entry.digest)
+            return schema.ScaleDataset(images=entry.images, digest=entry.digest, folder=entry.folder, store=entry.store)
         assert entry.miniature is not None
         return entry.miniature
+
+    def brought(self, name: str) -> tuple[str, Path]:
+        """How a dataset comes to be at this scale ("folder", "store", "drawn", "parts"), and from where."""
+        if self.datasets[name].parts:
+            return "parts", Path()
+        size = self.sized(name)
+        if size.folder is None and size.store is None and self.scale.pictures is not None:
+            return "drawn", Path()
+        place = size.folder or size.store
+        kind = "store" if size.folder is None else "folder"
+        return kind, Path(INPUTS, name) if place is None else Path(os.path.normpath(self.folder / Path(place).expanduser()))
 
     def sole_dataset(self, run: Run) -> schema.ScaleDataset:
         """The dataset of a run at this scale."""

@@ -8,8 +8,10 @@ is to be (`astolfo.provenance.stale` keeps that record).
 
 from bisect import bisect_left
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from astolfo.data.ingest.content import content, digest_of_store
 from astolfo.errors import LedgerError
 from astolfo.files import json_digest, sha256_of
 from astolfo.ledger.evaluations import RESULT, SAVED, sampling
@@ -92,18 +94,31 @@ class Specs:
         return self.autoencoder(name)
 
     def dataset(self, name: str) -> Spec:
-        """A dataset store made from the scale's procedural pictures, or brought by the user."""
+        """A dataset store made from the scale's procedural pictures or of a folder's, or brought by the user."""
         scale, encoder = self.ledger.scale, self.ledger.datasets[name].autoencoder
-        size = self.ledger.sized(name)
         if parts := self.ledger.datasets[name].parts:
             return self._spec("joined", {part: self.dataset(part) for part in parts}, repeats=parts)
-        if scale.pictures is None:
-            return {"verb": "given", "dataset": name, "images": size.images, "digest": self.ledger.dataset_digest(name)}
+        size, (kind, place) = self.ledger.sized(name), self.ledger.brought(name)
         family = self.ledger.base(encoder).family
+        if kind == "store":
+            given = {"verb": "given", "dataset": name, "images": size.images, "digest": self.ledger.dataset_digest(name)}
+            return given if size.store is None else given | self._named_store(given["digest"], place, family)
+        if kind == "folder":
+            held = content(place)
+            return self._spec(
+                "import", {"autoencoder": self.base(encoder)}, images=size.images, content=held.digest if held else "unknown",
+                sizes=scale.buckets[family].model_dump(), seed=size.seed, family=family, architecture=scale.architectures[family],
+            )  # fmt: skip
         return self._spec(
             "dataset", {"autoencoder": self.base(encoder)}, images=size.images, seed=size.seed, pictures=scale.pictures,
             family=family, architecture=scale.architectures[family],
         )  # fmt: skip
+
+    def _named_store(self, digest: str, place: Path, family: str) -> Spec:
+        """Of a store that an entry names: its own digest where no other is known, and the latents that it must have."""
+        vae = self.ledger.scale.architectures[family]["vae"]
+        latents = {"channels": vae["latent_channels"], "factor": 2 ** (len(vae["block_out_channels"]) - 1)}
+        return {"digest": digest_of_store(place) if digest == "unknown" else digest, "latents": latents}
 
     def segment(self, run_id: str, end: int) -> Spec:
         """The segment of a run that ends at step `end`; `from` is where it begins."""

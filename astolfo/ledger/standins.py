@@ -43,8 +43,11 @@ def _stand_in(entry: schema.Base, shipped: Mapping[str, schema.StandIn]) -> sche
 
 def dataset(name: str, entry: schema.Dataset) -> schema.Dataset:
     """The dataset with a size at the miniature."""
-    if entry.miniature is not None or entry.parts:
+    given = entry.miniature
+    if entry.parts:
         return entry
+    if given is not None:
+        return entry.model_copy(update={"miniature": given.model_copy(update={"images": given.images or entry.images})})
     images = min(entry.images, max(FEWEST, min(MOST, round(entry.images / PROPORTION))))
     seed = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
     return entry.model_copy(update={"miniature": schema.ScaleDataset(images=images, seed=seed)})

@@ -25,10 +25,13 @@ _DATA = (
 )  # fmt: skip
 _ROAD = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
          "data/ingest/pictures.py", "data/ingest/run.py", "data/ingest/source.py")  # fmt: skip
+_PICTURES = ("data/ingest/bring.py", "data/ingest/colours.py", "data/ingest/folder.py", "data/ingest/images.py",
+             "data/ingest/kinds.py", "train/autoencoder.py")  # fmt: skip
 MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
     "autoencoder": (*_MODEL, "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
     "dataset": (*_MODEL, *_ROAD, "data/procedural.py", "data/make.py"),
+    "import": (*_MODEL, *_ROAD, *_PICTURES),
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),

@@ -185,6 +185,15 @@ def bases_by(maker):
     return [name for name, origin in origins.items() if not origin.file and getattr(origin, maker)]
 
 
+def datasets_by(way):
+    """The datasets that come to be in one way at this scale: "drawn", "folder", "store" or "parts"."""
+    return [name for name in LEDGER.datasets if LEDGER.brought(name)[0] == way]
+
+
+def autoencoder_inputs(wildcards):
+    return model_inputs("autoencoder", Reference(base=LEDGER.datasets[wildcards.dataset].autoencoder))
+
+
 def one_of(names):
     """A wildcard pattern that matches just these names; one that matches nothing when there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"

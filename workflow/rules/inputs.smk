@@ -154,7 +154,7 @@ rule dataset_joined:
     log:
         "logs/dataset-{dataset}.log",
     wildcard_constraints:
-        dataset=one_of(name for name, dataset in LEDGER.datasets.items() if dataset.parts),
+        dataset=one_of(datasets_by("parts")),
     params:
         spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
         parts=lambda wildcards: " ".join(f"--part {name} datasets/{name}" for name in LEDGER.datasets[wildcards.dataset].parts),
@@ -162,43 +162,63 @@ rule dataset_joined:
         job("joined-dataset --spec {params.spec:q} --log {log} {params.parts} --out datasets/{wildcards.dataset}")
 
 
-if PICTURES:
+rule dataset_made:
+    input:
+        unpack(asked(autoencoder_inputs)),
+    output:
+        "datasets/{dataset}/store.json",
+        digest="datasets/{dataset}/store.json.sha256",
+        attestation="datasets/{dataset}/store.json.attestation.json",
+    log:
+        "logs/dataset-{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(datasets_by("drawn")),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+    shell:
+        job("dataset --spec {params.spec:q} --log {log}" " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}")
 
-    rule dataset_made:
-        input:
-            unpack(asked(lambda w: model_inputs("autoencoder", Reference(base=LEDGER.datasets[w.dataset].autoencoder)))),
-        output:
-            "datasets/{dataset}/store.json",
-            digest="datasets/{dataset}/store.json.sha256",
-            attestation="datasets/{dataset}/store.json.attestation.json",
-        log:
-            "logs/dataset-{dataset}.log",
-        wildcard_constraints:
-            dataset=one_of(name for name, dataset in LEDGER.datasets.items() if not dataset.parts),
-        params:
-            spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
-        shell:
-            job(
-                "dataset --spec {params.spec:q} --log {log}"
-                " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}"
-            )
 
-else:
+rule dataset_imported:
+    input:
+        unpack(asked(autoencoder_inputs)),
+    output:
+        "datasets/{dataset}/store.json",
+        digest="datasets/{dataset}/store.json.sha256",
+        attestation="datasets/{dataset}/store.json.attestation.json",
+    log:
+        "logs/dataset-{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(datasets_by("folder")),
+    resources:
+        gpu=1 if LEDGER.scale.device == "cuda" else 0,
+        folder=lambda wildcards: str(LEDGER.brought(wildcards.dataset)[1]),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+    shell:
+        job(
+            "import --spec {params.spec:q} --log {log} --folder {resources.folder:q}"
+            " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}",
+            device=True,
+        )
 
-    rule dataset_given:
-        output:
-            "datasets/{dataset}/store.json",
-            digest="datasets/{dataset}/store.json.sha256",
-            attestation="datasets/{dataset}/store.json.attestation.json",
-        log:
-            "logs/dataset-{dataset}.log",
-        wildcard_constraints:
-            dataset=one_of(name for name, dataset in LEDGER.datasets.items() if not dataset.parts),
-        priority: 100
-        params:
-            spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
-        shell:
-            job(
-                "given-dataset --spec {params.spec:q} --log {log}"
-                " --folder inputs/{wildcards.dataset} --out datasets/{wildcards.dataset}"
-            )
+
+rule dataset_given:
+    output:
+        "datasets/{dataset}/store.json",
+        digest="datasets/{dataset}/store.json.sha256",
+        attestation="datasets/{dataset}/store.json.attestation.json",
+    log:
+        "logs/dataset-{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(datasets_by("store")),
+    priority: 100
+    resources:
+        folder=lambda wildcards: str(LEDGER.brought(wildcards.dataset)[1]),
+    params:
+        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+    shell:
+        job(
+            "given-dataset --spec {params.spec:q} --log {log}"
+            " --folder {resources.folder:q} --out datasets/{wildcards.dataset}"
+        )

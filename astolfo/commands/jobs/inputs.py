@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -133,6 +134,62 @@ def joined_dataset(spec: dict, log: Path | None, folders: tuple[tuple[str, Path]
     done("joined", out / "store.json", spec, {part.name: part.folder / "store.json" for part in parts})
 
 
+def _check_latents(store: Any, folder: Path, expected: dict[str, int] | None) -> None:
+    """Raises InputError for a store whose latents are of another scale's autoencoder."""
+    for bucket in store.manifest["buckets"] if expected else ():
+        (channels, height, _), factor = bucket["latents"], expected["factor"]  # type: ignore[index]
+        if (channels, height * factor) != (expected["channels"], bucket["height"]):  # type: ignore[index]
+            raise InputError(
+                f"{folder} has {bucket['latents']} latents for {bucket['width']}x{bucket['height']} pixels, and the scale's "
+                f"autoencoder makes one of {factor} pixels: it was imported for another scale. Import it again for this one."
+            )
+
+
+@jobs.command("import")
+@job
+@click.option("--folder", type=PATH, required=True, help="The pictures, with their captions beside them.")
+@click.option("--autoencoder", "encoder", type=PATH, required=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--out", type=PATH, required=True, help="Folder of the store.")
+def import_(spec: dict, log: Path | None, folder: Path, encoder: Path, device: str, out: Path) -> None:
+    """Imports a folder of pictures: brings them to the scale's sizes, encodes, stores."""
+    done = begin(log, encoder)
+    from astolfo import devices, numerics
+    from astolfo.data.ingest.content import content
+
+    _check_pictures(out.name, folder, content(folder), spec)
+    if device == "cuda":
+        devices.claim(1)
+    numerics.make_deterministic()
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.checkpoint.autoencoder import load_autoencoder
+    from astolfo.data.ingest.bring import bring
+    from astolfo.data.ingest.folder import Folder
+
+    found = load_autoencoder(encoder, Architecture.from_mapping(spec["architecture"], spec["family"]))
+    about = bring(Folder, [folder], out, found, sizes=spec["sizes"], seed=spec["seed"], file=encoder, device=device, replace=True)
+    logging.getLogger("astolfo").info("%s", about)
+    if about.images != spec["images"]:
+        raise InputError(
+            f"{folder} gives {about.images:,} pictures, and the ledger says images: {spec['images']:,} for {out.name}. Mend what "
+            f"was left out, or say images: {about.images:,}.\n{about}"
+        )
+    done("import", out / "store.json", spec, {"autoencoder": encoder}, device=device)
+
+
+def _check_pictures(name: str, folder: Path, held: Any, spec: dict) -> None:
+    """Raises InputError when the folder is not there, is not what the graph was made for, or holds too few pictures."""
+    if held is None:
+        raise InputError(f"Expected the pictures of {name} in the folder {folder.absolute()}, found none. Check datasets.yaml.")
+    if held.digest != spec["content"]:
+        raise InputError(f"{folder} changed since the graph was made. Call the command again.")
+    if held.pictures < spec["images"]:
+        raise InputError(
+            f"{folder} holds {held.pictures:,} pictures, and the ledger says images: {spec['images']:,} for {name}. Correct the "
+            "one or the other: the length of a run follows from it."
+        )
+
+
 @jobs.command("given-dataset")
 @job
 @click.option("--folder", type=PATH, required=True, help="The store that the user has.")
@@ -151,6 +208,7 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     store = Store(folder)
     if len(store) != spec["images"]:
         raise InputError(f"{folder} has {len(store):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
+    _check_latents(store, folder, spec.get("latents"))
     if spec["digest"] == "unknown":
         logging.getLogger("astolfo").warning(
             "%s is not pinned, so nobody says which %s it is: `astolfo --scale full pin %s FOLDER`", folder, out.name, out.name

@@ -82,23 +82,37 @@ class StandIn(Entry):
     sha256: Digest
 
 
-class ScaleDataset(Entry):
-    """A dataset at one scale: its size, the seed of its pictures where they are drawn, the digest of a store that is brought."""
+class Brought(Entry):
+    """Where a dataset's pictures are: a folder of them, which the graph imports, or a store; paths are the ledger's folder's."""
 
-    images: PositiveInt
+    folder: str | None = None
+    store: str | None = None
+    digest: str = "unknown"  # of a store
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Brought":
+        if self.folder is not None and self.store is not None:
+            raise ValueError("give one of folder and store.")
+        if self.folder is not None and self.digest != "unknown":
+            raise ValueError("a digest is a store's: a folder has none, the graph sees what it holds.")
+        return self
+
+
+class ScaleDataset(Brought):
+    """A dataset at one scale: its count of images, and the seed of its pictures where they are drawn."""
+
+    images: PositiveInt | None = None  # None: as many as at full scale
     seed: int = 0
-    digest: str = "unknown"
 
 
-class Dataset(Entry):
-    """A dataset by its name: its full-scale count of images, the digest of its store, and its size at the miniature.
+class Dataset(Brought):
+    """A dataset by its name: its full-scale count of images, where they are, and what it is at the miniature.
 
     With `parts` it is others together: their names, and how often an epoch takes each of their images. All else follows.
     """
 
     images: Annotated[int, Field(ge=0)] = 0  # with parts, as often as they are taken
     autoencoder: str = "sdxl-vae"
-    digest: str = "unknown"
     miniature: ScaleDataset | None = None
     parts: dict[str, PositiveInt] | None = None
     note: str = ""
@@ -107,7 +121,7 @@ class Dataset(Entry):
     def _one(self) -> "Dataset":
         if bool(self.images) == bool(self.parts):
             raise ValueError("give either images (how many it has) or parts (names of other datasets), one of the two.")
-        for name in ("autoencoder", "digest", "miniature"):
+        for name in ("autoencoder", "digest", "folder", "store", "miniature"):
             if self.parts and name in self.model_fields_set:
                 raise ValueError(f"with parts, {name} is theirs: leave it out.")
         return self

@@ -1,0 +1,36 @@
+"""Pictures of one's own, all the way: a source, an autoencoder, the road into a store.
+
+    bring(Folder, [Path("pictures")], Path("store"), autoencoder, sizes={"resolution": 1024, ...})
+
+`astolfo dataset import folder | tars | table` and the graph's own imports both come here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astolfo.data.ingest.bucketing import Bucketing
+from astolfo.data.ingest.colours import Reading
+from astolfo.data.ingest.pictures import PLAIN, encoder
+from astolfo.data.ingest.run import Report, run
+
+CROP, DRAW, BATCH = "kohya", "sample", 4  # what is done where nothing is said
+
+
+def bring(
+    kind: Callable, places: Sequence[Path], out: Path, autoencoder: Any, *, sizes: Mapping[str, int], file: Path | None = None,
+    crop: str = CROP, draw: str = DRAW, seed: int = 0, batch: int = BATCH, device: str = "cpu", reading: Reading = PLAIN,
+    **options: Any,
+) -> Report:  # fmt: skip
+    """Makes the store `out` of the pictures at `places`, encoded by diffusers' AutoencoderKL; raises as `run` does.
+
+    `kind`: a class of pictures (`Folder`, `Tars`, `Table`); `sizes`: those of `Bucketing`, in pixels; `file`: the autoencoder's;
+    `options`: those of `run`.
+    """
+    config = autoencoder.config
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    source = kind(
+        places, Bucketing(**sizes), crop=crop, draw=draw, factor=factor, channels=config.latent_channels, reading=reading
+    )
+    encoding = encoder(autoencoder, draw=draw, seed=seed, batch=batch, device=device, file=file)
+    return run(source, out, encoding=encoding, **options)

@@ -1,0 +1,83 @@
+"""What a folder of pictures holds, as one digest: by it the graph knows whether a dataset is to be imported again.
+
+    content(Path("pictures"))        Content(pictures=20, digest="...")
+
+It is over the names and bytes of every picture and caption, however deep; other files and times do not count. What was hashed is
+remembered in the working directory, so that only what is new or changed is read again.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astolfo.data.ingest.kinds import CAPTIONS, PICTURE, role
+from astolfo.errors import PlacementError
+from astolfo.files import json_digest, sha256_of, write_json
+from astolfo.remembered import SETTLED, identity
+
+MEMORY = Path(".astolfo") / "content.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """How many pictures a folder holds, and the sha256 (hex) over what they and their captions are."""
+
+    pictures: int
+    digest: str
+
+
+def content(folder: Path) -> Content | None:
+    """What the folder holds; None where there is none."""
+    if not folder.is_dir():
+        return None
+    memory = _remembered()
+    place = str(folder.resolve()).encode("utf-8", "backslashreplace").decode()
+    before: dict[str, list[Any]] = memory.get(place, {})
+    now: dict[str, list[Any]] = {}
+    found: dict[str, str] = {}
+    for name in _files(folder):
+        status = list(identity(folder / name))
+        known = before.get(name)
+        digest = known[1] if known and known[0] == status else sha256_of(folder / name)
+        found[name] = digest
+        if time.time() - max(status[3:]) / 1e9 > SETTLED:
+            now[name] = [status, digest]
+    if now != before:
+        with contextlib.suppress(OSError, PlacementError):  # what cannot be remembered is read again
+            write_json(MEMORY, memory | {place: now})
+    plain = {name.encode("utf-8", "backslashreplace").decode(): digest for name, digest in found.items()}
+    return Content(pictures=sum(role(name) == PICTURE for name in found), digest=json_digest(plain))
+
+
+def digest_of_store(folder: Path) -> str:
+    """The digest that a store's manifest says; "unknown" where there is no store. The store's own reader checks it."""
+    try:
+        found = json.loads((folder / "store.json").read_text(encoding="utf-8"))["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
+    return found if isinstance(found, str) else "unknown"
+
+
+def _remembered() -> dict[str, Any]:
+    try:
+        found = json.loads(MEMORY.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Pictures and captions by their paths below the folder. Links to folders are followed, unless they lead back."""
+    seen = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(place, name)) not in seen]
+        seen |= {os.path.realpath(os.path.join(place, name)) for name in folders}
+        inside = Path(place).relative_to(folder)
+        for name in sorted(files):
+            if (role(name) == PICTURE or role(name) in CAPTIONS.values()) and (folder / inside / name).is_file():
+                yield (inside / name).as_posix()
