@@ -1,13 +1,14 @@
 """The command line: one verb per thing that the workflow does, each also usable by hand.
 
-    astolfo ledger list                        what the record holds
-    astolfo plan 25112201                      what a run costs on this machine (`hardware` prints it), or on --hardware 4x3090
-    astolfo lineage 25112201                   what a run is made from, and what of it is built
+    astolfo init FOLDER                        a ledger of one's own
+    astolfo ledger list                        what the ledger holds
+    astolfo plan ID                            what a run costs on this machine (`hardware` prints it), or on --hardware 4x3090
+    astolfo lineage ID                         what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
     astolfo verify FILE                        its bytes, and everything that it comes from
-    astolfo reproduce 25112201                 rebuild it in a fresh folder, and compare
+    astolfo reproduce ID                       rebuild it in a fresh folder, and compare
     astolfo compare A B                        identical, equivalent or different
-    astolfo adopt 25112201 FILE                take a file that you have instead of building the run
+    astolfo adopt ID FILE                      take a file that you have instead of building the run
     astolfo merge BASE TRAINED --alpha 0.5 -o OUT
     astolfo mecha RECIPE a=FILE b=FILE -o OUT
 
@@ -23,7 +24,7 @@ from pathlib import Path
 import click
 
 from astolfo import program, quiet
-from astolfo.commands import FOLDER, bits, dataset, evidence, ledger, models, plan, site
+from astolfo.commands import FOLDER, bits, dataset, evidence, init, ledger, models, plan, site
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -58,7 +59,7 @@ def cli(context: click.Context, config: Path | None, scale: str | None) -> None:
 
 
 VERBS = (
-    ledger.ledger, plan.plan, plan.hardware, bits.numerics, bits.stale, bits.accept,
+    init.init, ledger.ledger, plan.plan, plan.hardware, bits.numerics, bits.stale, bits.accept,
     evidence.lineage, evidence.verify, evidence.verdicts, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
     models.inspect, models.pin, models.merge, models.mecha, dataset.dataset,
     site.site, site.losses, site.card, site.publish, jobs,

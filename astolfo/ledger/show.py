@@ -50,8 +50,7 @@ def as_text(ledger: Ledger, run: Run) -> str:
     for name in schema.RunFields.model_fields:
         value = getattr(run.fields, name)
         if value is not None:
-            where = "" if name in run.entry.model_fields_set else "   (era)"
-            lines.append(f"  {name:14} {plain(value)}{where}")
+            lines.append(f"  {name:14} {plain(value)}{_where(run, name)}")
     lines += [f"  {name:14} {text}" for name, text in (("note", run.entry.note), ("outcome", run.entry.outcome.text)) if text]
     plan = plan_of(ledger, run)
     lines += [
@@ -62,6 +61,13 @@ def as_text(ledger: Ledger, run: Run) -> str:
         f"  recipe         {recipe_of(ledger, run).digest}",
     ]
     return "\n".join(lines)
+
+
+def _where(run: Run, name: str) -> str:
+    """Where a run's value comes from, if not from its own entry."""
+    if name in run.entry.model_fields_set:
+        return ""
+    return "   (era)" if name in run.era.defaults.model_fields_set else "   (default)"
 
 
 def as_data(ledger: Ledger, run: Run) -> dict[str, Any]:

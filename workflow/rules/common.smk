@@ -92,12 +92,11 @@ def job(text, device=False):
     return f"{called('job', '--tied', '--lock', LOCKED)}{text}{where}"
 
 
-onstart:
-    # While jobs per second are limited, every pass of Snakemake's scheduler that leaves a job waiting adds a timer, which brings on
-    # such a pass each second: after some hundred jobs they take half a core. No option sets no limit. (Snakemake 9.27)
-    limit = workflow.scheduling_settings.max_jobs_per_timespan
-    if limit and (limit.max_jobs, limit.timespan) == (100, 1):  # the default
-        workflow.scheduler.job_rate_limiter = None
+# While jobs per second are limited, every pass of Snakemake's scheduler that leaves a job waiting adds a timer, which brings on such
+# a pass each second: after some hundred jobs they take half a core. No option sets no limit. (Snakemake 9.27)
+if (scheduling := workflow.scheduling_settings) and (limit := scheduling.max_jobs_per_timespan):
+    if (limit.max_jobs, limit.timespan) == (100, 1):  # the default
+        scheduling.max_jobs_per_timespan = None
 
 
 def spec_of(make, artifact):
