@@ -23,7 +23,7 @@ def init(folder: Path) -> None:
     files[Path("profiles/default/config.yaml")] = (program.PROFILE / "config.yaml").read_text(encoding="utf-8")
     if there := [name for name in files if (folder / name).exists()]:
         raise InputError(
-            f"{folder} has {', '.join(map(str, there))} already; nothing was changed. Choose another folder, or go on in that one."
+            f"{folder} has {', '.join(map(str, there))} already; nothing was changed. Choose another folder, or go on there."
         )
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
