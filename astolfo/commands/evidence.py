@@ -33,11 +33,14 @@ def lineage(context: click.Context, target: str, directory: Path) -> None:
 @click.option("--record", is_flag=True, help="Write what the directory holds as the record of this numerics class.")
 @click.option("--json", "as_json", is_flag=True, help="With FILE: print everything as JSON.")
 @click.option("--attestations-only", is_flag=True, help="With FILE: follow its ancestors without reading their bytes.")
-@click.option("--allowed-signers", type=FILE, help="With FILE: it must be signed by one of these (OpenSSH's format).")
+@click.option("--key", type=WHOLE, help="With FILE: it must be signed, and by the owner of this public key (PEM).")
+@click.option(
+    "--certificates", type=WHOLE, multiple=True, help="With FILE: it must be signed by a certificate below these (PEM)."
+)
 @click.pass_context
 def verify(
     context: click.Context, file: Path | None, directory: Path, record: bool, as_json: bool, attestations_only: bool,
-    allowed_signers: Path | None,
+    key: Path | None, certificates: tuple[Path, ...],
 ) -> None:  # fmt: skip
     """Verifies FILE and everything that it comes from; without FILE, compares every model of the record with its digest.
 
@@ -46,19 +49,21 @@ def verify(
     damaged; what is not built is counted, no more.
     """
     if file is None:
-        if as_json or attestations_only or allowed_signers:
-            raise click.UsageError("--json, --attestations-only and --allowed-signers go with a FILE.")
+        if as_json or attestations_only or key or certificates:
+            raise click.UsageError("--json, --attestations-only, --key and --certificates go with a FILE.")
         _verify_record(context, directory, record)
         return
     if record:
         raise click.UsageError("--record goes without a FILE: a record is whole.")
+    if key and certificates:
+        raise click.UsageError("name --key or --certificates: a file is signed with a bare key or with a certificate.")
     from astolfo.provenance import sign as signatures
     from astolfo.provenance.verify import verify as look
 
     found = look(file, ledger_of(context, directory), parents=not attestations_only)
-    if allowed_signers is not None:
+    if key or certificates:
         try:
-            found.signed_by = signatures.check(file, allowed_signers)
+            found.signed_by = signatures.check(file, signatures.Trust(key=key, certificates=certificates))
         except InputError as error:
             found.problems.append(str(error))
     click.echo(json.dumps(found.as_data(), indent=2) if as_json else found.verdict)
@@ -163,9 +168,19 @@ def adopt(context: click.Context, name: str, file: Path, directory: Path) -> Non
 
 @click.command()
 @click.argument("file", type=WHOLE)
-@click.option("--key", type=FILE, required=True, help="An SSH key: a private one, or a public one that your agent holds.")
-def sign(file: Path, key: Path) -> None:
-    """Signs the attestation of FILE, and so FILE and everything that it comes from, with a key of yours. Never required."""
+@click.option("--key", type=WHOLE, required=True, help="Your private key: PEM, on P-256, P-384 or P-521.")
+@click.option("--certificate", type=WHOLE, help="The key's own certificate (PEM), when it has one.")
+@click.option("--chain", type=WHOLE, multiple=True, help="Certificates between that one and the root (PEM).")
+def sign(file: Path, key: Path, certificate: Path | None, chain: tuple[Path, ...]) -> None:
+    """Signs FILE and its attestation, and so everything that FILE comes from, with a key of yours. Never required.
+
+    Leaves FILE.sig, which `model_signing verify` accepts, and FILE.intoto.jsonl, which verifiers of DSSE and in-toto read.
+    """
+    from astolfo.provenance.sign import encrypted
     from astolfo.provenance.sign import sign as write
 
-    click.echo(f"signed: {write(file, key)}")
+    if chain and not certificate:
+        raise click.UsageError("--chain goes with --certificate.")
+    password = click.prompt(f"Password of {key}", hide_input=True).encode() if encrypted(key) else None
+    for made in write(file, key, password=password, certificate=certificate, chain=chain):
+        click.echo(f"signed: {made}")

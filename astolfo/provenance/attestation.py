@@ -3,7 +3,8 @@
 The form is an in-toto Statement (v1) with a SLSA provenance predicate (v1): https://slsa.dev/spec/v1.0/provenance. The parents
 are its `resolvedDependencies`, each with its digest and, as an annotation, the digest of its own attestation; so one file
 pins the whole chain up to the bases. Nothing in it changes between two equal builds: no date, no host, no folder, no
-placement. `astolfo_digest`, an extension field of the predicate, is the digest of all the rest, so that a flipped bit shows.
+placement. `astolfo_digest`, the last of its internal parameters, is the digest of all the rest, so that a flipped bit shows.
+Nothing stands outside the fields that the two standards name: `in-toto-attestation`'s own classes read every one whole.
 
 A job's time and energy are `X.run.json`'s (`astolfo.provenance.meter`).
 """
@@ -30,7 +31,7 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "urn:astolfo:program:v1"
 ADOPT, LINK, EXPORT, TRAIN = "adopt", "link", "export", "train"
 _FOLDERS = ("states", "results", "bases", "datasets", "vocabulary", "rebuilt")
-_SELF = "astolfo_digest"  # SLSA's extension fields are named <vendor>_<field>
+_SELF = "astolfo_digest"
 _LOCK = Path(__file__).parent.parent.parent / "envs" / "lock.txt"
 
 
@@ -128,7 +129,7 @@ def read(path: Path) -> Attestation:
     try:
         statement = json.loads(text)
         found = _digest(statement)
-        expected = statement["predicate"][_SELF]
+        expected = _named(statement)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is damaged: it is no attestation of astolfo ({type(error).__name__}: {error}).") from None
     if found != expected or text != _text(statement).encode():
@@ -166,7 +167,7 @@ def write(
             },
         },
     }
-    statement["predicate"][_SELF] = _digest(statement)
+    statement["predicate"]["buildDefinition"]["internalParameters"][_SELF] = _digest(statement)
     write_json(attestation(out), statement)
     return attestation(out)
 
@@ -174,7 +175,15 @@ def write(
 def _digest(statement: Mapping[str, Any]) -> str:
     """The digest of a statement without the one that it names."""
     predicate = {key: value for key, value in statement["predicate"].items() if key != _SELF}
-    return json_digest({**statement, "predicate": predicate})
+    definition = predicate["buildDefinition"]
+    internal = {key: value for key, value in definition["internalParameters"].items() if key != _SELF}
+    return json_digest({**statement, "predicate": predicate | {"buildDefinition": definition | {"internalParameters": internal}}})
+
+
+def _named(statement: Mapping[str, Any]) -> str:
+    """The digest that a statement names; the first ones had it beside SLSA's own fields, and are still read."""
+    predicate = statement["predicate"]
+    return predicate[_SELF] if _SELF in predicate else predicate["buildDefinition"]["internalParameters"][_SELF]
 
 
 def _text(statement: Any) -> str:

@@ -1,61 +1,179 @@
-"""Signing an attestation with a key that its owner names, and checking such a signature: OpenSSH's `ssh-keygen -Y`.
+"""Signs an artifact with its owner's key and checks such signatures, in the two forms that other people's programs read.
 
-The signature `X.attestation.json.sig` covers the attestation, which pins the artifact and everything it comes from. Nothing
-here needs one. Who may sign is a file in OpenSSH's ALLOWED SIGNERS format: "me@example.org ssh-ed25519 AAAA...".
+    sign(Path("results/25112201.safetensors"), Path("key.pem"))
+    check(Path("results/25112201.safetensors"), Trust(key=Path("key.pub")))
+
+- `X.sig` is a bundle of OpenSSF's Model Signing over the bytes of X: `model_signing verify key X --signature X.sig ...`.
+- `X.intoto.jsonl` is X's attestation in a DSSE envelope, one a line: any DSSE verifier reads it. The attestation pins X and
+  everything that it comes from.
+
+One key makes both: a PEM file with an elliptic-curve key (P-256, P-384 or P-521), alone or with a certificate. Nothing here
+needs a signature, and nothing contacts a host: keyless signing is `model_signing`'s own command line.
 """
 
-import subprocess
+import base64
+import contextlib
+import io
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from astolfo.errors import InputError, PlacementError
+from astolfo.errors import InputError
+from astolfo.files import write_text
 from astolfo.provenance.attestation import attestation, read
+from astolfo.provenance.extra import needed
 
-NAMESPACE = "astolfo"  # a signature made for something else does not count here
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_MAKE = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """Whose signature counts: the owner of a public `key` (PEM), or whoever has a certificate below one of `certificates`."""
+
+    key: Path | None = None
+    certificates: tuple[Path, ...] = ()
 
 
 def signature(path: Path) -> Path:
-    """Where the signature of the artifact `path` lies."""
-    file = attestation(path)
-    return file.with_name(file.name + ".sig")
+    """Where the model's signature of the artifact `path` lies."""
+    return path.with_name(path.name + ".sig")
 
 
-def sign(path: Path, key: Path) -> Path:
-    """Signs the attestation of `path` with the private (or agent-held public) SSH `key`; returns the signature's path.
+def envelope(path: Path) -> Path:
+    """Where the signed attestation of the artifact `path` lies."""
+    return path.with_name(path.name + ".intoto.jsonl")
 
-    Raises InputError when there is no sound attestation, or ssh-keygen refuses.
+
+def sign(
+    path: Path, key: Path, *, password: bytes | None = None, certificate: Path | None = None, chain: tuple[Path, ...] = ()
+) -> tuple[Path, Path]:
+    """Signs the artifact `path` and its attestation with the private `key`; returns the two files.
+
+    With `certificate`, the key's own, the signature carries it and the certificates of `chain` above it. Raises InputError when
+    there is no sound attestation, or it is of another file, or the key or the certificate does not serve; PlacementError
+    without the libraries.
     """
-    read(path)
-    target = signature(path)
-    target.unlink(missing_ok=True)
-    done = _ssh_keygen("sign", "-f", str(key), "-n", NAMESPACE, str(attestation(path)))
-    if done.returncode:
-        raise InputError(f"{attestation(path)} was not signed: ssh-keygen says {_said(done)!r}. Is {key} an SSH key?")
-    return target
+    with needed("Signing"):
+        from model_signing import signing
+        from securesystemslib.dsse import Envelope
+        from securesystemslib.signer import CryptoSigner
+    _same_file(path)
+    private = _private(key, password)
+    signed = Envelope(attestation(path).read_bytes(), PAYLOAD_TYPE, {})
+    signed.sign(CryptoSigner(private))
+    config = signing.Config()
+    if certificate is None:
+        config.use_elliptic_key_signer(private_key=key, password=password)  # type: ignore[arg-type]  # it hands bytes on
+    else:
+        _unencrypted(key, password)
+        with _refusing(f"{certificate} does not serve to sign with {key}"):
+            above = chain or (certificate,)  # the library reads no empty chain; a certificate that is there twice changes nothing
+            config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=above)
+    beside = signature(path).with_name(f".{signature(path).name}.part")
+    config.sign(path.resolve(), beside)
+    beside.replace(signature(path))
+    write_text(envelope(path), json.dumps(signed.to_dict(), sort_keys=True) + "\n")
+    return signature(path), envelope(path)
 
 
-def check(path: Path, allowed: Path) -> str:
-    """Who of the `allowed` signers signed the attestation of `path`. Raises InputError when none did, or it changed since."""
-    file, text = signature(path), attestation(path).read_bytes()
-    if not file.exists():
-        raise InputError(f"{path} is not signed: expected {file}. `astolfo sign {path} --key KEY` signs it.")
-    found = _ssh_keygen("find-principals", "-s", str(file), "-f", str(allowed))
-    names = found.stdout.decode().split()
-    if found.returncode or not names:
-        raise InputError(f"{file} is by none of the signers in {allowed}: ssh-keygen says {_said(found)!r}.")
-    done = _ssh_keygen("verify", "-f", str(allowed), "-I", names[0], "-n", NAMESPACE, "-s", str(file), text=text)
-    if done.returncode:
-        raise InputError(f"{file} does not fit its attestation: ssh-keygen says {_said(done)!r}.")
-    return names[0]
+def check(path: Path, trust: Trust) -> str:
+    """Who of those that `trust` names signed the artifact `path` and its attestation, as both lie there now.
 
-
-def _ssh_keygen(verb: str, *arguments: str, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    Raises InputError when nobody of them did, or when either changed since; PlacementError without the libraries.
+    """
+    with needed("Checking a signature"):
+        from model_signing import verifying
+        from securesystemslib.dsse import Envelope
+        from securesystemslib.exceptions import VerificationError
+    for file in (signature(path), envelope(path)):
+        if not file.exists():
+            raise InputError(f"{path} is not signed: expected {file}. `astolfo sign {path} --key KEY` signs it.")
+    config = verifying.Config()
+    with _refusing(f"{signature(path)} is no signature of {path} by {_names(trust)}"):
+        if trust.key is not None:
+            config.use_elliptic_key_verifier(public_key=trust.key)
+        else:
+            config.use_certificate_verifier(certificate_chain=trust.certificates)
+        config.verify(path.resolve(), signature(path))
+        who, key = _signer(path, trust)
+    with _refusing(f"{envelope(path)} is no DSSE envelope"):
+        (line,) = envelope(path).read_text(encoding="utf-8").splitlines()
+        found = Envelope.from_dict(json.loads(line))
     try:
-        return subprocess.run(["ssh-keygen", "-Y", verb, *arguments], input=text, capture_output=True)
-    except FileNotFoundError:
-        raise PlacementError("ssh-keygen is not installed: signing needs OpenSSH 8.2 or newer.") from None
+        found.verify([key], 1)
+    except VerificationError:
+        raise InputError(f"{envelope(path)} is not signed by {who}, or was changed since: sign it again.") from None
+    if found.payload_type != PAYLOAD_TYPE or found.payload != attestation(path).read_bytes():
+        raise InputError(f"{envelope(path)} is of another attestation than {attestation(path)}: sign it again.")
+    return who
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return (
-        (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-1:][0] if done.stderr or done.stdout else ""
-    )
+def _same_file(path: Path) -> None:
+    """Refuses to sign what its attestation does not speak of."""
+    from astolfo.files import sha256_of
+
+    attested = next(iter(read(path).subjects.values()))
+    if (found := sha256_of(path)) != attested:
+        raise InputError(f"{path} is not the file that its attestation names: expected sha256 {attested}, found {found}.")
+
+
+def _private(key: Path, password: bytes | None) -> Any:
+    """The private key of a PEM file, of a kind that both forms take."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        found = serialization.load_pem_private_key(key.read_bytes(), password)
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(f"{key} gives no private key in PEM form ({error}). One is made with: {_MAKE}") from None
+    if not isinstance(found, ec.EllipticCurvePrivateKey) or found.curve.name not in _CURVES:
+        kind = found.curve.name if isinstance(found, ec.EllipticCurvePrivateKey) else type(found).__name__
+        raise InputError(
+            f"{key}: expected an elliptic-curve key on P-256, P-384 or P-521, found {kind}. One is made with: {_MAKE}"
+        )
+    return found
+
+
+def _unencrypted(key: Path, password: bytes | None) -> None:
+    if password is not None:
+        raise InputError(f"{key} is encrypted, and model-signing takes no encrypted key together with a certificate. Decrypt it.")
+
+
+def encrypted(key: Path) -> bool:
+    """Whether a PEM file holds a private key that needs a password."""
+    return key.is_file() and b"ENCRYPTED" in key.read_bytes()
+
+
+def _signer(path: Path, trust: Trust) -> tuple[str, Any]:
+    """Who signed, and their public key: the trusted one, or that of the certificate in the (already verified) bundle."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from securesystemslib.signer import SSlibKey
+
+    if trust.key is not None:
+        key = SSlibKey.from_crypto(load_pem_public_key(trust.key.read_bytes()))  # type: ignore[arg-type]
+        return f"the key {trust.key.name} ({key.keyid[:12]})", key
+    bundle = json.loads(signature(path).read_text(encoding="utf-8"))
+    first = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"][0]["rawBytes"]
+    certificate = x509.load_der_x509_certificate(base64.b64decode(first))
+    return certificate.subject.rfc4514_string(), SSlibKey.from_crypto(certificate.public_key())  # type: ignore[arg-type]
+
+
+def _names(trust: Trust) -> str:
+    return str(trust.key) if trust.key else f"a certificate below {', '.join(map(str, trust.certificates))}"
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Any:
+    """Whatever a library finds wrong within, as InputError; what it prints is kept from the terminal."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise kinds of their own, and ValueError, KeyError, TypeError ...
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{what}: {reason}") from None

@@ -14,6 +14,7 @@ from astolfo.errors import InputError
 from astolfo.files import sha256_of, sidecar, verified
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
+from astolfo.provenance.sign import envelope, signature
 from astolfo.site import card as cards
 from astolfo.site.facts import attestation_path, gather
 
@@ -45,7 +46,7 @@ def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
     card = cards.card(facts, run).replace("](../evaluations/", "](evaluations/")
     items = [Item(name="README.md", text=card), Item(name=path.name, source=path)]
     attestation = attestation_path(str(path))
-    beside = (sidecar(path), Path(attestation), Path(attestation + ".sig"))
+    beside = (sidecar(path), Path(attestation), signature(path), envelope(path))
     items += [Item(name=one.name, source=one) for one in beside if one.exists()]
     for folder, report in facts.evaluations.get(run.id, {}).items():
         shown = [one["file"] for key in ("grids", "plots") for one in report[key]]

@@ -10,6 +10,7 @@ from astolfo.provenance import attestation
 from astolfo.provenance.attestation import name_of, read
 from astolfo.provenance.meter import Meter, run_file
 from tests.provenance.conftest import chain, spec
+from tests.provenance.standards import valid_attestations
 
 
 def test_the_form_is_in_toto_with_slsa_provenance(built):
@@ -22,9 +23,27 @@ def test_the_form_is_in_toto_with_slsa_provenance(built):
     definition, run = said["predicate"]["buildDefinition"], said["predicate"]["runDetails"]
     assert definition["buildType"] == "urn:astolfo:job:export:v1"
     assert {"spec", "scale", "semantics", "run"} <= set(definition["externalParameters"])
-    assert {"identity", "code", "lock", "numerics"} == set(definition["internalParameters"])
+    assert {"identity", "code", "lock", "numerics", "astolfo_digest"} == set(definition["internalParameters"])
     assert run["builder"]["id"]
     assert "metadata" not in run
+
+
+def test_in_totos_own_classes_read_every_attestation(built):
+    """`in-toto-attestation` parses each statement and predicate strictly, to the last field, and finds them valid."""
+    valid_attestations(attestation.attestation(path) for path in built.values())
+
+
+def test_the_first_attestations_are_still_read(built):
+    """One whose digest stands beside SLSA's own fields, as the first had it, is read; with a bit flipped, it is not."""
+    file = attestation.attestation(built["result"])
+    said = json.loads(file.read_text())
+    said["predicate"]["astolfo_digest"] = said["predicate"]["buildDefinition"]["internalParameters"].pop("astolfo_digest")
+    write_json(file, said)
+    assert read(built["result"]).job == "export"
+    said["subject"][0]["name"] = "another"
+    write_json(file, said)
+    with pytest.raises(InputError, match="is damaged"):
+        read(built["result"])
 
 
 def test_two_equal_builds_have_the_same_attestations(built, tmp_path):

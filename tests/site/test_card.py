@@ -61,10 +61,10 @@ def test_two_cards_are_the_same(ledger, outputs):
 def test_publication_is_a_dry_run_by_default(outputs, tmp_path):
     """Without --upload the verb lists names, sizes and digests, needs no token, and says that nothing was uploaded."""
     shutil.copytree(outputs, tmp_path / "copy")
-    (tmp_path / "copy" / "results" / f"{RUN}.safetensors.attestation.json.sig").write_text("signed")
+    (tmp_path / "copy" / "results" / f"{RUN}.safetensors.sig").write_text("signed")
     out = astolfo("publish", RUN, "--to", "me/model", "-d", str(tmp_path / "copy")).stdout
     assert f"evaluations/{RUN}/grid.png" in out
-    assert f"{RUN}.safetensors.attestation.json.sig" in out
+    assert f"{RUN}.safetensors.sig" in out
     assert "Nothing was uploaded." in out
 
 

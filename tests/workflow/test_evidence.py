@@ -9,6 +9,7 @@ from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger.ledger import read_pins
 from astolfo.provenance.attestation import read
 from tests.conftest import STAND_INS
+from tests.provenance.standards import valid_attestations
 from tests.workflow.conftest import jobs, snakemake
 
 OWN = STAND_INS / "sdxl-v.safetensors"
@@ -59,6 +60,7 @@ def test_an_adopted_result_is_attested_as_such(merged):
     assert found.remade_by == "results/25112201.safetensors"
     done = astolfo("verify", merged / MERGE)
     assert "adopted, not rebuilt" in done.output
+    valid_attestations(merged.rglob("*.attestation.json"))
 
 
 def test_the_lineage_of_what_is_built(file, merged):

@@ -6,6 +6,7 @@ from astolfo import numerics
 from astolfo.ledger import load
 from astolfo.provenance import digests
 from tests.conftest import CONFIG
+from tests.provenance.standards import valid_attestations
 from tests.workflow.conftest import jobs, snakemake
 
 
@@ -19,9 +20,10 @@ def test_the_plan_of_the_whole_record(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_record_is_rebuilt(tmp_path):
-    """Every model of the record is built, and is the recorded file where this machine's numerics class has a record."""
+    """Every model of the record is built, its attestations are valid in-toto, and it is the recorded file where there is one."""
     snakemake(tmp_path, "ledger", "--set-threads", "segment=1")
     ledger, here = load(CONFIG), numerics.numerics_class()
     verdicts = {finding.name: finding.verdict for finding in digests.compare(ledger, tmp_path, here)}
     expected = digests.IDENTICAL if digests.recorded(ledger, here) else digests.UNRECORDED
     assert set(verdicts.values()) == {expected}, {n: v for n, v in verdicts.items() if v != expected}
+    valid_attestations(tmp_path.rglob("*.attestation.json"))
