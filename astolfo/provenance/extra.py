@@ -16,6 +16,6 @@ def needed(work: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise PlacementError(
-            f"{work} needs the optional libraries for evidence, and {error.name} is not installed. `make evidence` installs them, "
-            "or `pip install --require-hashes --no-deps -r envs/evidence.txt` into the environment that runs astolfo."
+            f"{work} needs the optional libraries for evidence, and {error.name} is not installed. `make evidence` installs "
+            "them, or `pip install --require-hashes --no-deps -r envs/evidence.txt` into the environment that runs astolfo."
         ) from None
