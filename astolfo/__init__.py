@@ -1,3 +1,3 @@
 """astolfo: rebuilds SDXL fine-tuning runs, bit for bit, from a ledger."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
