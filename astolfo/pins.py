@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from astolfo.checkpoint.finite import not_finite, summary
 from astolfo.checkpoint.layout import identify
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import CheckpointError, InputError
@@ -38,16 +39,17 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     origin = _origin(ledger, name)
     if not origin.file:
         raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
+    said: list[str] = []
     if name in _FOLDERS:
         digest = _FOLDERS[name](file)
     else:
         base = ledger.base(name)
-        digest = _checked(ledger, file, base.family, base.kind)
+        digest, said = _checked(ledger, file, base.family, base.kind)
     recorded = origin.sha256 if origin.sha256 != "unknown" else read_pins(directory).get(name, digest)
     if recorded != digest:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
     target = _linked(name, file, digest, directory, origin.file)
-    return f"{name} is pinned: sha256 {digest}, linked at {target}."
+    return "\n".join([f"{name} is pinned: sha256 {digest}, linked at {target}.", *said])
 
 
 def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:
@@ -84,7 +86,7 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     if not reference.run:
         raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `astolfo pin {name} {file}`.")
     step_of(ledger, reference)
-    digest = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
+    digest, said = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
     with open_file(file) as opened:
         title = opened.metadata.get("modelspec.title", name) if "astolfo.scale" in opened.metadata else name
     if title != name:
@@ -95,18 +97,26 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
             f"{directory / PINS} has another file for {name}: sha256 {before}, and {file} has {digest}. Remove its line first."
         )
     target = _linked(name, file, digest, directory, f"{name}.safetensors")
-    return f"{name} is adopted, not rebuilt: sha256 {digest}, linked at {target}. To build it after all, remove it from {PINS}."
+    done = f"{name} is adopted, not rebuilt: sha256 {digest}, linked at {target}. To build it after all, remove it from {PINS}."
+    return "\n".join([done, *said])
 
 
-def _checked(ledger: Ledger, file: Path, family: str, kind: str) -> str:
-    """The sha256 of a model file that is to be used. Raises CheckpointError when it is not of the scale's architecture."""
+def _checked(ledger: Ledger, file: Path, family: str, kind: str) -> tuple[str, list[str]]:
+    """The sha256 of a model file that is to be used, and what its user should know of it.
+
+    Raises CheckpointError when it is not of the scale's architecture.
+    """
     _check_kind(file, family, kind)
     from astolfo.checkpoint import autoencoder, model
     from astolfo.checkpoint.architecture import Architecture
 
     check = model.check if kind == "model" else autoencoder.check
-    check(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
-    return sha256_of(file)
+    more = check(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
+    said = [f"Where it is used, {line}." for line in (more.lines() if more else ())]
+    with open_file(file) as opened:
+        if wrong := summary(not_finite(opened)):
+            said.append(f"WARNING: it holds {wrong}. Nothing that is trained or merged from these comes out whole.")
+    return sha256_of(file), said
 
 
 def _linked(name: str, file: Path, digest: str, directory: Path, place: str) -> Path:

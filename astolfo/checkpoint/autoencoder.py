@@ -47,7 +47,7 @@ def _keys(file: SafeFile, architecture: Architecture) -> Iterator[tuple[str, lay
     inside = prefix if any(key.startswith(prefix) for key in file.keys()) else ""
     for place in layout.places(architecture, "vae"):
         key = inside + place.key.removeprefix(prefix)
-        if key not in file or file.shape(key) not in (place.shape, place.shape[:2]):
+        if key not in file or not layout.same_shape(file.shape(key), place.shape):
             found = file.shape(key) if key in file else "nothing"
             raise CheckpointError(f"{file.path}: expected {key} with shape {place.shape} in an autoencoder, found {found}.")
         yield key, place

@@ -6,20 +6,21 @@ Reads the header alone (milliseconds, a few MB) unless told to scan the values, 
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from astolfo.checkpoint.extras import extras
+from astolfo.checkpoint.finite import not_finite
 from astolfo.checkpoint.layout import block_of, identify, part_of
 from astolfo.checkpoint.metadata import objective_of
-from astolfo.checkpoint.safefile import SIZES, SafeFile, open_file
-from astolfo.errors import InputError
+from astolfo.checkpoint.safefile import SafeFile, open_file
+from astolfo.errors import CheckpointError, InputError
 from astolfo.files import read_sidecar
 from astolfo.remembered import digest_of, known
 
-_BLOCK = 1 << 22  # bytes
+_PLAIN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey
 
 
 def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
@@ -47,13 +48,14 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
             "recorded": _recorded(path),
         }
         if scan:
-            result["not_finite"] = _not_finite(file)
+            result["not_finite"] = not_finite(file)
+        result["beyond_parts"] = _beyond(file)
     return result
 
 
 def report(found: dict[str, Any]) -> str:
     """What `inspect` found, as text for a terminal."""
-    return "\n".join(_lines(found))
+    return "\n".join(_PLAIN.sub(lambda odd: odd[0].encode("unicode_escape").decode(), line) for line in _lines(found))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -69,6 +71,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield from (f"    {block:<20}{count:>15,}" for block, count in part["blocks"].items())
     yield from (f"{role}: {value}" for role, value in found["lineage"].items())
     yield from (f"{key} = {value}" for key, value in found["metadata"].items())
+    yield from found["beyond_parts"]
     for key, counts in found.get("not_finite", {}).items():
         yield f"NOT FINITE: {key}: {counts['nan']} NaN, {counts['inf']} infinite"
 
@@ -116,40 +119,16 @@ def _lineage(file: SafeFile) -> dict[str, Any]:
     return result
 
 
+def _beyond(file: SafeFile) -> list[str]:
+    """What other verbs leave out of this file or write anew, or why they refuse it."""
+    try:
+        return list(extras(file).lines())
+    except CheckpointError as error:
+        return [f"refused by other verbs: {error}"]
+
+
 def _recorded(path: Path | str) -> str | None:
     try:
         return read_sidecar(path)
     except InputError:
         return None
-
-
-def _not_finite(file: SafeFile) -> dict[str, dict[str, int]]:
-    """NaN and infinity counts of the keys that have any."""
-    result = {}
-    with open(file.path, "rb", buffering=0) as stream:
-        for key in file:
-            nan = inf = 0
-            for block in _blocks(stream.fileno(), file, key):
-                more = _count(block, file.dtype(key))
-                nan, inf = nan + more[0], inf + more[1]
-            if nan or inf:
-                result[key] = {"nan": nan, "inf": inf}
-    return result
-
-
-def _blocks(stream: int, file: SafeFile, key: str) -> Iterator[bytes]:
-    entry = file.entries[key]
-    if entry.dtype in ("F16", "BF16", "F32", "F64"):
-        for start in range(entry.start, entry.end, _BLOCK // 8 * SIZES[entry.dtype]):
-            yield os.pread(stream, min(_BLOCK // 8 * SIZES[entry.dtype], entry.end - start), start)
-
-
-def _count(block: bytes, dtype: str) -> tuple[int, int]:
-    if dtype in ("F16", "BF16"):
-        bits = np.frombuffer(block, "<u2") & 0x7FFF
-        infinity = 0x7C00 if dtype == "F16" else 0x7F80
-        if not bits.size or bits.max() < infinity:
-            return 0, 0
-        return int((bits > infinity).sum()), int((bits == infinity).sum())
-    values = np.frombuffer(block, "<f4" if dtype == "F32" else "<f8")
-    return int(np.isnan(values).sum()), int(np.isinf(values).sum())

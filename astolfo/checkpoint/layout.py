@@ -115,6 +115,12 @@ def to_module(place: Place, tensor: Any, pooled_projection: str = "reference") -
     return [tensor.reshape(tensor.shape[:2]) if place.form == "pointwise" else tensor]
 
 
+def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes hold the same: equal, or a linear layer's (n, m) beside a 1x1 convolution's (n, m, 1, 1)."""
+    short, long = sorted((one, other), key=len)
+    return long == short or (len(short) == 2 and long == (*short, 1, 1))
+
+
 def part_of(key: str) -> str | None:
     """The part a file's key belongs to, or None for markers, schedules and strangers. Looks at the key alone."""
     for family in PREFIXES.values():

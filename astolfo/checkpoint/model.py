@@ -10,6 +10,8 @@ The second text encoder's projection lies transposed in the file. `reference` tu
 `kohya` takes it as it lies, as sd-scripts does (both when loading and when saving).
 """
 
+import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,12 @@ from typing import Any
 
 from astolfo.checkpoint import folder, layout
 from astolfo.checkpoint.architecture import Architecture
+from astolfo.checkpoint.extras import Extras, extras
 from astolfo.checkpoint.metadata import HASH_KEY
 from astolfo.checkpoint.safefile import Pending, SafeFile, bytes_of, open_file, torch_dtype, write_file
 from astolfo.errors import CheckpointError, NumericsError
 
+log = logging.getLogger(__name__)
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 POOLED = ("reference", "kohya")
 
@@ -72,12 +76,17 @@ def load(
     return modules
 
 
-def check(path: Path | str, architecture: Architecture) -> None:
-    """Raises CheckpointError unless `path` is a whole model of `architecture`: the right keys in the right shapes."""
+def check(path: Path | str, architecture: Architecture) -> Extras:
+    """Raises CheckpointError unless `path` is a whole model of `architecture`: the right keys in the right shapes, as floats.
+
+    Returns what of the file is left out or written anew wherever it is used.
+    """
     with open_file(path) as file:
         _check_family(file, architecture)
+        more = extras(file)
         for part in architecture.parts:
-            _checked_places(file, architecture, part)
+            _checked_places(file, architecture, part, more)
+        return more
 
 
 def load_state_dicts(
@@ -90,7 +99,7 @@ def load_state_dicts(
     """As `load`, but state dicts under the modules' own names instead of modules."""
     parts = _parts(architecture, parts)
     _check_pooled(pooled_projection)
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         states = {part: folder.read_part(Path(path), architecture, part) for part in parts}
         if "text_encoder_2" in states and pooled_projection == "kohya":
             projection = states["text_encoder_2"]["text_projection.weight"]
@@ -98,7 +107,8 @@ def load_state_dicts(
         return {part: _cast(state, _dtype_of(dtype, part)) for part, state in states.items()}
     with open_file(path) as file:
         _check_family(file, architecture)
-        checked = {part: _checked_places(file, architecture, part) for part in parts}
+        more = extras(file)
+        checked = {part: _checked_places(file, architecture, part, more) for part in parts}
         return {
             part: _read(file, checked[part], _dtype_of(dtype, part), architecture.shapes(part), pooled_projection)
             for part in parts
@@ -136,7 +146,10 @@ def save(
     source = open_file(copy_from) if copy_from is not None else None
     if source is not None:
         _check_family(source, architecture)
-        tensors |= _copied(source, architecture, absent)
+        more = extras(source)
+        for line in more.lines():
+            log.info("%s: %s", source.path, line)
+        tensors |= _copied(source, architecture, absent, more)
     digest = write_file(
         path, tensors | dict(markers or {}), metadata, hash_key=HASH_KEY if HASH_KEY in (metadata or {}) else None
     )
@@ -175,23 +188,26 @@ def _check_family(file: SafeFile, architecture: Architecture) -> None:
         )
 
 
-def _checked_places(file: SafeFile, architecture: Architecture, part: str) -> list[layout.Place]:
-    """The part's places, after a check that the file has exactly those keys, in those shapes."""
+def _checked_places(file: SafeFile, architecture: Architecture, part: str, more: Extras) -> list[layout.Place]:
+    """The part's places, after a check that the file has exactly those keys, in those shapes, but for what is left out."""
     places = layout.places(architecture, part)
     expected = {place.key: place for place in places}
     prefix = layout.PREFIXES[architecture.family][part]
     found = [key for key in file if key.startswith(prefix) and not layout.is_optional(architecture, part, key)]
+    found = [key for key in found if key not in more.dropped]
     _refuse(file, part, "lacks", [key for key in expected if key not in file])
     _refuse(file, part, "has, beyond this architecture,", [key for key in found if key not in expected])
     wrong = [
         f"{key} {file.shape(key)} instead of {expected[key].shape}" for key in found if not _fits(file.shape(key), expected[key])
     ]
     _refuse(file, part, "has wrong shapes:", wrong)
+    odd = [f"{key} {file.dtype(key)}" for key in found if file.dtype(key)[0] not in "FB" or file.dtype(key) == "BOOL"]
+    _refuse(file, part, "has no floats as weights:", odd)
     return places
 
 
 def _fits(shape: tuple[int, ...], place: layout.Place) -> bool:
-    return shape == place.shape or (place.form == "pointwise" and shape == place.shape[:2])
+    return shape == place.shape or (place.form == "pointwise" and layout.same_shape(shape, place.shape))
 
 
 def _refuse(file: SafeFile, part: str, what: str, names: list[str]) -> None:
@@ -262,8 +278,9 @@ def _narrow(key: str, tensor: Any, dtype: str, overflows: dict[str, Overflow]) -
     return tensor.clamp(-limit, limit).to(torch_dtype(dtype))
 
 
-def _copied(source: SafeFile, architecture: Architecture, parts: list[str]) -> dict[str, Pending]:
-    """The source's bytes for whole `parts`, and for the optional keys of all parts."""
-    keys = [place.key for part in parts for place in _checked_places(source, architecture, part)]
+def _copied(source: SafeFile, architecture: Architecture, parts: list[str], more: Extras) -> dict[str, Any]:
+    """The source's bytes for whole `parts`, and for the optional keys of all parts; what is written anew instead of its own."""
+    keys = [place.key for part in parts for place in _checked_places(source, architecture, part, more)]
     keys += [key for key in source for part in architecture.parts if layout.is_optional(architecture, part, key)]
-    return {key: Pending(source.dtype(key), source.shape(key), lambda key=key: source.raw(key)) for key in keys}
+    copies = {key: Pending(source.dtype(key), source.shape(key), lambda key=key: source.raw(key)) for key in keys}
+    return copies | {key: values for key, values in more.replaced.items() if key in copies}

@@ -14,6 +14,8 @@ import json
 import math
 import mmap
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +28,30 @@ from astolfo.errors import CheckpointError
 from astolfo.files import sha256_of, sidecar, write_sidecar, written
 
 SIZES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
     **dict.fromkeys(("I32", "U32", "F32"), 4),
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 8),
 }
 """Bytes per element of each dtype, by its name in the file."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "I32": "<i4", "U32": "<u4",
           "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8", "C64": "<c8"}  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _NUMPY.items()}
 _TORCH = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "U16": "uint16", "F16": "float16",
           "BF16": "bfloat16", "I32": "int32", "U32": "uint32", "F32": "float32", "I64": "int64", "U64": "uint64",
-          "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}  # fmt: skip
+          "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+          "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz"}  # fmt: skip
+_OTHERS = {
+    b"<!doctype html": "a web page, such as a site shows in place of a download",
+    b"<html": "a web page, such as a site shows in place of a download",
+    b"version https://": "a pointer of Git LFS, whose file was not fetched",
+    b"gguf": "a GGUF file",
+    b"\x89hdf": "an HDF5 file",
+}
+"""How other files begin that are taken for models, in lower case."""
 _LARGEST_HEADER = 100_000_000  # the safetensors library's own limit
 
 
@@ -136,14 +149,18 @@ def open_file(path: Path | str) -> SafeFile:
     """
     path = Path(path)
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device, which cannot be read twice"
+            raise CheckpointError(f"Expected a safetensors file at {path}, found {what}.")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             entries, metadata = _read_header(path, file, size)
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except FileNotFoundError:
         raise CheckpointError(f"Expected a safetensors file at {path}, found none. Check the path or build it first.") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"Expected a safetensors file at {path}, found a folder.") from None
+    except OSError as error:
+        raise CheckpointError(f"Expected a safetensors file at {path}, which cannot be opened: {error.strerror}.") from None
     return SafeFile(path, entries, metadata, buffer)
 
 
@@ -154,6 +171,9 @@ def _read_header(path: Path, file: Any, size: int) -> tuple[dict[str, Entry], di
             f"{path} is a pickle (.ckpt, .pt): opening one runs whatever code it holds, so astolfo never does. "
             "Use the model's .safetensors release, or convert it in a place you can throw away."
         )
+    for magic, what in _OTHERS.items():
+        if start.lower().startswith(magic):
+            raise CheckpointError(f"{path} is {what}, and no safetensors file. Get the model's .safetensors release.")
     if len(start) < 8:
         raise _damaged(path, "at least 8 bytes", f"{size}: it is empty or was cut off")
     length = int.from_bytes(start[:8], "little")
@@ -187,9 +207,13 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _check(path: Path, header: dict[str, Any], data: int, size: int) -> tuple[dict[str, Entry], dict[str, str]]:
+    if (odd := next((key for key in header if not key.isprintable()), None)) is not None:
+        raise _damaged(path, "names of tensors in plain text", f"{odd[:200]!a}")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _damaged(path, "metadata that maps text to text", f"{str(metadata)[:200]!r}")
+        raise _damaged(path, "metadata that maps text to text", f"{str(metadata)[:200]!a}")
+    if (odd := next((key for key, value in metadata.items() if _SURROGATE.search(key + value)), None)) is not None:
+        raise _damaged(path, "metadata in valid Unicode", f"half a character in {odd[:200]!a}")
     entries = {key: _entry_of(path, key, value, data) for key, value in header.items()}
     entries = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end, item[0])))
     position, before = data, "the header"

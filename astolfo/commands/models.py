@@ -74,7 +74,7 @@ def merge(
 
     if len(alpha) != len(output):
         raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
-    _not_the_graphs(output)
+    _nothing_in_the_way(output)
     outputs = dict(zip(alpha, output, strict=True))
     click.echo(weighted_sum(base, trained, outputs, dtype=dtype, per_part=_weights(part), per_block=_weights(block)))
 
@@ -90,17 +90,25 @@ def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None
     """Merges checkpoints by a .mecha RECIPE of sd-mecha; NAME=FILE says what each model of the recipe stands for."""
     from astolfo.merge.mecha import merge_mecha
 
-    _not_the_graphs((output,))
+    _nothing_in_the_way((output,))
     click.echo(merge_mecha(recipe, named(models), output, dtype=dtype))
 
 
-def _not_the_graphs(outputs: tuple[Path, ...]) -> None:
-    """Raises AstolfoError for an output that is there as an artifact of the graph, which would be made into something else."""
+def _nothing_in_the_way(outputs: tuple[Path, ...]) -> None:
+    """Raises AstolfoError for an output that is an artifact of the graph, or any other file than what a merge by hand made."""
+    from astolfo.checkpoint.safefile import open_file
+    from astolfo.errors import CheckpointError
     from astolfo.provenance.attestation import attestation
 
     for path in outputs:
         if attestation(path).exists():
             raise AstolfoError(f"{path} was made by the graph, and a merge by hand would pass for it. Write it somewhere else.")
+        if path.exists():
+            made = False
+            with contextlib.suppress(CheckpointError), open_file(path) as file:
+                made = "astolfo.merge" in file.metadata
+            if not made:
+                raise AstolfoError(f"{path} is there already, and is no merge by this program. Name another, or move it away.")
 
 
 def _weights(given: tuple[str, ...]) -> dict[str, float]:

@@ -22,13 +22,17 @@ AHEAD = 8  # pieces
 
 @dataclass(frozen=True)
 class Source:
-    """Where one output tensor comes from: the base's entry, the trained model's, or both; and the alpha of each output."""
+    """Where one output tensor comes from: the base's entry, the trained model's, or both; and the alpha of each output.
+
+    `literal` are its bytes where it comes from neither.
+    """
 
     base: Entry | None
     trained: Entry | None
     dtype: str
     shape: tuple[int, ...]
     alphas: tuple[float, ...]
+    literal: bytes | None = None
 
 
 class Job:
@@ -138,8 +142,13 @@ class _Stretch:
         After the `last` output what was read is no longer valid.
         """
         source, scratch = self.source, self.job.scratch()
+        if source.literal is not None:
+            size = SIZES[source.dtype]
+            whole = np.frombuffer(source.literal, np.uint8)
+            into[:] = whole[(self.first + span.start) * size : (self.first + span.stop) * size]
+            return 0, 0.0
         sides = (source.base, source.trained)
-        only = 0 if source.trained is None or alpha == 0 else 1 if source.base is None or alpha == 1 else None
+        only = None if all(sides) and alpha not in (0, 1) else 0 if source.trained is None or (alpha == 0 and source.base) else 1
         if only is not None and sides[only].dtype == source.dtype:  # type: ignore[union-attr]
             into[:] = self._stored(only).view(np.uint8)[span.start * SIZES[source.dtype] : span.stop * SIZES[source.dtype]]
             return 0, 0.0

@@ -8,6 +8,7 @@ one at a time, so neither paths nor its file format, threads or key order reach 
 
 - what is a float on all sides goes through the recipe; what the recipe leaves out of it is the first model's;
 - what is no float (position_ids), and what not all models have, is copied from the first model that has it, and listed;
+- what a file holds beyond its parts is left out or written anew as `checkpoint.extras` says, and listed;
 - marker keys (v_pred, ztsnr) are the first model's: a marker that only others have is dropped;
 - dtypes and metadata are the first model's, less what no longer holds (hash, date, parents, recipe), plus the parents'
   digests and the merge itself.
@@ -28,14 +29,15 @@ from typing import Any
 import numpy as np
 
 from astolfo import numerics
-from astolfo.checkpoint.layout import identify
+from astolfo.checkpoint.extras import Extras, extras
+from astolfo.checkpoint.layout import identify, same_shape
 from astolfo.checkpoint.metadata import MARKERS
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merge import kernel
 from astolfo.merge.fill import BLOCK
-from astolfo.merge.weighted_sum import DTYPES, STALE, check_output
+from astolfo.merge.weighted_sum import DTYPES, STALE, UNMERGED, check_output
 from astolfo.remembered import digest_of
 
 _NAME = re.compile(r'model +"([^"]*)"')
@@ -49,6 +51,7 @@ class Mixed:
     copied: dict[str, str] = field(default_factory=dict)  # key -> name of the model
     dropped: list[str] = field(default_factory=list)
     clamped: dict[str, tuple[int, float]] = field(default_factory=dict)
+    extras: dict[str, list[str]] = field(default_factory=dict)  # by model, what was left out of it or written anew
 
     def __str__(self) -> str:
         lines = [f"sha256 {self.digest}"]
@@ -56,6 +59,7 @@ class Mixed:
             lines.append(f"copied from {name}: {', '.join(key for key, source in self.copied.items() if source == name)}")
         if self.dropped:
             lines.append(f"dropped, as the first model lacks it: {', '.join(self.dropped)}")
+        lines += [f"{name}: {line}" for name, said in self.extras.items() for line in said]
         lines += [
             f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in self.clamped.items()
         ]
@@ -88,10 +92,12 @@ def merge_mecha(
     files = {name: open_file(models[name]) for name in names}
     try:
         _check_kinds(files)
-        merged, copied = _shares(files)
+        more = {name: extras(file) for name, file in files.items()}
+        merged, copied, written_anew = _shares(files, more)
         first = files[names[0]]
         specs = {key: (DTYPES[dtype] if dtype else first.dtype(key), first.shape(key)) for key in merged}
         specs |= {key: (files[name].dtype(key), files[name].shape(key)) for key, name in copied.items()}
+        specs |= {key: ("I64", values.shape) for key, values in written_anew.items()}
         parents = {name: digest_of(models[name]) for name in sorted(names)}
         header, places = plan(specs, _metadata(first, text, parents, dtype) | dict(metadata or {}))
         with written(out) as beside:
@@ -102,14 +108,17 @@ def merge_mecha(
                 for key, name in copied.items():
                     file.seek(places[key].start)
                     file.write(files[name].raw(key))
+                for key, values in written_anew.items():
+                    file.seek(places[key].start)
+                    file.write(values.tobytes())
             digest = sha256_of(beside)
             sidecar(out).unlink(missing_ok=True)  # never an old digest beside a new file
         write_sidecar(out, digest)
     finally:
         for opened in files.values():
             opened.close()
-    dropped = sorted({key for opened in files.values() for key in opened if key not in specs})
-    return Mixed(digest, copied, dropped, output.clamped)
+    dropped = sorted({key for opened in files.values() for key in opened if key not in specs and key in MARKERS})
+    return Mixed(digest, copied, dropped, output.clamped, {name: list(one.lines()) for name, one in more.items()})
 
 
 def normalised(recipe: Path | str) -> str:
@@ -184,27 +193,35 @@ def _check_kinds(files: Mapping[str, SafeFile]) -> None:
         )
 
 
-def _shares(files: Mapping[str, SafeFile]) -> tuple[list[str], dict[str, str]]:
-    """The keys that go through the recipe, and for the others the name of the model that they are copied from."""
+def _shares(files: Mapping[str, SafeFile], more: Mapping[str, Extras]) -> tuple[list[str], dict[str, str], dict[str, np.ndarray]]:
+    """The keys that go through the recipe, the name of the model that others are copied from, and what is written anew."""
+    dropped = {key for one in more.values() for key in one.dropped}
+    anew = {key: values for one in more.values() for key, values in one.replaced.items()}
     merged, copied = [], {}
     first = next(iter(files.values()))
     for key in dict.fromkeys(key for file in files.values() for key in file):
         having = {name: file.entries[key] for name, file in files.items() if key in file}
-        if key in MARKERS and key not in first:
+        if (key in MARKERS and key not in first) or key in dropped:
             continue
         entries = list(having.values())
-        if len(having) == len(files) and {entry.dtype for entry in entries} <= set(kernel.FLOATS) and math.prod(entries[0].shape):
+        if key in anew:
+            if key not in more[next(iter(having))].replaced:
+                copied[key] = next(iter(having))
+                del anew[key]
+        elif (
+            len(having) == len(files) and {entry.dtype for entry in entries} <= set(kernel.FLOATS) and math.prod(entries[0].shape)
+        ):
             merged.append(key)
         else:
             copied[key] = next(iter(having))
         shapes = {name: entry.shape for name, entry in having.items()}
-        if len(set(shapes.values())) > 1:
+        if not all(same_shape(shape, entries[0].shape) for shape in shapes.values()):
             raise CheckpointError(f"{key}: expected the same shape in all models, found {shapes}.")
-        if strange := {entry.dtype for entry in entries} & {"F64", "F8_E4M3", "F8_E5M2", "C64"}:
+        if len(having) == len(files) and (strange := {entry.dtype for entry in entries} & UNMERGED):
             raise CheckpointError(
                 f"{key}: expected F16, BF16 or F32 to merge, found {', '.join(sorted(strange))}. Convert the file first."
             )
-    return merged, copied
+    return merged, copied, anew
 
 
 def _metadata(first: SafeFile, text: str, parents: Mapping[str, str], dtype: str | None) -> dict[str, str]:
@@ -322,7 +339,7 @@ class _Input(Mapping):
 
         if key not in self._keys:
             raise KeyError(key)
-        tensor = self.file.tensor(key).to(torch.float32, copy=True)
+        tensor = self.file.tensor(key).to(torch.float32, copy=True).reshape(self._keys[key].shape)
         if not all(math.isfinite(end) for end in torch.aminmax(tensor)):  # a NaN is both; without a mask of the tensor's size
             raise NumericsError(
                 f"{key} holds a NaN or an infinity in {self.name} ({self.file.path}); no merge was written. "
@@ -335,7 +352,7 @@ class _Input(Mapping):
         import torch
         from sd_mecha.streaming import TensorMetadata
 
-        return ((key, TensorMetadata(torch.Size(self.file.shape(key)), torch.float32)) for key in self._keys)
+        return ((key, TensorMetadata(torch.Size(self._keys[key].shape), torch.float32)) for key in self._keys)
 
 
 class _Output:

@@ -5,8 +5,9 @@
 Computed in fp32 and rounded once to the output's dtype; the bits depend on inputs, alphas and dtypes alone. Several alphas
 read the inputs once. Nothing is ever held but a few pieces of 4 MiB. Rules for what is not a plain weighted sum:
 
+- what a file holds beyond its parts is left out or written anew as `checkpoint.extras` says, and listed;
 - where alpha is 0 or 1, the other side is not looked at; the tensor is copied byte for byte if the dtype is kept;
-- what is not a float on both sides (position_ids) is copied from the base;
+- what is not a float on both sides is copied from the base, and listed where the sides differ in it;
 - marker keys (v_pred, ztsnr) are the trained model's: a marker that only the base has is dropped;
 - any other key that only one side has is copied from that side. All three kinds of lonely keys are listed in the result.
 
@@ -22,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astolfo.checkpoint.layout import block_of, identify, part_of
+from astolfo.checkpoint.extras import Extras, extras
+from astolfo.checkpoint.layout import block_of, identify, part_of, same_shape
 from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
-from astolfo.checkpoint.safefile import Entry, SafeFile, open_file, plan
+from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
 from astolfo.files import canonical_json, sidecar, write_sidecar, written
@@ -33,6 +35,7 @@ from astolfo.merge.fill import AHEAD, Job, Source
 from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
+UNMERGED = {"F64", "C64", *(dtype for dtype in SIZES if dtype.startswith("F8"))}  # floats of which no sum is made
 STALE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}
 
 
@@ -46,6 +49,8 @@ class Merged:
     only_in_trained: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     clamped: dict[str, tuple[int, float]] = field(default_factory=dict)
+    no_floats: list[str] = field(default_factory=list)
+    extras: dict[str, list[str]] = field(default_factory=dict)  # by file, what was left out of it or written anew
 
     def __str__(self) -> str:
         lines = [f"alpha {alpha}: sha256 {digest}" for alpha, digest in self.digests.items()]
@@ -55,6 +60,8 @@ class Merged:
             ("dropped", self.dropped),
         )
         lines += [f"{what}, as the other side lacks it: {', '.join(keys)}" for what, keys in lists if keys]
+        lines += [f"copied from the base, as it is no float on both sides: {', '.join(self.no_floats)}"] if self.no_floats else []
+        lines += [f"{file}: {line}" for file, said in self.extras.items() for line in said]
         lines += [
             f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in self.clamped.items()
         ]
@@ -93,27 +100,37 @@ def merge(
         check_output(path, (base, trained))
     with open_file(base) as first, open_file(trained) as second:
         _check_kinds(first, second)
-        sources = _sources(first, second, alphas, _overrides(first, second, per_part or {}, per_block or {}), dtype)
+        more = {"base": extras(first), "trained": extras(second)}
+        sources = _sources(first, second, alphas, _overrides(first, second, per_part or {}, per_block or {}), dtype, more)
         parents = _parents(base, trained) if digests else {}
         specs = {key: (source.dtype, source.shape) for key, source in sources.items()}
         options = {"dtype": dtype, "per_part": per_part, "per_block": per_block}
         added = metadata if callable(metadata) else lambda _: metadata or {}
         plans = [plan(specs, _metadata(second, parents, alpha, options) | dict(added(alpha))) for alpha in alphas]
         job = Job(first, second, sources, plans, _thread_count(threads))
+        no_floats = [key for key, source in sources.items() if source.trained is None and _differ(first, second, key, source)]
         found = _write(job, list(outputs.values()), digests, direct)
     return Merged(
         dict(zip(alphas, found, strict=True)) if digests else {},
         job.direct,
         [key for key in first if key not in second and key in sources],
-        [key for key in second if key not in first],
-        [key for key in first if key not in sources],
+        [key for key in second if key not in first and key in sources],
+        [key for key in first if key not in sources and key in MARKERS],
         job.clamped,
-    )
+        no_floats,
+        {f"{role} {file.path.name}": lines for role, file in (("base", first), ("trained", second))
+         if (lines := list(more[role].lines()))},
+    )  # fmt: skip
+
+
+def _differ(first: SafeFile, second: SafeFile, key: str, source: Source) -> bool:
+    """Whether both sides have a tensor that was copied from the base, and not the same bytes."""
+    return source.literal is None and key in first and key in second and first.raw(key) != second.raw(key)
 
 
 def check_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
     """Raises CheckpointError for an output that is one of the inputs, or whose name says that it is no safetensors file."""
-    if Path(path).resolve() in {Path(one).resolve() for one in inputs}:
+    if os.path.realpath(path) in {os.path.realpath(one) for one in inputs}:
         raise CheckpointError(f"{path} is an input: a merge does not overwrite what it is made from. Name another output.")
     if Path(path).suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(f"{path}: what is written is safetensors, never a pickle. Name it {Path(path).stem}.safetensors.")
@@ -173,10 +190,18 @@ def _sources(
     alphas: tuple[float, ...],
     overrides: Mapping[str, float],
     dtype: str | Mapping[str, str] | None,
+    more: Mapping[str, Extras],
 ) -> dict[str, Source]:
+    dropped = {key for one in more.values() for key in one.dropped}
+    replaced = {key: values for one in more.values() for key, values in one.replaced.items()}
     sources = {}
     for key in dict.fromkeys([*base.keys(), *trained.keys()]):
         first, second = base.entries.get(key), trained.entries.get(key)
+        if key in dropped:
+            continue
+        if key in replaced:
+            sources[key] = Source(None, None, "I64", replaced[key].shape, alphas, replaced[key].tobytes())
+            continue
         if key in MARKERS:
             if second is not None:
                 sources[key] = Source(None, second, second.dtype, second.shape, alphas)
@@ -194,9 +219,9 @@ def _sources(
 
 
 def _check_pair(key: str, base: Entry, trained: Entry) -> None:
-    if base.shape != trained.shape:
+    if not same_shape(base.shape, trained.shape):
         raise CheckpointError(f"{key}: expected the same shape on both sides, found {base.shape} and {trained.shape}.")
-    if strange := {base.dtype, trained.dtype} & {"F64", "F8_E4M3", "F8_E5M2", "C64"}:
+    if strange := {base.dtype, trained.dtype} & UNMERGED:
         raise CheckpointError(
             f"{key}: expected F16, BF16 or F32 to sum, found {', '.join(sorted(strange))}. Convert the file first."
         )
