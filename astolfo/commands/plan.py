@@ -27,8 +27,10 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
         raise click.UsageError("Expected the ID of one run, or --all for every run of the ledger.")
     ledger, machine = _placed(context, hardware)
     if not run_id:
-        rows = _rows(ledger, list(ledger.runs.values()), machine)
-        click.echo(show.summary(f"{len(rows)} runs on {machine.title}, at the {ledger.scale_name} scale:", rows))
+        rows = _rows(ledger, planner.every(ledger), machine)
+        click.echo(
+            show.summary(f"{len(rows)} run{'s' * (len(rows) != 1)} on {machine.title}, at the {ledger.scale_name} scale:", rows)
+        )
         return
     run = ledger.run(run_id)
     click.echo(show.as_text(ledger, planner.plan(ledger, run, machine), machine))

@@ -91,6 +91,15 @@ def lineage(ledger: Ledger, run: Run) -> list[Run]:
     return list(found.values())
 
 
+def every(ledger: Ledger) -> list[Run]:
+    """The ledger's runs, each after those that it is made from; of runs that only support others, those that are needed here."""
+    found: dict[str, Run] = {}
+    for run in ledger.runs.values():
+        if not run.era.support:
+            found |= {one.id: one for one in lineage(ledger, run)}
+    return list(found.values())
+
+
 def _images(ledger: Ledger, run: Run, start: int, end: int) -> int:
     """Images that the steps from `start` to `end` see; the last step of an epoch sees what is left of it."""
     per_step, per_epoch = samples_per_step(run), plan_of(ledger, run).steps_per_epoch
@@ -159,7 +168,7 @@ def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, count: int) -> t
     raise Refusal(
         f"needs {needed.total / 1e9:.1f} GB a device, has {has / 1e9:.1f} GB to use",
         f"Run {run.id} does not fit {machine.title}: a device needs about {needed.total / 1e9:.1f} GB ({needed}), it has "
-        f"{has / 1e9:.1f} GB to use, so {(needed.total - has) / 1e9:.1f} GB are lacking with {recipe.ranks} logical ranks on "
+        f"{has / 1e9:.1f} GB to use, so {(needed.total - has) / 1e9:.1f} GB are lacking with {recipe.ranks} logical rank{'s' * (recipe.ranks > 1)} on "
         f"{count} device{'s' * (count > 1)}.{freed or _advice(run, recipe, machine)}",
     )
 

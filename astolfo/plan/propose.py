@@ -22,7 +22,7 @@ from astolfo.plan.cards import cards
 from astolfo.plan.memory import GIB, USABLE, Memory, fitting
 
 MOST, TOGETHER = 3, 4  # proposals that are made, and changes that one of them makes at most
-SAME_IMAGES = "the images of a step stay, its bits do not"
+SAME_IMAGES = "as many images a step, but other bits"
 
 
 @dataclass(frozen=True, kw_only=True)

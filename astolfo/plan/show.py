@@ -7,6 +7,8 @@ from astolfo.plan import cards
 from astolfo.plan.memory import Memory, named, result_bytes, state_bytes
 from astolfo.plan.plan import Needs
 
+_UNITS = ((1, "days"), (24, "hours"), (1440, "minutes"), (86_400, "seconds"))  # of a day
+
 
 def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     """One run on one machine."""
@@ -27,6 +29,8 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
 
 def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
     """Several runs, one line each (a text stands for what cannot run there), and the sum of those that can."""
+    if not rows:
+        return f"{title} none yet"
     width = max(len(name) for name, _ in [*rows, ("together", "")])
     lines = [title, ""]
     for name, needs in rows:
@@ -35,6 +39,10 @@ def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
         else:
             lines.append(_line(f"{name:{width}}", needs.steps, needs.segments, needs.memory, needs.disk, needs.days))
     known = [needs for _, needs in rows if not isinstance(needs, str)]
+    if len(known) < len(rows):
+        lines.append(f"  {'':{width}} Plan one of them by itself for what would make it run there.")
+    if not known:
+        return "\n".join(lines)
     disk = None if any(needs.disk is None for needs in known) else sum(needs.disk or 0 for needs in known)
     steps, segments = sum(needs.steps for needs in known), sum(needs.segments for needs in known)
     largest = max((needs.memory for needs in known if needs.memory), key=lambda memory: memory.total, default=None)
@@ -115,9 +123,7 @@ def _energy(needs: Needs, machine: schema.Hardware) -> tuple[str, str]:
 
 def _time(days: tuple[float, float] | None) -> str:
     """Days, or the unit below them that reads well."""
-    factor, unit = next(
-        (f, u) for f, u in ((1, "days"), (24, "hours"), (1440, "minutes")) if not days or days[0] * f >= 1 or f == 1440
-    )
+    factor, unit = next((f, u) for f, u in _UNITS if not days or days[0] * f >= 1 or u == _UNITS[-1][1])
     return _range(days and (days[0] * factor, days[1] * factor), unit)
 
 

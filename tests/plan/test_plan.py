@@ -240,7 +240,7 @@ def small_config(tmp_path):
         (["26022301", "--hardware", "4x3090"], ["made from", "26011501", "together"]),
         (
             ["--all", "--hardware", "2x4090"],
-            ["runs on Two GeForce RTX 4090", "foundation-v", "needs 53.5 GB", "cannot run there"],
+            ["runs on Two GeForce RTX 4090", "24120801", "its engine needs 4 devices, there are 2", "cannot run there"],
         ),
     ],
 )
