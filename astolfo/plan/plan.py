@@ -168,8 +168,8 @@ def _placed(run: Run, recipe: Recipe, machine: schema.Hardware, count: int) -> t
     raise Refusal(
         f"needs {needed.total / 1e9:.1f} GB a device, has {has / 1e9:.1f} GB to use",
         f"Run {run.id} does not fit {machine.title}: a device needs about {needed.total / 1e9:.1f} GB ({needed}), it has "
-        f"{has / 1e9:.1f} GB to use, so {(needed.total - has) / 1e9:.1f} GB are lacking with {recipe.ranks} logical rank{'s' * (recipe.ranks > 1)} on "
-        f"{count} device{'s' * (count > 1)}.{freed or _advice(run, recipe, machine)}",
+        f"{has / 1e9:.1f} GB to use, so {(needed.total - has) / 1e9:.1f} GB are lacking with {recipe.ranks} logical rank"
+        f"{'s' * (recipe.ranks > 1)} on {count} device{'s' * (count > 1)}.{freed or _advice(run, recipe, machine)}",
     )
 
 
