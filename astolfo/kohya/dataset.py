@@ -19,6 +19,7 @@ _ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # 
 _OWN = {"image_dir", "metadata_file", "is_reg", "class_tokens", "subsets", "custom_attributes", "network_multiplier",
         "conditioning_data_dir"}  # fmt: skip
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
+AUTOENCODERS = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}  # of the library, by family
 _LARGEST_INDEX = 64 << 20  # bytes of an index that is read only to count its samples
 
 
@@ -42,12 +43,6 @@ class Source:
     autoencoder: str = ""  # a file in the place of the family's
     proposal: str = "dataset"
 
-    @property
-    def repeats(self) -> int:
-        """How often each picture stands in one of that trainer's epochs, where all do as often; else 1."""
-        each = {one.repeats for one in self.subsets}
-        return each.pop() if len(each) == 1 else 1
-
 
 @dataclass(kw_only=True)
 class DatasetEntry:
@@ -55,10 +50,10 @@ class DatasetEntry:
 
     name: str
     source: Source
-    images: int | None
-    autoencoder: str
+    images: int | None = None
+    autoencoder: str = "sdxl-vae"
+    parts: dict[str, int] = field(default_factory=dict)  # names of other datasets, and how often each is taken
     words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
-    remarks: list[str] = field(default_factory=list)  # what to do before
 
     @property
     def store(self) -> str:
@@ -68,7 +63,7 @@ class DatasetEntry:
     @property
     def pictures(self) -> bool:
         """Whether its store is made of pictures, which are encoded first."""
-        return not self.source.subsets[0].index
+        return not self.parts and not self.source.subsets[0].index
 
 
 def source(values: Values, files: Files, family: str) -> Source:
@@ -192,15 +187,12 @@ def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
     _laid_over(values, each, text, label)
     subsets = tuple(_subset(values, one, number, text, label) for number, one in enumerate(each))
     kept = tuple(one for one in subsets if one)
+    if not kept:
+        raise InputError(f"{label}: expected pictures to train on, found regularization pictures or masks alone.")
     stem = Path(last(name)).stem
-    common = (
-        stem
-        if not re.fullmatch(r"(?i)(dataset|data)?[_-]?(config|dataset)?", stem)
-        else last(kept[0].folder or kept[0].index)
-        if kept
-        else stem
-    )
-    return kept, common
+    if re.fullmatch(r"(?i)(dataset|data)?[_-]?(config|dataset)?", stem):  # a name that says nothing
+        stem = "-".join(last(one.folder or one.index) for one in kept[:3])
+    return kept, stem
 
 
 def _json(text: str, label: str) -> dict[str, Any]:
@@ -295,20 +287,13 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
 
 
 def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEntry:
-    """The ledger's entry of a dataset, and how its store is made."""
-    counts = [_count(one, beside) for one in found.subsets]
-    images = sum(count for count in counts if count) if all(counts) else None
-    made = DatasetEntry(name=name, source=found, images=images, autoencoder=autoencoder)
-    one, place = found.subsets[0], [found.subsets[0].folder or "."]
-    if len(found.subsets) > 1:
-        place = ["ALL"]
-        made.remarks.append(
-            f"# ALL is one folder with what is in {' and '.join(sub.index or sub.folder for sub in found.subsets)}"
-        )
+    """The ledger's entry of a dataset of one subset, and how its store is made."""
+    [one] = found.subsets
+    made = DatasetEntry(name=name, source=found, images=_count(one, beside), autoencoder=autoencoder)
     if one.index:
-        made.words = ["kohya", one.index if len(found.subsets) == 1 else "ALL/meta_lat.json", *place, "-o", made.store]
+        made.words = ["kohya", one.index, one.folder or ".", "-o", made.store]
         return made
-    made.words = ["folder", *place, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
+    made.words = ["folder", one.folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
     made.words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]
     return made
 

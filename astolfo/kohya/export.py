@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.kohya import shell
+from astolfo.kohya.entries import Imported
 from astolfo.kohya.launch import Files, launches_in
-from astolfo.kohya.read import Imported, reading
+from astolfo.kohya.read import reading
 from astolfo.kohya.write import flow, number
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run

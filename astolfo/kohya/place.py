@@ -11,7 +11,7 @@ from pathlib import Path
 from astolfo.errors import InputError, LedgerError
 from astolfo.files import write_text
 from astolfo.kohya import write
-from astolfo.kohya.read import Imported
+from astolfo.kohya.entries import Imported
 from astolfo.kohya.read import imported as read
 from astolfo.ledger import load
 

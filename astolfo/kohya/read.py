@@ -12,7 +12,6 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +19,12 @@ from pydantic import ValidationError
 
 from astolfo.errors import InputError
 from astolfo.kohya import dataset, training
-from astolfo.kohya.dataset import DatasetEntry, Source
-from astolfo.kohya.launch import Files, Launch, last, launches, plain_path
+from astolfo.kohya.entries import Imported, ImportedRun
+from astolfo.kohya.launch import Files, Launch, launches
+from astolfo.kohya.sources import Sources, is_file
 from astolfo.kohya.values import Refusal, Values
-from astolfo.ledger import parse, schema
+from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger
-
-_MODELS = (".safetensors", ".ckpt", ".pt")
-
-
-@dataclass(kw_only=True)
-class ImportedRun:
-    """A run as the ledger would have it, with the launch that it was read from and the account of its options."""
-
-    name: str
-    fields: dict[str, Any]
-    values: Values
-    notes: list[str] = field(default_factory=list)
-    folder: str = ""  # where the launch saves
-    stem: str = "last"  # as what
-
-    @property
-    def launch(self) -> Launch:
-        return self.values.launch
-
-
-@dataclass(kw_only=True)
-class BaseEntry:
-    """A base of the ledger that is to be written."""
-
-    name: str
-    fields: dict[str, Any]
-    path: str
-
-
-@dataclass(kw_only=True)
-class Imported:
-    """All that files say, as a ledger has it."""
-
-    runs: list[ImportedRun] = field(default_factory=list)
-    bases: dict[str, BaseEntry] = field(default_factory=dict)
-    datasets: dict[str, DatasetEntry] = field(default_factory=dict)
-    refusals: list[Refusal] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # launches that are no runs
-    remarks: list[str] = field(default_factory=list)
 
 
 def imported(paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | None = None) -> Imported:
@@ -112,12 +73,13 @@ class _Reading:
         optimizer = training.optimizer(values)
         ranks = self._ranks()
         schedule, choices = training.schedule(values, optimizer, ranks["ranks"])
-        reference, continues = self._base(family, objective)
+        sources = Sources(result=self.result, ledger=self.ledger, values=values, called=self.called)
+        reference, continues = sources.base(family, objective)
         fields: dict[str, Any] = {
             "base": reference,
             **({"continues": True} if continues else {}),
-            "dataset": self._dataset(source),
-            **self._length(source),
+            "dataset": sources.dataset(source),
+            **self._length(),
             "objective": objective,
             "captions": dataset.captions(values, source),
             "unet": 100,
@@ -129,7 +91,7 @@ class _Reading:
             "accumulation": values.get("gradient_accumulation_steps"),
             "max_grad_norm": training._plain(values.get("max_grad_norm")),
             "precision": training.precision(values),
-            **self._saves(source.repeats),
+            **self._saves(),
             "semantics": "kohya",
             "choices": choices | self._diffusers(),
             "seed": self._seed(self.called),
@@ -196,16 +158,12 @@ class _Reading:
         self.notes.append(f"The line has no seed, so that trainer drew another at every start; this one is {why}.")
         return made
 
-    def _length(self, source: Source) -> dict[str, int]:
+    def _length(self) -> dict[str, int]:
         values, epochs = self.values, self.values.get("max_train_epochs")
         if epochs:
             if values.on("max_train_steps"):
                 values.none("max_train_steps", "--max_train_epochs is laid over it")
-            if source.repeats > 1:
-                text = f"{source.repeats} repeats in {epochs} epochs are {source.repeats * epochs} epochs"
-                self.notes.append(f"The line has {text} here: a store has each picture once in an epoch.")
-                values.key("dataset_repeats", text)
-            return {"epochs": epochs * source.repeats}
+            return {"epochs": epochs}
         return {"steps": values.get("max_train_steps") or 1600}
 
     def _ranks(self) -> dict[str, int]:
@@ -234,7 +192,7 @@ class _Reading:
         """As many pictures a step where the ranks are others."""
         fields["accumulation"] *= fields.pop("_times", 1)
 
-    def _saves(self, repeats: int) -> dict[str, Any]:
+    def _saves(self) -> dict[str, Any]:
         values = self.values
         epochs, steps, ratio = (values.get(f"save_{name}") for name in ("every_n_epochs", "every_n_steps", "n_epoch_ratio"))
         if ratio and values.get("max_train_epochs"):
@@ -244,7 +202,7 @@ class _Reading:
         if epochs and values.get("max_train_epochs"):
             if steps:
                 values.none("save_every_n_steps", "The ledger saves by epochs or by steps; epochs are taken")
-            return {"save_every": {"epochs": epochs * repeats}}
+            return {"save_every": {"epochs": epochs}}
         if epochs and not steps:
             values.none("save_every_n_epochs", "The run's length is in steps: say save_every: {steps: N}")
         return {"save_every": {"steps": steps}} if steps else {}
@@ -268,78 +226,6 @@ class _Reading:
             found["keep_states"] = values.get("save_last_n_epochs_state")
         return found
 
-    # ---- bases and datasets
-
-    def _base(self, family: str, objective: Any) -> tuple[str, bool]:
-        """What the run starts from, and whether it goes on in that run's data order."""
-        values = self.values
-        path = str(values.get("pretrained_model_name_or_path") or "")
-        if not path:
-            raise InputError(
-                f"{self.launch.place}: expected --pretrained_model_name_or_path, the model to start from; found none."
-            )
-        reference = self._checkpoint(path) or self._built(path)
-        step = values.get("initial_step")
-        if step and not (reference and reference.endswith(f"-step{step:08d}")):
-            values.refuse(
-                "initial_step",
-                f"The base is no run's checkpoint at step {step:,}"
-                + ("" if reference else ": no run that is known here saved it"),
-                f"the checkpoint's weights as base, with a new data order; or `continues: true` and base: RUN-step{step:08d}",
-            )
-            step = None
-        if values.get("skip_until_initial_step") and not values.on("initial_step"):
-            values.none("skip_until_initial_step", "Of --initial_step, which is not given")
-        if step and not values.get("skip_until_initial_step"):
-            values.none("initial_step", "Without --skip_until_initial_step it only numbers the steps")
-            step = None
-        if reference:
-            return reference, bool(step)
-        return self._named_base(path, family, objective if isinstance(objective, str) else objective["kind"]), False
-
-    def _checkpoint(self, path: str) -> str | None:
-        """The run that saved a file: one that was read before, or one whose ID the folder's name ends with."""
-        whole = plain_path(path)
-        stem, folder = whole.stem, whole.parent
-        for run in reversed(self.result.runs):
-            if plain_path(run.folder or "?") == folder and (kind := _saved_as(stem, run.stem)) is not None:
-                return run.name + kind
-        for name in [*(run.name for run in self.result.runs), *(self.ledger.runs if self.ledger else ())]:
-            if name != self.called and folder.name.endswith(f"_{name}") and (kind := _saved_as(stem, "")):
-                return name + kind
-        return None
-
-    def _built(self, path: str) -> str | None:
-        """The model of the ledger that lies in bases/ or results/ of a working directory."""
-        whole = plain_path(path)
-        if self.ledger and whole.parent.name == "bases" and whole.stem in self.ledger.bases:
-            return whole.stem
-        if self.ledger and whole.parent.name == "results" and parse(whole.stem).run in self.ledger.runs:
-            return whole.stem
-        return None
-
-    def _named_base(self, path: str, family: str, objective: str) -> str:
-        file = last(path)
-        for entry in self.result.bases.values():
-            if entry.path == path:
-                return entry.name
-        for known, base in (self.ledger.bases if self.ledger else {}).items():
-            if base.full and base.full.file == file:
-                return known
-        stem = file[: -len(Path(file).suffix)] if Path(file).suffix.lower() in _MODELS else file
-        name = self._free(
-            re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-."), {*self.result.bases, *(self.ledger.bases if self.ledger else ())}
-        )
-        fields: dict[str, Any] = {"family": family, "objective": objective}
-        if not is_file(path):
-            self.launch.remarks.append(
-                f"{self.values.place('pretrained_model_name_or_path')}: {path} is no single file. Convert it, and pin that."
-            )
-            file = f"{name}.safetensors"
-        fields["full"] = {"file": file}
-        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path)
-        return name
-
     def _diffusers(self) -> dict[str, str]:
         """That trainer transposes the pooled projection of a Diffusers folder, and not that of a single file."""
         path = str(self.values.get("pretrained_model_name_or_path"))
@@ -347,52 +233,6 @@ class _Reading:
             return {}
         self.notes.append("The line's base is a Diffusers folder, whose pooled projection that trainer reads as inference does.")
         return {"pooled_projection": "reference"}
-
-    def _dataset(self, source: Source) -> str:
-        for known, entry in self.result.datasets.items():
-            if dataset.same(entry.source, source):
-                return known
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.proposal).strip("-.") or "dataset"
-        if self.ledger and name in self.ledger.datasets:
-            self.launch.remarks.append(f"{self.launch.place}: {name} is a dataset of the ledger already, and that one is taken.")
-            return name
-        name = self._free(name, set(self.result.datasets))
-        autoencoder = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}[source.family]
-        if source.autoencoder:
-            autoencoder = self._autoencoder(source)
-        made = dataset.entry(name, source, self.launch.path.parent, autoencoder)
-        self._subsets(source)
-        self.result.datasets[name] = made
-        return name
-
-    def _autoencoder(self, source: Source) -> str:
-        file = last(source.autoencoder)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file).stem)
-        if name in ("sdxl-vae", "sd2-vae"):
-            return name  # of the library
-        file = file if is_file(file) else f"{name}.safetensors"
-        fields = {"family": source.family, "kind": "autoencoder", "full": {"file": file}}
-        self.result.bases.setdefault(name, BaseEntry(name=name, fields=fields, path=source.autoencoder))
-        return name
-
-    def _subsets(self, source: Source) -> None:
-        """Refuses what a dataset's entry cannot say of its parts."""
-        values = self.values
-        at = "dataset_config" if values.on("dataset_config") else "train_data_dir"
-        if len(source.subsets) > 1:
-            values.refuse(
-                at, f"{len(source.subsets)} subsets, and a dataset is one store", "one folder that holds the pictures of all"
-            )
-        if len({one.repeats for one in source.subsets}) > 1:
-            repeats = ", ".join(f"{last(one.folder or one.index)} {one.repeats} times" for one in source.subsets)
-            values.refuse(at, f"Pictures that repeat more often than others ({repeats})", "all of them once")
-
-    @staticmethod
-    def _free(name: str, taken: set[str]) -> str:
-        found, again = name, 2
-        while found in taken:
-            found, again = f"{name}-{again}", again + 1
-        return found
 
 
 def _lay_over(fields: dict[str, Any], said: dict[str, Any]) -> None:
@@ -407,25 +247,6 @@ def _lay_over(fields: dict[str, Any], said: dict[str, Any]) -> None:
         target[name] = value
         if value is None:
             del target[name]
-
-
-def is_file(path: str) -> bool:
-    return plain_path(path).suffix.lower() in _MODELS
-
-
-def _saved_as(stem: str, output_name: str) -> str | None:
-    """What of a run a saved file is, as a reference's end: "", "-epoch000005", "-step00010000"; None for another's file.
-
-    That trainer names files OUTPUT_NAME, OUTPUT_NAME-000005 and OUTPUT_NAME-step00010000; without --output_name they are last,
-    epoch-000005 and at-step00010000.
-    """
-    if stem == (output_name or "last"):
-        return ""
-    if match := re.fullmatch(re.escape(output_name or "epoch") + r"-(\d{6})", stem):
-        return f"-epoch{match[1]}"
-    if match := re.fullmatch(re.escape(output_name or "at") + r"-step(\d{8})", stem):
-        return f"-step{match[1]}"
-    return None
 
 
 def _checked(run: ImportedRun) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.options import accelerate, options
-from astolfo.kohya.read import Imported, ImportedRun, is_file
+from astolfo.kohya.sources import is_file
 from astolfo.program import typed
 
 _WIDTH = 132
@@ -68,8 +69,9 @@ def commands(found: Imported) -> list[str]:
     if found.bases or found.datasets:
         lines.append(typed("pin", "vocabulary", "CLIP_FOLDER", scale="full"))
     for entry in found.datasets.values():
-        lines += [*entry.remarks, typed("dataset", "import", *entry.words, scale="full" if entry.pictures else None)]
-        lines.append(typed("pin", entry.name, entry.store, scale="full"))
+        if not entry.parts:
+            lines.append(typed("dataset", "import", *entry.words, scale="full" if entry.pictures else None))
+            lines.append(typed("pin", entry.name, entry.store, scale="full"))
     for run in found.runs:
         saved = f"{run.stem or 'last'}.safetensors"
         saved = f"{run.folder.rstrip('/')}/{saved}" if run.folder else saved

@@ -57,7 +57,7 @@ def test_a_silent_line_has_the_trainer_s_defaults(fields):
         ("--deepspeed --torch_compile --mem_eff_attn", "engine",
          {"kind": "deepspeed", "stage": 2, "compile": "inductor", "attention": "memory-efficient"}),
         ("--max_train_epochs 10 --save_n_epoch_ratio 4", "save_every", {"epochs": 2}),
-        ("--max_train_epochs 3 --dataset_repeats 10", "epochs", 30),
+        ("--max_train_epochs 3 --dataset_repeats 10", "dataset", "pics-x10"),
         ("--max_data_loader_n_workers 4 --gradient_checkpointing --sample_every_n_steps 500", "placement",
          {"loader_workers": 4, "gradient_checkpointing": True, "sample_every": 500}),
         ("--max_train_epoch 4", "epochs", 4),
@@ -160,7 +160,8 @@ def test_a_dataset_file(read):
         'batch_size = 4\nmax_bucket_reso = 2048\n[[datasets.subsets]]\nimage_dir = "/d/girl"\nshuffle_caption = true\n',
     )
     run, dataset = found.runs[0].fields, found.datasets["girl"]
-    assert (run["batch_size"], run["epochs"], run["captions"]) == (4, 10, {"kind": "tags", "tokens": 75, "shuffle": True})
+    assert (run["batch_size"], run["epochs"], run["captions"]) == (4, 2, {"kind": "tags", "tokens": 75, "shuffle": True})
+    assert (run["dataset"], found.datasets["girl-x5"].parts) == ("girl-x5", {"girl": 5})
     assert dataset.words == ["folder", "/d/girl", "-o", "datasets/girl", "--largest", "2048"]
 
 
@@ -191,12 +192,8 @@ def test_subsets_that_differ_are_refused(read):
         data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nkeep_tokens = 1\n[[datasets.subsets]]\nimage_dir = "/b"\n'
         'num_repeats = 2\n[[datasets.subsets]]\nimage_dir = "/c"\nis_reg = true\n',
     )
-    assert [one.what.split()[0] for one in found.refusals] == [
-        "--keep_tokens",
-        "--reg_data_dir",
-        "--dataset_config",
-        "--dataset_config",
-    ]
+    assert [one.what.split()[0] for one in found.refusals] == ["--keep_tokens", "--reg_data_dir"]
+    assert found.datasets["a-b"].parts == {"a": 1, "b": 2}
 
 
 def test_folders_of_repeats(read, tmp_path):
@@ -207,8 +204,8 @@ def test_folders_of_repeats(read, tmp_path):
     found = read(
         train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir=img --caption_extension=.txt --max_train_epochs=2\n"
     )
-    assert found.runs[0].fields["epochs"] == 20
-    assert found.datasets["img"].images == 2
+    assert found.datasets["10_girl"].images == 2
+    assert found.datasets[found.runs[0].fields["dataset"]].parts == {"10_girl": 10}
 
 
 def test_launches_that_begin_from_each_other(read):
@@ -318,6 +315,20 @@ def test_what_is_written_is_a_ledger(files, run, tmp_path):
     assert recipe_of(ledger, ledger.run("one")).seed == 1
     assert "one" in run("show", "one").output
     assert "is there already" in str(run("import", str(two)).exception)
+
+
+def test_parts_are_written_as_the_ledger_has_them(files, run, tmp_path):
+    """Subsets and repeats become a dataset with parts, each of which has a store; the ledger that is written loads."""
+    script, _ = files(
+        one__sh=f"accelerate launch sdxl_train.py {BASE} --dataset_config data.toml --seed 1\n",
+        data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nnum_repeats = 3\n[[datasets.subsets]]\nimage_dir = "/b"\n',
+    )
+    found = run("import", str(script))
+    assert found.exit_code == 0, found.exception
+    assert "dataset import folder /b" in found.output
+    ledger = load(tmp_path / "mine")
+    assert ledger.datasets["a-b"].parts == {"a": 3, "b": 1}
+    assert ledger.run("one").fields.dataset == "a-b"
 
 
 def test_nothing_is_written_where_something_is_refused(files, run, tmp_path):
