@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.options import accelerate, options
@@ -49,15 +50,17 @@ def bases(found: Imported) -> dict[str, str]:
 
 
 def datasets(found: Imported) -> dict[str, str]:
-    """Name -> entry of each dataset that is not yet in the ledger, with the commands that make its store."""
-    entries = {}
-    for name, entry in found.datasets.items():
-        images = (
-            f"images: {entry.images}" if entry.images else "images: 1000  # not counted: it is not here. Epochs are counted by it"
-        )
-        own = entry.autoencoder != "sdxl-vae"  # the default
-        entries[name] = "\n".join([images, *([f"autoencoder: {entry.autoencoder}"] if own else [])])
-    return entries
+    """Name -> entry of each dataset that is not yet in the ledger."""
+    return {name: _dataset(entry) for name, entry in found.datasets.items()}
+
+
+def _dataset(entry: DatasetEntry) -> str:
+    if entry.parts:
+        return f"parts: {flow(entry.parts)}"
+    lines = [
+        f"images: {entry.images or 1000}" + ("" if entry.images else "  # not counted: it is not here. Epochs are counted by it")
+    ]
+    return "\n".join([*lines, *([] if entry.autoencoder == "sdxl-vae" else [f"autoencoder: {entry.autoencoder}"])])
 
 
 def commands(found: Imported) -> list[str]:
