@@ -53,6 +53,7 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
 
 
 def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:
+    from astolfo.data.join import Repeated
     from astolfo.data.store import Store
 
     if parts := ledger.datasets[name].parts:
@@ -66,8 +67,8 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
     if kind == "folder" or ledger.sized(name).store is not None:
         raise InputError(f"datasets.yaml names {place} as the {kind} of {name}: the graph takes it, and there is nothing to pin.")
     store, expected = Store(folder), ledger.sized(name).images
-    if len(store) != expected:
-        raise InputError(f"{folder} has {len(store):,} images, {name} has {expected:,}. Is it the whole dataset?")
+    if (counted := len(Repeated(store))) != expected:
+        raise InputError(f"{folder} has {counted:,} images, {name} has {expected:,}. Is it the whole dataset?")
     recorded = ledger.dataset_digest(name)
     recorded = read_pins(directory).get(name, store.digest) if recorded == "unknown" else recorded
     if recorded != store.digest:

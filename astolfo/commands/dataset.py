@@ -53,6 +53,7 @@ _PICTURES = _together(
                  help="A picture that a camera held on its side: as it is stored, as sd-scripts reads it, or turned."),
     click.option("--alpha", default="stored", show_default=True, metavar="stored|COLOUR",
                  help="Under transparency: the colours that are stored there, as sd-scripts reads them, or one such as white."),
+    click.option("--flip", is_flag=True, help="Encode each picture mirrored too; a training then takes either, at random."),
     click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Pictures encoded together."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
 )  # fmt: skip

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.data import procedural
-from astolfo.data.ingest.pictures import encoder
+from astolfo.data.ingest.pictures import encoder, mirrored
 from astolfo.data.ingest.run import run
 from astolfo.data.ingest.source import Loaded, Row, Source
+from astolfo.data.join import both_ways
 from astolfo.data.vocabulary import spoken
 
 _AT_ONCE = 64  # pictures that are encoded together
@@ -22,22 +23,27 @@ def scenes(pictures: dict[str, Any], seed: int, images: int) -> list[procedural.
 
 def make_dataset(
     folder: Path, autoencoder: Any, pictures: dict[str, Any], *, seed: int, images: int, about: dict[str, Any],
-    encoded_by: Path | None = None,
+    encoded_by: Path | None = None, flip: bool = False,
 ) -> str:  # fmt: skip
     """Draws, encodes and stores `images` scenes of `seed`; returns the store's digest. Latents are the posterior's mean.
 
-    `encoded_by`: the autoencoder's file, by which an interrupted making knows that it may go on.
+    `encoded_by`: the autoencoder's file, by which an interrupted making knows that it may go on. `flip`: with a mirror of each.
     """
-    source = _Scenes(scenes(pictures, seed, images), seed, autoencoder.config, about)
     encoding = encoder(autoencoder, draw="mean", batch=_AT_ONCE, file=encoded_by)
-    return run(source, folder, encoding=encoding, workers=1, strict=True, replace=True).digest
+
+    def make(into: Path, mirrored: bool) -> str:
+        source = _Scenes(scenes(pictures, seed, images), seed, autoencoder.config, about, mirrored)
+        return run(source, into, encoding=encoding, workers=1, strict=True, replace=True).digest
+
+    return both_ways(folder, make, about)[0] if flip else make(folder, False)
 
 
 class _Scenes(Source):
     """Procedural pictures; their own sizes are their buckets."""
 
-    def __init__(self, found: list[procedural.Scene], seed: int, config: Any, about: dict[str, Any]):
-        self._found, self._seed, self.about = found, seed, about
+    def __init__(self, found: list[procedural.Scene], seed: int, config: Any, about: dict[str, Any], mirrored: bool = False):
+        self._found, self._seed, self._mirrored = found, seed, mirrored
+        self.about = about | ({"mirrored": True} if mirrored else {})
         self._channels, self._factor = config.latent_channels, 2 ** (len(config.block_out_channels) - 1)
         self.identity = {"kind": "scenes", "images": len(found), "seed": seed}
 
@@ -51,7 +57,8 @@ class _Scenes(Source):
 
     def load(self, row: Row) -> Loaded:
         """The picture of a scene."""
-        return Loaded(pixels=procedural.draw(self._found[int(row.where)]), original_size=row.bucket, crop=(0, 0))
+        pixels = procedural.draw(self._found[int(row.where)])
+        return Loaded(pixels=mirrored(pixels) if self._mirrored else pixels, original_size=row.bucket, crop=(0, 0))
 
     def shape(self, bucket: tuple[int, int]) -> tuple[int, int, int]:
         """The autoencoder's channels, its factor of pixels a latent."""

@@ -19,15 +19,18 @@ Ready = TypeVar("Ready")
 class Reader(Generic[Ready]):
     """The steps of an order with the samples that the logical `ranks` of this process take, as `prepare` makes them ready.
 
-    `prepare` gets some micro-batches and the samples of each, and gives back one thing for each. Its thread starts with the
+    `prepare` gets some micro-batches and the samples of each, which `take` takes from the store (by default as they
+    are), and gives back one thing for each. Its thread starts with the
     first step, so after any fork.
     """
 
     def __init__(
         self, store: Store | Repeated, order: Order, ranks: Iterable[int],
         prepare: Callable[[Sequence[Batch], Sequence[Sequence[Sample]]], Sequence[Ready]],
+        take: Callable[[Batch], list[Sample]] | None = None,
     ):  # fmt: skip
         self.store, self.order, self.ranks, self.prepare = store, order, tuple(ranks), prepare
+        self._read = take or self._plain
         self._thread: ThreadPoolExecutor | None = None
         self._coming: tuple[int, Future[tuple[Rounds, dict[int, Ready]]]] | None = None
         self._here: dict[int, Ready] = {}  # by the batch's position
@@ -48,7 +51,7 @@ class Reader(Generic[Ready]):
             return self._here[batch.position]
         return self.prepare([batch], [self._read(batch)])[0]
 
-    def _read(self, batch: Batch) -> list[Sample]:
+    def _plain(self, batch: Batch) -> list[Sample]:
         return [self.store.sample(row) for row in batch.rows.tolist()]
 
     def _fetch(self, step: int) -> tuple[Rounds, dict[int, Ready]]:

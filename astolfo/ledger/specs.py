@@ -99,19 +99,22 @@ class Specs:
         if parts := self.ledger.datasets[name].parts:
             return self._spec("joined", {part: self.dataset(part) for part in parts}, repeats=parts)
         size, (kind, place) = self.ledger.sized(name), self.ledger.brought(name)
+        flip = {"flip": True} if self.ledger.datasets[name].flip else {}
         family = self.ledger.base(encoder).family
         if kind == "store":
-            given = {"verb": "given", "dataset": name, "images": size.images, "digest": self.ledger.dataset_digest(name)}
+            digest = self.ledger.dataset_digest(name)
+            given = {"verb": "given", "dataset": name, "images": size.images, "digest": digest, **flip}
             return given if size.store is None else given | self._named_store(given["digest"], place, family)
         if kind == "folder":
             held = content(place)
             return self._spec(
                 "import", {"autoencoder": self.base(encoder)}, images=size.images, content=held.digest if held else "unknown",
                 sizes=scale.buckets[family].model_dump(), seed=size.seed, family=family, architecture=scale.architectures[family],
+                **flip,
             )  # fmt: skip
         return self._spec(
             "dataset", {"autoencoder": self.base(encoder)}, images=size.images, seed=size.seed, pictures=scale.pictures,
-            family=family, architecture=scale.architectures[family],
+            family=family, architecture=scale.architectures[family], **flip,
         )  # fmt: skip
 
     def _named_store(self, digest: str, place: Path, family: str) -> Spec:

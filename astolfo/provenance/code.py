@@ -30,8 +30,8 @@ _PICTURES = ("data/ingest/bring.py", "data/ingest/colours.py", "data/ingest/fold
 MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
     "autoencoder": (*_MODEL, "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
-    "dataset": (*_MODEL, *_ROAD, "data/procedural.py", "data/make.py"),
-    "import": (*_MODEL, *_ROAD, *_PICTURES),
+    "dataset": (*_MODEL, *_ROAD, "data/join.py", "data/procedural.py", "data/make.py"),
+    "import": (*_MODEL, *_ROAD, *_PICTURES, "data/join.py"),
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),

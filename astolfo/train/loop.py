@@ -10,6 +10,7 @@ segment ends leave no trace in the weights.
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,7 +56,8 @@ class Trainer:
         self.order = _order(recipe, self.store)
         self.parts = self._parts(inputs.base)
         self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
-        self.reader = Reader(self.store, self.order, processes.block(recipe.ranks), Preparation(recipe, self.text))
+        prepare, block = Preparation(recipe, self.text), processes.block(recipe.ranks)
+        self.reader = Reader(self.store, self.order, block, prepare, partial(prepare.take, self.store))
         self.objective = Objective(recipe, self.device)
         for part in self.parts.values():
             part.requires_grad_(False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from astolfo import randomness
 from astolfo.data.captions import caption
+from astolfo.data.join import Repeated
 from astolfo.data.order import Batch
 from astolfo.data.store import Sample
 from astolfo.ledger.recipe import Recipe
@@ -66,6 +67,13 @@ class Preparation:
             own, added = self._shaped(batch, drawn, stacked)
             found.append(Prepared(stacked, own, uniform, ids, time_ids(given), added))
         return found
+
+    def take(self, store: Repeated, batch: Batch) -> list[Sample]:
+        """A micro-batch's samples, half of them mirrored where the store has them both ways round."""
+        if not store.mirrored:
+            return [store.sample(row) for row in batch.rows.tolist()]
+        draws = randomness.uniform(self.seed, "mirror", np.array(self._positions(batch), np.uint64))[:, 0]
+        return [store.sample(row, draw < 0.5) for row, draw in zip(batch.rows.tolist(), draws.tolist(), strict=True)]
 
     def _shaped(self, batch: Batch, drawn: np.ndarray, latents: Tensor) -> tuple[Tensor, Tensor | None]:
         """A micro-batch's noise as the objective asks for it, and the one that is added to its latents where that is another."""

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from astolfo.data.ingest.bucketing import Bucketing, centred, letterbox, resized
+from astolfo.data.ingest.colours import Reading
 from astolfo.data.ingest.folder import Folder
+from astolfo.data.ingest.pictures import read
 from astolfo.data.ingest.run import Encoding, run
 from astolfo.data.ingest.table import Table
 from astolfo.data.ingest.tars import Tars
@@ -232,3 +234,23 @@ def test_where_crops_are_recorded(tmp_path):
     assert np.array_equal(kohya.latents(0), reference.latents(0))
     assert kohya.sample(0).crop == (0, 6)
     assert reference.sample(0).crop == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"), [((100, 60), (64, 64)), ((60, 101), (64, 64)), ((97, 64), (48, 80)), ((64, 64), (64, 64))]
+)
+def test_a_mirrored_picture_is_cropped_the_other_way_round(tmp_path, size, bucket):
+    """The pixels of a mirrored reading are the plain one's from right to left; what was cut on the right is cut on the left.
+
+    Recorded as sd-scripts records it, the left is the bucket's width less the plain crop's right (`train_util.py:1685-1689`).
+    """
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    plain, other = (read(tmp_path / "a.png", bucket, "reference", Reading(mirrored=way)) for way in (False, True))
+    assert np.array_equal(other.pixels, plain.pixels[:, ::-1])
+    wanted = bucket[1], bucket[0]
+    covering = resized(*size, wanted)
+    assert plain.crop[1] + other.crop[1] == covering[0] - wanted[0]
+    assert (other.crop[0], other.original_size) == (plain.crop[0], plain.original_size)
+    box = letterbox(*size, wanted)
+    assert read(tmp_path / "a.png", bucket, "kohya", Reading(mirrored=True)).crop == (int(box[1]), int(wanted[0] - box[2]))

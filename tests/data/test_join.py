@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from astolfo.data.ingest.run import run
-from astolfo.data.join import Part, Repeated, join
+from astolfo.data.join import Part, Repeated, both_ways, join
 from astolfo.data.order import Order
 from astolfo.data.store import Store
 from astolfo.errors import StoreError
@@ -99,3 +99,63 @@ def test_latents_that_do_not_fit_together_are_refused(joined):
     with pytest.raises(StoreError, match="three has latents of dtype float16 .* another part has float32"):
         join(joined / "bad", parts)
     assert not (joined / "bad").exists()
+
+
+class Both(Given):
+    """Samples whose mirror has the negative of their latents, so that a test can tell the two."""
+
+    def __init__(self, samples, mirrored):
+        super().__init__([(name, size, -latents if mirrored else latents, *texts) for name, size, latents, *texts in samples])
+
+
+SAMPLES = [sample(index, size) for index, size in enumerate([(64, 64), (48, 64), (64, 64), (48, 64), (64, 64)], 1)]
+
+
+@pytest.fixture
+def both(tmp_path):
+    """A store of five samples and their mirrors."""
+    both_ways(tmp_path / "both", lambda folder, mirrored: run(Both(SAMPLES, mirrored), folder), {"made by": "test"})
+    return tmp_path / "both"
+
+
+def test_mirrors_are_not_counted(both):
+    """An epoch has each picture once; each is there both ways round, under its own ID; nothing else stays beside the store."""
+    counted = Repeated(Store(both))
+    assert counted.mirrored
+    assert len(counted) == 5
+    for place in range(5):
+        one, other = counted.sample(place), counted.sample(place, mirrored=True)
+        assert other.id == f"mirrored/{one.id}"
+        assert np.array_equal(one.latents, -other.latents)
+        assert (one.tags, one.target_size) == (other.tags, other.target_size)
+    assert [path.name for path in both.parent.iterdir()] == ["both"]
+    assert not list(Store(both).verify())
+
+
+def test_a_joined_part_keeps_its_mirrors(both, tmp_path):
+    """Among other parts, and repeated, its samples still have mirrors, and the others have none."""
+    plain = store_of(tmp_path / "plain", [(64, 64), (64, 48)])
+    join(tmp_path / "mix", [Part(name="plain", folder=plain, repeats=2), Part(name="both", folder=both, repeats=3)])
+    counted = Repeated(Store(tmp_path / "mix"))
+    assert len(counted) == 2 * 2 + 5 * 3
+    for place in range(len(counted)):
+        one, other = counted.sample(place), counted.sample(place, mirrored=True)
+        if one.id.startswith("plain/"):
+            assert other.id == one.id
+        else:
+            assert other.id == one.id.replace("both/", "both/mirrored/")
+            assert np.array_equal(one.latents, -other.latents)
+
+
+def test_another_store_has_no_mirrors(joined):
+    """Of a store without mirrors every sample is itself, either way."""
+    counted = Repeated(Store(joined / "mix"))
+    assert not counted.mirrored
+    assert [counted.row(place, True) for place in range(len(counted))] == [counted.row(place) for place in range(len(counted))]
+
+
+def test_other_pictures_are_no_mirror(joined):
+    """A store of other samples is refused as a mirror."""
+    parts = [Part(name="", folder=joined / "one"), Part(name="mirrored", folder=joined / "two", repeats=0, mirrors=0)]
+    with pytest.raises(StoreError, match="two is no mirror of .*one: it has other samples"):
+        join(joined / "bad", parts)

@@ -161,3 +161,27 @@ def test_a_step_asks_for_no_number_before_its_last_backward_pass(inputs, spec_of
     assert names.count("convolution_backward") > 8 * 10
     assert min(waits) > last
     assert len(waits) < len(trainer.parameters) // 10
+
+
+class Store:
+    """What a training takes samples from: each is its place, and whether it is mirrored."""
+
+    mirrored = True
+
+    def sample(self, row, mirrored=False):
+        return row, mirrored
+
+
+@pytest.mark.parametrize("semantics", ["kohya", "reference"])
+def test_half_of_the_samples_are_mirrored(preparation_of, semantics):
+    """A sample is mirrored by a draw of its position, half of the time; another epoch draws anew; without mirrors none is."""
+    preparation, order = preparation_of(semantics, ranks=2, batch_size=2, accumulation=1)
+    some = batches(order, 20 * order.steps_per_epoch)
+    taken = [preparation.take(Store(), batch) for batch in some]
+    ways = [mirrored for found in taken for _, mirrored in found]
+    assert 0.4 < np.mean(ways) < 0.6
+    assert [row for found in taken for row, _ in found] == [row for batch in some for row in batch.rows.tolist()]
+    first = some[3].position * 2
+    assert [way for _, way in taken[3]] == [randomness.uniform(7, "mirror", first + i)[0] < 0.5 for i in range(len(taken[3]))]
+    Plain = type("Plain", (Store,), {"mirrored": False})
+    assert not any(mirrored for batch in some[:20] for _, mirrored in preparation.take(Plain(), batch))

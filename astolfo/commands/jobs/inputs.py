@@ -116,7 +116,10 @@ def dataset(spec: dict, log: Path | None, encoder: Path, out: Path) -> None:
     architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
     about = {"made by": "astolfo job dataset", "pictures": spec["pictures"], "seed": spec["seed"]}
     found = load_autoencoder(encoder, architecture)
-    make_dataset(out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about, encoded_by=encoder)
+    make_dataset(
+        out, found, spec["pictures"], seed=spec["seed"], images=spec["images"], about=about, encoded_by=encoder,
+        flip=spec.get("flip", False),
+    )  # fmt: skip
     done("dataset", out / "store.json", spec, {"autoencoder": encoder})
 
 
@@ -167,7 +170,10 @@ def import_(spec: dict, log: Path | None, folder: Path, encoder: Path, device: s
     from astolfo.data.ingest.folder import Folder
 
     found = load_autoencoder(encoder, Architecture.from_mapping(spec["architecture"], spec["family"]))
-    about = bring(Folder, [folder], out, found, sizes=spec["sizes"], seed=spec["seed"], file=encoder, device=device, replace=True)
+    about = bring(
+        Folder, [folder], out, found, sizes=spec["sizes"], seed=spec["seed"], file=encoder, device=device, replace=True,
+        flip=spec.get("flip", False),
+    )  # fmt: skip
     logging.getLogger("astolfo").info("%s", about)
     if about.images != spec["images"]:
         raise InputError(
@@ -197,6 +203,7 @@ def _check_pictures(name: str, folder: Path, held: Any, spec: dict) -> None:
 def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
     """Checks a dataset store that the user brought, and links it to where the workflow looks."""
     done = begin(log)
+    from astolfo.data.join import Repeated
     from astolfo.data.store import Store
     from astolfo.files import write_sidecar, written
 
@@ -206,8 +213,14 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
             "docs/datasets.md says what is in one."
         )
     store = Store(folder)
-    if len(store) != spec["images"]:
-        raise InputError(f"{folder} has {len(store):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
+    counted = Repeated(store)
+    if len(counted) != spec["images"]:
+        raise InputError(f"{folder} has {len(counted):,} images, the ledger expects {spec['images']:,}. Is it the whole dataset?")
+    if counted.mirrored != spec.get("flip", False):
+        have, want = ("has", "no flip") if counted.mirrored else ("has no", "flip: true")
+        raise InputError(
+            f"{folder} {have} mirrored pictures, the ledger says {want} of {out.name}. Import it accordingly (--flip)."
+        )
     _check_latents(store, folder, spec.get("latents"))
     if spec["digest"] == "unknown":
         logging.getLogger("astolfo").warning(

@@ -7,6 +7,7 @@ under transparency, without a look at colour profiles. What has no right value i
 import contextlib
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps
@@ -27,10 +28,14 @@ _ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How pictures are read. `exif`: whether its orientation is applied; `alpha`: "stored", or the colour below transparency."""
+    """How pictures are read. `exif`: whether its orientation is applied; `alpha`: "stored", or the colour below transparency.
+
+    `mirrored`: left and right change places.
+    """
 
     exif: str = "ignore"
     alpha: str = AS_STORED
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if self.exif not in EXIF:
@@ -45,9 +50,9 @@ class Reading:
         except ValueError:
             raise Refused(f"expected {AS_STORED!r} or a colour such as white or #808080 as alpha, found {self.alpha!r}") from None
 
-    def about(self) -> dict[str, str]:
+    def about(self) -> dict[str, Any]:
         """What of this differs from the record's reading, for a manifest."""
-        plain = {"exif": "ignore", "alpha": AS_STORED}
+        plain = {"exif": "ignore", "alpha": AS_STORED, "mirrored": False}
         return {key: value for key, value in vars(self).items() if value != plain[key]}
 
 

@@ -54,9 +54,17 @@ def read(data: Any, bucket: tuple[int, int], crop: str, reading: Reading = PLAIN
             raise Refused(f"the picture cannot be decoded: {error}") from None
     original = picture.size
     pixels, (left, top) = _cropped(picture, wanted)
+    if reading.mirrored:  # what was cut on the right is now cut on the left
+        pixels, left = mirrored(pixels), resized(*original, wanted)[0] - wanted[0] - left
     if crop == "kohya":
-        left, top = (int(value) for value in letterbox(*original, wanted)[:2])
+        box = letterbox(*original, wanted)
+        left, top = int(wanted[0] - box[2] if reading.mirrored else box[0]), int(box[1])
     return Loaded(pixels=pixels, original_size=(original[1], original[0]), crop=(top, left), notes=notes)
+
+
+def mirrored(pixels: np.ndarray) -> np.ndarray:
+    """A picture with left and right changed."""
+    return np.ascontiguousarray(pixels[:, ::-1])
 
 
 def _cropped(picture: Image.Image, wanted: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

@@ -73,6 +73,12 @@ class Report:
         return "\n".join(lines)
 
 
+def refuse_another(folder: Path, replace: bool) -> None:
+    """Raises InputError where a store is in the way and may not be replaced."""
+    if (folder / MANIFEST).exists() and not replace:
+        raise InputError(f"{folder} is a store already. Choose another folder, or delete it first.")
+
+
 def run(
     source: Source, folder: Path, *, encoding: Encoding | None = None, dtype: str = "float32", workers: int = 2,
     strict: bool = False, replace: bool = False,
@@ -112,7 +118,7 @@ class _Road:
         """Makes sure that the work folder is this import's, and that nothing valuable is in the way."""
         if (self.folder / MANIFEST).exists() and not replace:
             shutil.rmtree(self.work, ignore_errors=True)  # of an import that was killed when it was done
-            raise InputError(f"{self.folder} is a store already. Choose another folder, or delete it first.")
+        refuse_another(self.folder, replace)
         encoding = {"batch": self.encoding.batch, **self.encoding.identity} if self.encoding else None
         identity = {"source": self.source.identity, "about": self.source.about, "encoding": encoding, "dtype": self.dtype}
         record = self.work / "import.json"

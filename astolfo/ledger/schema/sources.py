@@ -115,13 +115,14 @@ class Dataset(Brought):
     autoencoder: str = "sdxl-vae"
     miniature: ScaleDataset | None = None
     parts: dict[str, PositiveInt] | None = None
+    flip: Literal[True] | None = None  # its pictures are encoded both ways round, and a training takes either
     note: str = ""
 
     @model_validator(mode="after")
     def _one(self) -> "Dataset":
         if bool(self.images) == bool(self.parts):
             raise ValueError("give either images (how many it has) or parts (names of other datasets), one of the two.")
-        for name in ("autoencoder", "digest", "folder", "store", "miniature"):
+        for name in ("autoencoder", "digest", "folder", "store", "miniature", "flip"):
             if self.parts and name in self.model_fields_set:
                 raise ValueError(f"with parts, {name} is theirs: leave it out.")
         return self
