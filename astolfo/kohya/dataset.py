@@ -53,6 +53,7 @@ class DatasetEntry:
     images: int | None = None
     autoencoder: str = "sdxl-vae"
     parts: dict[str, int] = field(default_factory=dict)  # names of other datasets, and how often each is taken
+    folder: str = ""  # of pictures that the graph imports as they are
     words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
 
     @property
@@ -184,8 +185,8 @@ def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
     if not each:
         raise InputError(f"{label}: expected [[datasets]] with [[datasets.subsets]], found none.")
     _known(content, text, label)
-    _laid_over(values, each, text, label)
     subsets = tuple(_subset(values, one, number, text, label) for number, one in enumerate(each))
+    _laid_over(values, each, text, label)
     kept = tuple(one for one in subsets if one)
     if not kept:
         raise InputError(f"{label}: expected pictures to train on, found regularization pictures or masks alone.")
@@ -292,6 +293,9 @@ def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEn
     made = DatasetEntry(name=name, source=found, images=_count(one, beside), autoencoder=autoencoder)
     if one.index:
         made.words = ["kohya", one.index, one.folder or ".", "-o", made.store]
+        return made
+    if made.images and not found.bucketing:
+        made.folder = str((beside / one.folder).resolve())
         return made
     made.words = ["folder", one.folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
     made.words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]

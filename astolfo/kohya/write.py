@@ -58,9 +58,11 @@ def _dataset(entry: DatasetEntry) -> str:
     if entry.parts:
         return f"parts: {flow(entry.parts)}"
     lines = [
-        f"images: {entry.images or 1000}" + ("" if entry.images else "  # not counted: it is not here. Epochs are counted by it")
+        f"images: {entry.images}" if entry.images else "images: 1000  # not counted: it is not here. Epochs are counted by it"
     ]
-    return "\n".join([*lines, *([] if entry.autoencoder == "sdxl-vae" else [f"autoencoder: {entry.autoencoder}"])])
+    lines += [f"folder: {scalar(entry.folder)}"] if entry.folder else []
+    lines += [f"autoencoder: {entry.autoencoder}"] if entry.autoencoder != "sdxl-vae" else []
+    return "\n".join(lines)
 
 
 def commands(found: Imported) -> list[str]:
@@ -72,7 +74,7 @@ def commands(found: Imported) -> list[str]:
     if found.bases or found.datasets:
         lines.append(typed("pin", "vocabulary", "CLIP_FOLDER", scale="full"))
     for entry in found.datasets.values():
-        if not entry.parts:
+        if entry.words:
             lines.append(typed("dataset", "import", *entry.words, scale="full" if entry.pictures else None))
             lines.append(typed("pin", entry.name, entry.store, scale="full"))
     for run in found.runs:

@@ -192,7 +192,7 @@ def test_subsets_that_differ_are_refused(read):
         data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nkeep_tokens = 1\n[[datasets.subsets]]\nimage_dir = "/b"\n'
         'num_repeats = 2\n[[datasets.subsets]]\nimage_dir = "/c"\nis_reg = true\n',
     )
-    assert [one.what.split()[0] for one in found.refusals] == ["--keep_tokens", "--reg_data_dir"]
+    assert {one.what.split()[0] for one in found.refusals} == {"--keep_tokens", "--reg_data_dir"}
     assert found.datasets["a-b"].parts == {"a": 1, "b": 2}
 
 
@@ -202,9 +202,10 @@ def test_folders_of_repeats(read, tmp_path):
     for name in ("a.png", "b.JPG", "a.txt"):
         (tmp_path / "img/10_girl" / name).touch()
     found = read(
-        train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir=img --caption_extension=.txt --max_train_epochs=2\n"
+        train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir=img --caption_extension=.txt --enable_bucket\n"
     )
     assert found.datasets["10_girl"].images == 2
+    assert found.datasets["10_girl"].folder == str((tmp_path / "img/10_girl").resolve())
     assert found.datasets[found.runs[0].fields["dataset"]].parts == {"10_girl": 10}
 
 
