@@ -154,9 +154,10 @@ def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], noise: Tens
     scheduler, (context, further) = scheduler_of(settings), conditioning
     latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     scaled = getattr(scheduler, "scale_model_input", lambda latents, timestep: latents)  # flow matching scales nothing
-    for timestep in scheduler.timesteps.to(unet.device):
+    for timestep in scheduler.timesteps:  # on the host: schedulers look it up, which on a device would be waited for
         x = scaled(latents, timestep).to(unet.dtype)
-        uncond, cond = unet(torch.cat([x, x]), timestep, context, **further).sample.float().chunk(2)
+        told = timestep.to(unet.device, non_blocking=True)
+        uncond, cond = unet(torch.cat([x, x]), told, context, **further).sample.float().chunk(2)
         latents = scheduler.step(uncond + settings.cfg * (cond - uncond), timestep, latents).prev_sample
     return latents
 

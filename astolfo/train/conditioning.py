@@ -4,7 +4,7 @@ SDXL reads both text encoders one layer before their last, joins them to 2,048 c
 second and six numbers of size and crop. SD 2.1 reads one encoder after its final norm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from astolfo.data.store import Sample
 from astolfo.data.tokens import chunks
 from astolfo.data.vocabulary import tokenizer, tokenizers
 
+Encoded = tuple[Tensor, Tensor | None]  # context, pooled vector
 ROOM = 4 << 30  # bytes of the host's memory for conditioning that is remembered
 
 
@@ -31,7 +32,7 @@ class Text:
         both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
         return cls(encoders, both, tokens=tokens, context=context)
 
-    def __call__(self, captions: Sequence[str], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, captions: Sequence[str], device: torch.device | str) -> Encoded:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
         return self.encode(self.read(captions), device)
 
@@ -39,7 +40,7 @@ class Text:
         """Each encoder's token numbers of `captions`, int64 (batch, chunks, 77), on the CPU. Any thread may ask."""
         return [torch.from_numpy(ids) for ids in chunks(self.tokenizers, captions, self.tokens)]
 
-    def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> Encoded:
         """Context and pooled vector, as above, from each encoder's token numbers."""
         hidden, pooled = [], None
         sdxl = len(self.encoders) == 2
@@ -62,24 +63,51 @@ class Remembered:
 
     def __init__(self, text: Text, samples: int, room: int = ROOM):
         self.text, self.samples, self.room = text, samples, room
-        self._known: dict[bytes, list[Tensor | None]] = {}
-        self._held = 0
+        self._known: dict[bytes, Encoded] = {}  # on the host
+        self._here: dict[bytes, Encoded] = {}  # on the device, for the step that is computed
+        self._held = 0  # bytes
 
-    def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+    def begin(self, coming: Iterable[Sequence[Tensor]], device: torch.device | str) -> None:
+        """Before a step: what the last one encoded goes to the host, and what is known of the `coming` tokens to the device.
+
+        Both wait for the device, which has nothing to do yet; in the midst of a step it would be kept waiting.
+        """
+        for key, found in self._here.items():
+            if key not in self._known:
+                self._known[key] = _moved(found, "cpu")
+        wanted = {key for key in map(_key, coming) if key in self._known}
+        self._here = {key: self._here.get(key) or _moved(self._known[key], device) for key in wanted}
+
+    def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> Encoded:
         """As `Text`'s."""
-        # Of the whole batch, since kernels may sum in another order when it has another size; and of both encoders' tokens, since
-        # a caption that ends with the first one's padding, written out, is not the second one's.
-        key = b"".join(ids.numpy().tobytes() for ids in tokens)
-        if key not in self._known:
+        key = _key(tokens)
+        if key in self._here:
+            return self._here[key]
+        if key in self._known:
+            found = _moved(self._known[key], device)
+        else:
             found = self.text.encode(tokens, device)
             size = sum(value.nbytes for value in found if value is not None)
             if size * self.samples > self.room * len(tokens[0]) or self._held + size > self.room:
                 return found
             self._held += size
-            self._known[key] = [value if value is None else value.cpu() for value in found]
-        context, pooled = (value if value is None else value.to(device, non_blocking=True) for value in self._known[key])
-        assert context is not None
-        return context, pooled
+        self._here[key] = found
+        return found
+
+
+def _key(tokens: Sequence[Tensor]) -> bytes:
+    """What conditioning is remembered by.
+
+    The tokens of the whole batch, since kernels may sum in another order when it has another size; and of both encoders, since
+    a caption that ends with the first one's padding, written out, is not the second one's.
+    """
+    return b"".join(ids.numpy().tobytes() for ids in tokens)
+
+
+def _moved(found: Encoded, device: torch.device | str) -> Encoded:
+    queued = torch.device(device).type != "cpu"  # what the host is to have it must have when this returns
+    context, pooled = found
+    return context.to(device, non_blocking=queued), pooled if pooled is None else pooled.to(device, non_blocking=queued)
 
 
 def join_chunks(states: Tensor, context: str) -> Tensor:

@@ -143,6 +143,8 @@ class Trainer:
         """Moves what a step needs to the device at once, since copies of some size wait for what the device is at."""
         mine = (row[rank] for row in rounds for rank in self.processes.block(self.recipe.ranks))
         self._brought = {batch.position: self._ready(batch) for batch in mine if batch is not None}
+        if isinstance(self.conditioning, Remembered):
+            self.conditioning.begin([given.tokens for given in self._brought.values()], self.device)
 
     def _ready(self, batch: Batch) -> Prepared:
         return self.reader.batch(batch).on(self.device, DTYPES[self.recipe.precision.weights])

@@ -191,5 +191,5 @@ def test_remembered_conditioning_leaves_no_trace(train, spec_of, monkeypatch):
     """A run with frozen encoders over two epochs is the same file, remembered or encoded anew."""
     spec = spec_of(learning_rate=LearningRate(unet=1e-5))
     remembered = digest(train(spec, "remembered"))
-    monkeypatch.setattr("astolfo.train.loop.Remembered", lambda text, samples: text)
+    monkeypatch.setattr(Remembered, "encode", lambda self, tokens, device: self.text.encode(tokens, device))
     assert digest(train(spec, "anew")) == remembered

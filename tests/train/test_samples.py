@@ -17,6 +17,27 @@ from astolfo.train.ranks import Processes
 from astolfo.train.samples import Preparation
 
 SHAPE = (4, 3, 2)
+MOVES = {
+    ("to card", "samples.Prepared.on"): ("before",),  # latents and noise
+    ("to card", "conditioning._moved"): ("before",),  # what frozen text encoders made of captions
+    ("to host", "conditioning._moved"): ("before",),  # the same, of the step before, when nothing is computed
+    ("to card", "conditioning.Text.encode"): ("before", "within"),  # token numbers
+    ("to card", "objective.Objective.task"): ("before", "within"),  # timesteps
+    ("to card", "objective.Objective._flow"): ("before", "within"),  # the same of rf, and its sigmas
+    ("to card", "loop.Trainer._predict"): ("before", "within"),  # six numbers of size and crop
+    ("to host", "ranks.Flat._on_host"): ("within",),  # sums that wait in the host's memory, where that is asked for ...
+    ("to card", "ranks.Flat._take"): ("within",),  # ... and come back
+    ("number", "loop.Trainer._mean"): ("after",),  # losses
+    ("number", "guards._finite"): ("after",),  # gradients and weights
+    ("to host", "loop.Trainer._clip"): ("after",),  # the squares of the gradient's norm
+    ("number", "update.Direct.step"): ("after",),  # bitsandbytes waits after each weight, AdaFactor for each one's size
+    ("to card", "update.Direct.step"): ("after",),  # first step: code books of 8-bit moments, AdaFactor's counters
+    ("number", "update.Widened.step"): ("after",),
+    ("to card", "update.Widened.step"): ("after",),
+}
+"""All that a step moves between host and card or waits for, by kind and function, and when: before the first UNet's forward
+pass, within the passes (where nothing may wait), or after the last backward pass, when losses are read. tests/train/test_card.py holds every
+recipe of the record to it."""
 
 
 @pytest.fixture

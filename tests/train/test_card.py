@@ -1,0 +1,257 @@
+"""The path of a card, on cards that do not exist: every recipe of the record, the sampler, and several processes."""
+
+import traceback
+from collections import Counter
+
+import pytest
+import torch
+
+from astolfo.checkpoint.architecture import Architecture
+from astolfo.evaluate.sample import RUNTIMES, Settings, sample
+from astolfo.ledger import load, recipe_of
+from astolfo.train import ranks
+from astolfo.train.conditioning import Text
+from astolfo.train.loop import Trainer
+from astolfo.train.memory import _Living, predict
+from astolfo.train.model import DTYPES, architecture_of, held_dtype
+from astolfo.train.placement import Placement
+from astolfo.train.ranks import Processes
+from tests.conftest import CONFIG
+from tests.train.card import REFUSED, Card, parts_on_card
+from tests.train.test_samples import MOVES
+from tests.train.wire import Mismatch, checked
+
+FULL = load(CONFIG, "full")
+THIN = {"layers_per_block": 1}  # of the miniature's UNet, so that a step takes a second
+
+
+def aspects(run):
+    """All of a run's recipe that its steps on a card depend on, as values that recipes share or do not."""
+    recipe = recipe_of(FULL, FULL.run(run))
+    trains = tuple(part for part, rate in recipe.learning_rate.model_dump().items() if rate)
+    return {
+        ("model", recipe.family, recipe.unet, trains),
+        ("objective", recipe.family, recipe.objective.model_dump_json()),
+        ("optimizer", recipe.optimizer.kind, recipe.optimizer.relative_step, bool(recipe.max_grad_norm)),
+        ("numbers", recipe.precision.model_dump_json(), recipe.choices.schedule_dtype, recipe.choices.snr_table),
+        ("text", recipe.captions.tokens, recipe.choices.context, bool(len(trains) > 1)),
+        ("batch", min(recipe.batch_size, 2), recipe.objective.kind),
+    }
+
+
+def kinds():
+    """The first run of the record for each set of aspects. DeepSpeed's engine is none: it wants a driver of its own."""
+    return list({frozenset(aspects(run)): run for run in reversed(FULL.runs)}.values())[::-1]
+
+
+def cover():
+    """Few runs that have every aspect of the record between them."""
+    left, chosen = set().union(*map(aspects, FULL.runs)), []
+    while left:
+        chosen.append(max(kinds(), key=lambda run: len(aspects(run) & left)))
+        left -= aspects(chosen[-1])
+    return chosen
+
+
+class OnCard(Trainer):
+    """The trainer, with a model that is made on the card."""
+
+    def _parts(self, base):
+        return parts_on_card(architecture_of(self.recipe), DTYPES[held_dtype(self.recipe)])
+
+
+class Memory(_Living):
+    """What the card's storages take, and took at most."""
+
+    def _begin(self, storage):
+        if storage.device.type == "meta":
+            super()._begin(storage)
+
+
+@pytest.fixture
+def recipe(ledger):
+    """A function that gives a run's recipe at full scale with the miniature's shapes; `changes` go into it."""
+
+    def of(run, thin=True, **changes):
+        found = recipe_of(FULL, FULL.run(run))
+        shapes = dict(ledger.scale.architectures[found.family])
+        if thin:
+            shapes["unet"] = shapes["unet"] | THIN
+        small = {"architecture": shapes, "steps_per_epoch": None, "engine": None}
+        return found.model_copy(update=small | {"ranks": 1, "accumulation": 1, "batch_size": min(found.batch_size, 2)} | changes)
+
+    return of
+
+
+def judged(card):
+    """Fails for what a step of training moves or waits for besides what `MOVES` lists; returns how often each happened."""
+    begun = card.operators.index("convolution")
+    ended = next(move.at for move in card.moves if move.by == "loop.Trainer._mean")
+    for move in card.moves:
+        when = "before" if move.at <= begun else "within" if move.at < ended else "after"
+        assert (move.kind, move.by) in MOVES, f"{move} is listed nowhere"
+        assert when in MOVES[move.kind, move.by], f"{move} comes {when} the passes"
+        assert when != "within" or not move.waits, f"{move} keeps the host waiting between micro-batches"
+    assert not set(card.operators) & set(REFUSED)
+    return Counter(move.by for move in card.moves)
+
+
+@pytest.mark.parametrize("run", cover())
+def test_a_step_of_the_record_runs_on_a_card(inputs, recipe, run):
+    """Forward and backward pass, tree, update and guards, with tensors on one device alone and no wait but the listed ones.
+
+    These runs have every model, objective, optimizer and precision of the record between them.
+    """
+    run_a_step(inputs, recipe(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", kinds())
+def test_a_step_of_every_recipe_runs_on_a_card(inputs, recipe, run):
+    """The same for all recipes of the record, with the miniature's own shapes."""
+    run_a_step(inputs, recipe(run, thin=False, ranks=2))
+
+
+def run_a_step(inputs, recipe):
+    with Card() as card:
+        trainer = OnCard(recipe, inputs, Processes(), Placement(device="cuda"))
+        card.clear()
+        assert trainer.step(0) == 1.0
+        judged(card)
+        assert all(parameter.is_cuda for parameter in trainer.parameters)
+        trainer.close()
+
+
+@pytest.mark.parametrize("run", ["25112201", "25012803", "25031501", "25031502"])
+def test_a_card_goes_on_from_a_state(inputs, recipe, run):
+    """With each optimizer of the record: a state is tensors of the host, and a trainer that takes it up does the next step."""
+    with Card() as card:
+        trainers = [OnCard(recipe(run), inputs, Processes(), Placement(device="cuda")) for _ in range(2)]
+        trainers[0].step(0)
+        state = trainers[0].state(1)
+        tensors = [*state.weights.values(), *(value for row in state.optimizer.values() for value in row.values())]
+        assert {tensor.device.type for tensor in tensors} == {"cpu"}
+        trainers[1].restore(state)
+        card.clear()
+        trainers[1].step(1)
+        judged(card)
+        for trainer in trainers:
+            trainer.close()
+
+
+@pytest.mark.parametrize("update", ["stochastic", "master"])
+def test_wide_updates_run_on_a_card(inputs, recipe, update):
+    """Stochastic rounding and fp32 masters, with blocks computed again and sums that wait in pinned memory of the host."""
+    few = recipe("25112201", ranks=4, precision=recipe("25112201").precision.model_copy(update={"update": update}))
+    placement = Placement(device="cuda", gradient_checkpointing=("text_encoders", "mid_block"), offload_gradients=True)
+    with Card() as card:
+        trainer = OnCard(few, inputs, Processes(), placement)
+        card.clear()
+        trainer.step(0)
+        assert judged(card)["ranks.Flat._on_host"] == 2 * len(trainer.parameters)
+        trainer.close()
+
+
+def test_remembered_captions_go_to_the_card_at_a_step_s_beginning(inputs, recipe):
+    """What has been encoded once is not encoded again, and goes to the host and back when nothing is computed."""
+    with Card() as card:
+        trainer = OnCard(recipe("26022301"), inputs, Processes(), Placement(device="cuda"))
+        asked = []
+        for step in (0, 0, 0):
+            card.clear()
+            trainer.step(step)
+            asked.append(judged(card)["conditioning.Text.encode"])
+        trainer.close()
+    assert (asked[0] > 0, asked[1:]) == (True, [0, 0])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("sampler", ["DDIM", "Euler"])
+def test_the_sampler_runs_on_a_card(ledger, inputs, runtime, sampler):
+    """Pictures in every runtime: between the first forward pass and the last nothing is waited for."""
+    architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
+    with Card() as card:
+        parts = parts_on_card(architecture, torch.bfloat16)
+        parts["vae"] = torch.nn.Module.to(architecture.build("vae"), torch.float32).to_empty(device="cuda").eval()
+        text = Text.of(parts, inputs.vocabulary, tokens=75, context="inference")
+        pictures, finite = sample(parts, text, ["a red star"], Settings(runtime=runtime, sampler=sampler, steps=3), seed=1)
+        names = card.operators
+        waits = [move for move in card.moves if move.waits]
+        first, last = names.index("convolution"), max(at for at, name in enumerate(names) if name == "convolution")
+    assert pictures.shape == (1, 64, 64, 3)
+    assert finite.all()
+    assert not [move for move in waits if first < move.at <= last]
+
+
+def test_a_card_refuses_what_a_card_refuses(inputs):
+    """Tensors on two devices are an error; a number that is asked for, a copy and a synchronisation are known."""
+    with Card() as card:
+        here, there = torch.ones(4), torch.ones(4, device="cuda")
+        with pytest.raises(RuntimeError, match="device"):
+            here + there
+        there.sum().item()
+        there.cpu()
+        here.to("cuda", non_blocking=True)
+        torch.cuda.synchronize()
+    assert [(move.kind, move.waits) for move in card.moves] == [
+        ("number", True), ("to host", True), ("to card", False), ("number", True),
+    ]  # fmt: skip
+
+
+def two(work):
+    """Runs `work` in two processes that know each other."""
+    processes = ranks.start(2)
+    try:
+        work(processes)
+    except BaseException:
+        traceback.print_exc()
+        ranks.finish(processes, failed=True)
+        raise
+    ranks.finish(processes)
+
+
+@pytest.mark.alone
+def test_two_processes_make_the_same_collectives(inputs, recipe):
+    """Reduction, guards, clipping, shared weights and a state of two processes with a card each: every call fits the other's."""
+
+    def work(processes):
+        with Card() as card, checked(processes) as wire:
+            trainer = OnCard(recipe("25012801", ranks=4), inputs, processes, Placement(device="cuda", processes=2))
+            card.clear()
+            trainer.step(0)
+            judged(card)
+            trainer.state(1)
+        kinds = Counter(wire.calls)
+        assert kinds["all_to_all_single", "cuda", "torch.bfloat16"]
+        assert kinds["broadcast", "cuda", "torch.bfloat16"] == 2
+        assert kinds["all_gather", "cpu", "torch.float64"] == 2  # losses and the norm, over gloo
+
+    two(work)
+
+
+@pytest.mark.alone
+def test_processes_that_disagree_are_told(inputs):
+    """A collective of another dtype than the other process's is named by both, with both calls."""
+
+    def work(processes):
+        with Card(), checked(processes):
+            dtype = (torch.bfloat16, torch.float32)[processes.index]
+            with pytest.raises(Mismatch, match="call 0: process . makes .*bfloat16|float32"):
+                processes.broadcast(torch.ones(4, dtype=dtype, device="cuda"), 0)
+
+    two(work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("run", "changes"), [("25112201", {"ranks": 4}), ("26022301", {"ranks": 1})])
+def test_true_size_runs_on_a_card(inputs, run, changes):
+    """Steps of the true shapes at 1024²: one device, the listed moves, and the memory that is predicted, to 3 %."""
+    recipe = recipe_of(FULL, FULL.run(run)).model_copy(update={"steps_per_epoch": None, "accumulation": 1, **changes})
+    with Card() as card, Memory() as memory:
+        trainer = OnCard(recipe, inputs, Processes(), Placement(device="cuda", gradient_checkpointing=True))
+        for step in range(2):
+            card.clear()
+            trainer.step(step)
+            judged(card)
+    expected = predict(recipe, checkpointing=True).peak
+    assert memory.peak == pytest.approx(expected, rel=0.03)
