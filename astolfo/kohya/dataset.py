@@ -20,6 +20,7 @@ _OWN = {"image_dir", "metadata_file", "is_reg", "class_tokens", "subsets", "cust
         "conditioning_data_dir"}  # fmt: skip
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 AUTOENCODERS = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}  # of the library, by family
+_EACH = ("dataset_repeats", "flip_aug")  # options that each subset may have its own way
 _LARGEST_INDEX = 64 << 20  # bytes of an index that is read only to count its samples
 
 
@@ -30,6 +31,7 @@ class Subset:
     folder: str
     index: str = ""
     repeats: int = 1
+    flip: bool = False  # encoded both ways round
     words: str = ""  # class tokens: the caption of a picture without one
 
 
@@ -85,6 +87,10 @@ def source(values: Values, files: Files, family: str) -> Source:
         raise InputError(
             f"{values.launch.place}: expected what to train on, --dataset_config, or --train_data_dir with or without --in_json; "
             "found none of them."
+        )
+    if values.get("flip_aug") and all(one.index for one in subsets):
+        values.refuse(
+            "flip_aug", "An index's latents are taken as they are", "the pictures as they are, or an import of their folder"
         )
     bucketing = _bucketing(values, family, indexed=all(one.index for one in subsets))
     return Source(
@@ -150,12 +156,14 @@ def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
             f"{values.place('train_data_dir')}: {folder} is not here, so its folders REPEATS_NAME are not known; "
             "one repeat is taken. Import it where the folder is, or correct the dataset."
         )
-        return (Subset(folder=folder),)
+        return (Subset(folder=folder, flip=values.get("flip_aug")),)
     found = []
     for one in sorted(here.iterdir()):
         number, _, words = one.name.partition("_")
         if one.is_dir() and number.isdecimal() and int(number):
-            found.append(Subset(folder=str(Path(folder) / one.name), repeats=int(number), words=words))
+            found.append(
+                Subset(folder=str(Path(folder) / one.name), repeats=int(number), flip=values.get("flip_aug"), words=words)
+            )
     if not found:
         raise InputError(
             f"{values.place('train_data_dir')}: expected folders named REPEATS_NAME (10_astolfo) in {here}, found none."
@@ -232,7 +240,7 @@ def _laid_over(values: Values, each: list[dict[str, Any]], text: str, label: str
         values.rows.pop(name, None)
         values.refusals = [one for one in values.refusals if f"--{name}" != one.what.split()[0]]
         values._by_table(name, values.launch.given[name])
-        if any(one != given[0] for one in given) and name != "dataset_repeats":
+        if any(one != given[0] for one in given) and name not in _EACH:
             values.refuse(
                 name, "Subsets differ in it, and a run reads all its captions and pictures in one way", f"{given[0]!r} for all"
             )
@@ -254,6 +262,7 @@ def _subset(values: Values, one: dict[str, Any], number: int, text: str, label: 
         folder=str(one.get("image_dir", "")),
         index=str(one.get("metadata_file", "")),
         repeats=one.get("num_repeats", values.get("dataset_repeats")),
+        flip="metadata_file" not in one and bool(one.get("flip_aug", values.get("flip_aug"))),
         words=str(one.get("class_tokens") or ""),
     )
 
@@ -298,6 +307,7 @@ def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEn
         made.folder = str((beside / one.folder).resolve())
         return made
     made.words = ["folder", one.folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
+    made.words += ["--flip"] if one.flip else []
     made.words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]
     return made
 

@@ -61,6 +61,7 @@ def _dataset(entry: DatasetEntry) -> str:
         f"images: {entry.images}" if entry.images else "images: 1000  # not counted: it is not here. Epochs are counted by it"
     ]
     lines += [f"folder: {scalar(entry.folder)}"] if entry.folder else []
+    lines += ["flip: true"] if entry.source.subsets[0].flip else []
     lines += [f"autoencoder: {entry.autoencoder}"] if entry.autoencoder != "sdxl-vae" else []
     return "\n".join(lines)
 

@@ -77,7 +77,7 @@ def test_block_rates_are_those_of_the_blocks(fields):
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ("--flip_aug", "--flip_aug: Pictures that are mirrored"),
+        ("--flip_aug", "--flip_aug: An index's latents are taken as they are"),
         ("--mixed_precision fp16", "--mixed_precision fp16: .* nearest: bf16"),
         ("--fused_backward_pass", "--fused_backward_pass: "),
         ("--optimizer_type DAdaptAdam", "--optimizer_type DAdaptAdam: The ledger has no DAdaptAdam. .* nearest: Prodigy"),
@@ -322,13 +322,14 @@ def test_parts_are_written_as_the_ledger_has_them(files, run, tmp_path):
     """Subsets and repeats become a dataset with parts, each of which has a store; the ledger that is written loads."""
     script, _ = files(
         one__sh=f"accelerate launch sdxl_train.py {BASE} --dataset_config data.toml --seed 1\n",
-        data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nnum_repeats = 3\n[[datasets.subsets]]\nimage_dir = "/b"\n',
+        data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nnum_repeats = 3\nflip_aug = true\n[[datasets.subsets]]\nimage_dir = "/b"\n',
     )
     found = run("import", str(script))
     assert found.exit_code == 0, found.exception
     assert "dataset import folder /b" in found.output
     ledger = load(tmp_path / "mine")
     assert ledger.datasets["a-b"].parts == {"a": 3, "b": 1}
+    assert [ledger.datasets[part].flip for part in "ab"] == [True, None]
     assert ledger.run("one").fields.dataset == "a-b"
 
 
