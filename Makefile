@@ -1,7 +1,7 @@
 # astolfo: `make results/ID.safetensors` builds, `make test` tests. `make help` lists the rest.
 #
-# Everything runs in .venv, made from the hashed locks in envs/ with this machine's Python and pip; nothing outside this
-# folder is touched. Any target below results/, evaluations/, bases/, states/ ... is handed to Snakemake.
+# Everything runs in .venv, made from the hashed locks in envs/ with this machine's Python; nothing outside this folder
+# is touched but pip's and uv's caches. Any target below results/, evaluations/, bases/, states/ ... is handed to Snakemake.
 
 PYTHON ?= python3
 SCALE ?=
@@ -9,15 +9,13 @@ LEDGER ?=
 DIR ?= .
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/ready
-EVIDENCE := $(VENV)/evidence
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
 CONFIG = $(if $(SCALE)$(LEDGER),--config $(if $(SCALE),scale=$(SCALE)) $(if $(LEDGER),"ledger=$(abspath $(LEDGER))"))
 SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)workflow/Snakefile --directory "$(DIR)" $(CONFIG)
 ASTOLFO = $(BIN)/astolfo $(if $(SCALE),--scale $(SCALE)) $(if $(LEDGER),--config "$(LEDGER)")
 
-.PHONY: help env evidence ledger site verify test test-all lint lock clean FORCE
+.PHONY: help env evidence ledger site verify test test-all lint lock FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -30,47 +28,43 @@ help:
 	@echo 'make env                        the environment alone, in .venv; make evidence: what signs, verifies and packs'
 	@echo 'make lint                       formats and lint; make lock: refresh the locks'
 
-env: $(READY)
-
-$(READY): envs/lock.txt envs/build.txt envs/cluster.txt envs/install
-	@envs/install $(PYTHON) $(VENV)
+# Makes nothing where .venv was made from locks of this content.
+env:
+	@$(ROOT)envs/install $(PYTHON) $(VENV)
 
 # What signs and packs evidence for other people's programs: optional, and needed by the tests.
-evidence: $(EVIDENCE)
+evidence:
+	@$(ROOT)envs/install $(PYTHON) $(VENV) --evidence
 
-$(EVIDENCE): envs/evidence.txt $(READY)
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r envs/evidence.txt
-	@touch $@
-
-results/% evaluations/% losses/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE $(READY)
+results/% evaluations/% losses/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE env
 	@$(SNAKEMAKE)
 
 # Jobs run side by side, each in one process: with many short runs that is faster, and it decides no bit.
-ledger: FORCE $(READY)
+ledger: FORCE env
 	@$(SNAKEMAKE) --set-threads segment=1
 
-site: $(READY)
+site: env
 	@$(ASTOLFO) site --directory "$(DIR)"
 
-verify: $(READY)
+verify: env
 	@$(ASTOLFO) verify --directory "$(DIR)"
 
-docs/sd-scripts.md: FORCE $(READY)
+docs/sd-scripts.md: FORCE env
 	@$(BIN)/astolfo ledger options > $@
 
-docs/ledger.md: FORCE $(READY)
+docs/ledger.md: FORCE env
 	@$(BIN)/astolfo ledger table --markdown > $@
 
-report.zip: FORCE $(READY)
+report.zip: FORCE env
 	@$(subst $@,--report $@,$(SNAKEMAKE))
 
-test: $(READY) $(EVIDENCE)
+test: evidence
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: $(READY) $(EVIDENCE)
+test-all: evidence
 	@$(BIN)/python tests/stages.py $(if $(BUDGET),--budget $(BUDGET))
 
-lint: $(READY)
+lint: env
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	@$(BIN)/snakefmt --check workflow
 	@$(BIN)/python -m pytest tests/workflow/test_graph.py -k "lint or formatted or param"

@@ -1,4 +1,4 @@
-# A virtual environment with every package of the locks, installed offline by the installer that `make` uses.
+# A virtual environment with every package of the locks, installed offline by the script that `make` calls.
 {
   pkgs,
   python,
@@ -12,11 +12,13 @@ let
     cp ${../envs/lock.txt} $out/lock.txt
     cp ${../envs/cluster.txt} $out/cluster.txt
     cp ${../envs/install} $out/install
+    cp ${../envs/bytecode} $out/bytecode
   '';
 in
 pkgs.runCommand "astolfo-libraries"
   {
     python = "${python}/bin/python3.12";
+    INSTALLER = "pip"; # uv's program is made for other systems than NixOS, which has no loader where it looks for one
     PIP_NO_INDEX = "1";
     PIP_FIND_LINKS = "${wheelhouse}";
     PIP_CONFIG_FILE = "/dev/null";
