@@ -27,7 +27,7 @@
         default = it.program;
       });
 
-      # nix run . -- results/25112201.safetensors
+      # nix run . -- results/ID.safetensors
       apps = perSystem (it: {
         default = {
           type = "app";

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from astolfo import library, program
 from astolfo.checkpoint.finite import not_finite, summary
 from astolfo.checkpoint.layout import identify
 from astolfo.checkpoint.safefile import open_file
@@ -38,7 +39,11 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         return _pin_dataset(ledger, name, file, directory)
     origin = _origin(ledger, name)
     if not origin.file:
-        raise InputError(f"{name} is made by the graph at the scale {ledger.scale_name}; there is nothing to pin. See --scale.")
+        other = program.typed("pin", name, file, "-d", "OTHER", scale="full")
+        raise InputError(
+            f"{name} is made by the graph at the scale {ledger.scale_name}; nothing is to be pinned. What you hold is for the "
+            f"real thing, in a directory of its own: `{other}`."
+        )
     said: list[str] = []
     if name in _FOLDERS:
         digest = _FOLDERS[name](file)
@@ -85,7 +90,8 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     """
     reference = ledger.reference(name)
     if not reference.run:
-        raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `astolfo pin {name} {file}`.")
+        pinned = program.typed("pin", name, file, directory=directory)
+        raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `{pinned}`.")
     step_of(ledger, reference)
     digest, said = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
     with open_file(file) as opened:
@@ -146,7 +152,7 @@ def vocabulary_digest(folder: Path) -> str:
             raise InputError(
                 f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, with {VOCABULARY_FILES[0]}"
                 f" and {VOCABULARY_FILES[1]} of openai/clip-vit-large-patch14. "
-                "Pin it with `astolfo --scale full pin vocabulary FOLDER`."
+                f"Pin it with `{program.typed('pin', 'vocabulary', 'FOLDER', scale='full')}`."
             )
         digests[name] = sha256_of(folder / name)
     return json_digest(digests)
@@ -167,7 +173,9 @@ def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
     """Copies a pinned vocabulary to `out` after checking its digest. Raises InputError as `place` does."""
     found = vocabulary_digest(folder)
     if expected == "unknown":
-        raise InputError(f"{folder} is not pinned. If it is the right one: `astolfo --scale full pin vocabulary {folder}`.")
+        raise InputError(
+            f"{folder} is not pinned. If it is the right one: `{program.typed('pin', 'vocabulary', folder, scale='full')}`."
+        )
     if found != expected:
         raise InputError(f"{folder} is not the pinned vocabulary: expected sha256 {expected}, found {found}.")
     for name in VOCABULARY_FILES:
@@ -187,14 +195,18 @@ def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
     if not source.exists():
         raise InputError(
             f"{source} is missing: the base {out.stem} is a file that you bring. Pin it with "
-            f"`astolfo --scale full pin {out.stem} FILE -d {Path.cwd()}`, which hashes it and links it there."
+            f"`{program.typed('pin', out.stem, 'FILE', '-d', Path.cwd())}`, which hashes it and links it there."
             if source.parent.name == INPUTS
-            else f"{source} is missing: it belongs to the program. Restore it, for instance with `git checkout {source}`."
+            else f"{source} is missing: it stands in for {out.stem} at the miniature. {_restored(source)}"
         )
     if expected == "unknown":
         raise InputError(
             f"{source} is there, but nobody has recorded its sha256, so it could be any file. If it is the right one: "
-            f"`astolfo --scale full pin {out.stem} {source} -d {Path.cwd()}`."
+            + (
+                f"`{program.typed('pin', out.stem, source, '-d', Path.cwd())}`."
+                if source.parent.name == INPUTS
+                else f"write it into bases.yaml, as the sha256 of {out.stem}: {sha256_of(source)}."
+            )
         )
     _check_kind(source, spec["family"], spec["kind"])
     found = sha256_of(source)
@@ -215,6 +227,13 @@ def link(source: Path, out: Path, digest: str) -> None:
         except OSError:
             shutil.copyfile(source, beside)
     write_sidecar(out, digest)
+
+
+def _restored(source: Path) -> str:
+    """How a file that is missing comes back: the library's from the program's checkout, a ledger's own from whoever has it."""
+    if source.is_relative_to(library.FOLDER):
+        return f"It belongs to the program: `git -C {program.ROOT} checkout {source.relative_to(program.ROOT)}` restores it."
+    return "bases.yaml names it: put the file there, or leave `miniature` out of its entry for a stand-in of the program."
 
 
 _FOLDERS = {"vocabulary": vocabulary_digest, SCORER: scorer_digest}

@@ -87,7 +87,7 @@ def typed(*words: object, scale: str | None = None, directory: Path | None = Non
 def build(*targets: str, directory: Path | None = None) -> str:
     """The command that builds targets of a working directory with the ledger and scale in use."""
     where = (directory or Path()).absolute()
-    if (where / "Snakefile").is_file() or (where / "workflow" / "Snakefile").is_file():
+    if where != ROOT and ((where / "Snakefile").is_file() or (where / "workflow" / "Snakefile").is_file()):
         scale = ["--config", f"scale={_used.scale}"] if _used.scale != SCALE else []
         return _quoted("snakemake", *(["-d", str(where)] if where != Path.cwd() else []), *targets, *scale)
     given = [f"SCALE={_used.scale}"] if _used.scale != SCALE else []

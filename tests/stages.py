@@ -36,6 +36,12 @@ STAGES = (
         pytest("tests/workflow/test_twice.py"),
     ),
     Stage(
+        "tutorial",
+        "docs/your-own.md as it stands: from an empty folder to an evaluation, a merge, a card and a site",
+        4,
+        pytest("tests/workflow/test_own.py"),
+    ),
+    Stage(
         "eps-base",
         "the rules of the shipped eps base and of SDXL's autoencoder rebuild exactly their digests",
         15,

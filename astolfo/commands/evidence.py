@@ -111,7 +111,7 @@ def verdicts(context: click.Context, directory: Path, record: bool) -> None:
 def compare(context: click.Context, a: Path, b: Path, base: Path | None, as_json: bool) -> None:
     """Says whether two checkpoint files are identical, equivalent or different, and where they part.
 
-    A and B are paths such as results/25112201.safetensors. Exit status 0 for identical and equivalent, 1 for different.
+    A and B are paths such as results/RUN.safetensors. Exit status 0 for identical and equivalent, 1 for different.
     docs/reproduce.md derives the bounds.
     """
     from astolfo.provenance.compare import DIFFERENT, bounds_of
@@ -153,7 +153,7 @@ def reproduce(context: click.Context, target: str, output: Path | None, director
 @WHERE
 @click.pass_context
 def adopt(context: click.Context, name: str, file: Path, directory: Path) -> None:
-    """Takes FILE as the model ID of a run (26011101, 26011101-epoch000008, 25112201-0.50), which is then not built.
+    """Takes FILE as the model ID of a run (RUN, RUN-epoch000008, RUN-0.50), which is then not built.
 
     Its attestation, and the lineage of all that is made from it, say so: adopted, not rebuilt.
     """

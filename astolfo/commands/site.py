@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from astolfo import program
 from astolfo.commands import FILE, FOLDER, WHERE, ledger_of
 
 log = logging.getLogger("astolfo")
@@ -67,6 +68,7 @@ def publish(context: click.Context, run: str, repository: str, directory: Path, 
     items = collect(ledger, directory, ledger.run(run))
     if not really:
         click.echo(plan(items, repository))
-        click.echo(f"Nothing was uploaded. Read the card first (`astolfo card {run}` writes it), and say --upload to do it.")
+        writes = program.typed("card", run, directory=directory)
+        click.echo(f"Nothing was uploaded. Read the card first (`{writes}` writes it), and say --upload to do it.")
         return
     click.echo(upload(items, repository, public=public))

@@ -1,6 +1,6 @@
 """The evaluation of a checkpoint: pictures over alpha, runtime and uncond, their numbers, a verdict, and a page.
 
-    evaluate(spec, Path("evaluations/25112201"), Models(base=base, trained=result, vocabulary=folder))
+    evaluate(spec, Path("evaluations/my-first"), Models(base=base, trained=result, vocabulary=folder))
 
 Everything follows from the models, the vocabulary and the spec; two evaluations are the same files, byte for byte, with any
 number of processes. Threads and deterministic algorithms are the caller's to pin (`astolfo.numerics`).

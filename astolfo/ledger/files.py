@@ -125,7 +125,7 @@ def validated(layers: Sequence[Layer], kind: type[T], also: Iterable[str] = ()) 
     try:
         return kind.model_validate({} if value is None else value)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key is also a missing one
         location = [part for part in first["loc"] if not str(part).startswith("function-")]
         raise _layer(layers, location).error(location, _explained(first, location, kind, also)) from None
 

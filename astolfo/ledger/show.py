@@ -151,5 +151,5 @@ def _rates(run: Run) -> str:
 def plain(value: Any) -> str:
     if isinstance(value, schema.Entry):
         given = value.model_dump(mode="json", exclude_none=True)
-        return ", ".join(f"{key} {item}" for key, item in given.items() if item not in (False, 0, 0.0))
+        return ", ".join(f"{key} {item}" for key, item in given.items())
     return str(value)

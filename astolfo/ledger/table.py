@@ -128,6 +128,16 @@ def facets(ledger: Ledger, run: Run) -> dict[str, str]:
     return {name: facet(ledger, run) for name, facet in FACETS.items()}
 
 
+def _family(ledger: Ledger, run: Run) -> str:
+    """The family; of an era whose runs say base and dataset themselves, none."""
+    family = _family_of(ledger, run)
+    return _FAMILIES[family] if family else ""
+
+
+def _family_of(ledger: Ledger, run: Run) -> schema.Family | None:
+    return ledger.family(run) if run.fields.base or run.fields.dataset else None
+
+
 def _base(ledger: Ledger, run: Run) -> str:
     reference = ledger.parent(run)
     if reference is None or run.fields.continues:  # a continuation is said by its steps
@@ -158,7 +168,7 @@ _COURSE = ("warmup_ratio", "cycles", "power", "end")
 
 def _dataset(ledger: Ledger, run: Run) -> str:
     name = run.fields.dataset
-    return f"{name.removesuffix(f'-{ledger.family(run)}')} dataset" if name else ""
+    return f"{name.removesuffix(f'-{_family_of(ledger, run)}')} dataset" if name else ""
 
 
 def _length(ledger: Ledger, run: Run) -> str:
@@ -265,7 +275,7 @@ def _rates(ledger: Ledger, run: Run) -> str:
     rates = run.fields.learning_rate
     if rates is None:
         return ""
-    encoders = [rates.text_encoder] if ledger.family(run) == "sd2" else [rates.text_encoder, rates.text_encoder_2]
+    encoders = [rates.text_encoder] if _family_of(ledger, run) == "sd2" else [rates.text_encoder, rates.text_encoder_2]
     both = "/".join(dict.fromkeys(map(_rate, encoders))) if any(encoders) else ""
     blocks = ", ".join(f"{block} {_rate(rate)}" for block, rate in (rates.blocks or {}).items())
     unet = _rate(rates.unet) if rates.unet or blocks else ""
@@ -320,7 +330,7 @@ def _of_objective(name: str, words: str) -> Facet:
 
 
 FACETS: dict[str, Facet] = {
-    "family": lambda ledger, run: _FAMILIES[ledger.family(run)],
+    "family": _family,
     "base": _base,
     "optimizer": _optimizer,
     "schedule": _schedule,

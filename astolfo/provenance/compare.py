@@ -1,6 +1,6 @@
 """Says how close two checkpoints are: identical, equivalent, or different, and where they part.
 
-    found = compare(Path("a/results/25112201.safetensors"), Path("b/results/25112201.safetensors"), bounds)
+    found = compare(Path("a/results/my-first.safetensors"), Path("b/results/my-first.safetensors"), bounds)
     found.verdict                            # "identical", "equivalent" or "different"
 
 Training amplifies one changed rounding, so on other hardware the bits differ although nothing is wrong. How far weights may then

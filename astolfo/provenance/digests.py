@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astolfo import program
 from astolfo.errors import InputError
 from astolfo.files import json_digest, verified, write_json
 from astolfo.ledger.ledger import Ledger, Run
@@ -93,7 +94,8 @@ def record(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> Path:
     findings = compare(ledger, directory, numerics)
     if bad := [finding for finding in findings if finding.found is None]:
         names = ", ".join(finding.name for finding in bad[:5])
-        raise InputError(f"{len(bad)} of {len(findings)} models are not built or damaged ({names} ...): run `make ledger` first.")
+        first = program.build("ledger", directory=directory)
+        raise InputError(f"{len(bad)} of {len(findings)} models are not built or damaged ({names} ...): run `{first}` first.")
     sha256 = {finding.name: finding.found for finding in findings}
     for other in records(ledger):
         if other["sha256"] == sha256:

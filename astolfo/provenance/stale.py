@@ -6,8 +6,8 @@ code or lock has changed since is stale. At the miniature scale Snakemake makes 
 taken 45 days, nothing is restarted:
 
     astolfo stale                              what is stale, and why
-    astolfo accept 25112201 --reason "..."     keep it, on record: X.accepted.json, which attestations repeat
-    snakemake ... --config rebuild=25112201    make it again
+    astolfo accept my-first --reason "..."     keep it, on record: X.accepted.json, which attestations repeat
+    snakemake ... --config rebuild=my-first    make it again
 
 A training goes on from a stale state only when that was accepted. Imports nothing heavy.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astolfo import program
 from astolfo.errors import InputError, StateError
 from astolfo.files import write_json
 from astolfo.ledger.references import parse
@@ -77,9 +78,10 @@ def check(before: Path, spec: dict[str, Any]) -> None:
     (made, now), changed = _since(before, spec)
     if changed and not _accepted(before, made, now):
         owner = owner_of(before)
+        keep = program.typed("accept", owner, "--reason", "...")
         raise StateError(
             f"{before} was made by {_others(changed)}: expected {_pair(now)}, found {_pair(made)}. Going on from it would mix "
-            f"the two in one run. Keep it, on record, with `astolfo accept {owner} --reason ...`, or make it again with "
+            f"the two in one run. Keep it, on record, with `{keep}`, or make it again with "
             f"`--config rebuild={owner}`."
         )
 

@@ -51,12 +51,17 @@ def record(ledger: Ledger, directory: Path, numerics: Mapping[str, str]) -> tupl
     """
     found = found_in(ledger, directory)
     if not found:
-        raise InputError(f"{directory}/evaluations holds no evaluation: make one first, such as evaluations/25112201/index.html.")
+        raise InputError(f"{directory}/evaluations holds no evaluation: make one first, such as {_example(ledger)}.")
     path = ledger.folder / FOLDER / ledger.scale_name / f"{json_digest(numerics)[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = next((one["verdicts"] for one in records(ledger) if one["numerics"] == numerics), {})
     write_json(path, {"numerics": dict(numerics), "verdicts": {**before, **found}})
     return path, len(found)
+
+
+def _example(ledger: Ledger) -> str:
+    run = ledger.newest()
+    return f"evaluations/{run.id}/index.html" if run else "that of a run, of which the ledger has none"
 
 
 def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:

@@ -1,6 +1,6 @@
 """Verifies one artifact: its bytes, and the chain of attestations and files that it comes from, up to its bases.
 
-    found = verify(Path("results/25112201.safetensors"), ledger)
+    found = verify(Path("results/my-first.safetensors"), ledger)
     found.verdict, found.problems
 
 Each attestation names its parents' digests and the digests of their attestations, so one flipped bit in any file, side-car or
@@ -73,7 +73,7 @@ def verify(path: Path, ledger: Ledger | None = None, *, parents: bool = True) ->
     such file.
     """
     if not path.is_file():
-        raise InputError(f"{path} is no file. Name an artifact, such as results/25112201.safetensors.")
+        raise InputError(f"{path} is no file. Name an artifact, such as results/RUN.safetensors.")
     return _Walk(path, ledger, parents).found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from astolfo import program
 from astolfo.errors import InputError
 from astolfo.files import write_text
 from astolfo.ledger.ledger import Ledger, Run
@@ -31,7 +32,8 @@ def write(ledger: Ledger, directory: Path, run: Run) -> Path:
     """Writes the card of a run's result beside it and returns its path. Raises InputError when the result is not built."""
     path = directory / Reference(run=run.id).path
     if not path.exists():
-        raise InputError(f"{path} is missing: a card is of a built model. Build it (`make results/{run.id}.safetensors`) first.")
+        first = program.build(f"results/{run.id}.safetensors", directory=directory)
+        raise InputError(f"{path} is missing: a card is of a built model. Build it (`{first}`) first.")
     out = path.with_suffix(".md")
     write_text(out, card(gather(ledger, directory, run.id), run))
     return out

@@ -53,7 +53,7 @@ class Pages:
         """The graph of all models."""
         y = {row.name: number * _ROW + _ROW // 2 for number, row in enumerate(self.rows)}
         x = {row.name: row.lane * _LANE + _LEFT for row in self.rows}
-        lanes = max(row.lane for row in self.rows) + 1
+        lanes = max((row.lane for row in self.rows), default=0) + 1
         nodes = [{**self._node(row), "x": x[row.name], "y": y[row.name]} for row in self.rows if row.name]
         edges = [
             {"parent": edge.parent, "child": row.name, "remakes": edge.remakes,

@@ -25,11 +25,16 @@ def era_plot(ledger: Ledger, directory: Path, era: str, out: Path) -> None:
     """Draws the loss curves of an era's runs to `out`. Raises InputError when no state of any of them is in `directory`."""
     title, runs = next(((found.title, runs) for found, runs in eras(ledger) if found.era == era), (None, []))
     if title is None:
-        raise InputError(f"Unknown era {era!r}: expected one of {', '.join(found.era for found, _ in eras(ledger))}.")
+        raise InputError(f"Unknown era {era!r}: {_known(ledger)}")
     curves = {run.id: curve for run in runs if (curve := read(directory, run.id)) is not None}
     if not curves:
         raise InputError(f"No run of era {era} has a state in {directory}: expected states/<run>/*.safetensors. Build one first.")
     draw(curves, f"{era}: {title}", out)
+
+
+def _known(ledger: Ledger) -> str:
+    known = [found.era for found, _ in eras(ledger)]
+    return f"expected one of {', '.join(known)}." if known else "the ledger has no runs yet, and so no era."
 
 
 def draw(curves: Mapping[str, Curve], title: str, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Publication: a run's result, with its card, digests, attestation and pictures, as one commit to the Hugging Face Hub.
 
     files = collect(ledger, Path("."), run)       what would go, each file hashed against its side-car
-    upload(files, "you/26011501", public=False)
+    upload(files, "you/my-first", public=False)
 
 The token is the user's: HF_TOKEN, or what `hf auth login` keeps. It is handed to the Hub's own library and to nothing else.
 """
@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from astolfo import program
 from astolfo.errors import InputError
 from astolfo.files import sha256_of, sidecar, verified
 from astolfo.ledger.ledger import Ledger, Run
@@ -40,7 +41,8 @@ def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
     """
     path = directory / Reference(run=run.id).path
     if not path.exists():
-        raise InputError(f"{path} is missing: build it (`make results/{run.id}.safetensors`) before you publish it.")
+        first = program.build(f"results/{run.id}.safetensors", directory=directory)
+        raise InputError(f"{path} is missing: build it (`{first}`) before you publish it.")
     verified(path)
     facts = gather(ledger, directory, run.id)
     card = cards.card(facts, run).replace("](../evaluations/", "](evaluations/")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from astolfo import program
 from astolfo.commands.jobs.job import PATH, begin, job, jobs
 from astolfo.errors import InputError
 
@@ -224,7 +225,10 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
     _check_latents(store, folder, spec.get("latents"))
     if spec["digest"] == "unknown":
         logging.getLogger("astolfo").warning(
-            "%s is not pinned, so nobody says which %s it is: `astolfo --scale full pin %s FOLDER`", folder, out.name, out.name
+            "%s is not pinned, so nobody says which %s it is: `%s`",
+            folder,
+            out.name,
+            program.typed("pin", out.name, "FOLDER", "-d", Path.cwd()),
         )
     elif spec["digest"] != store.digest:
         raise InputError(f"{folder} is not the pinned {out.name}: expected the digest {spec['digest']}, found {store.digest}.")
