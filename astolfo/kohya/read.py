@@ -83,7 +83,7 @@ class _Reading:
             "objective": objective,
             "captions": dataset.captions(values, source),
             "unet": 100,
-            "learning_rate": training.rates(values, family),
+            "learning_rate": training.one_rate(values, optimizer, training.rates(values, family)),
             "optimizer": optimizer,
             "schedule": schedule,
             **ranks,

@@ -6,6 +6,7 @@ counterpart it refuses there. Where a line is silent, the value is sd-scripts' (
 
 from typing import Any
 
+from astolfo.errors import InputError
 from astolfo.kohya.values import Values, arguments
 from astolfo.ledger.schema.optimizer import OPTIMIZERS
 
@@ -149,11 +150,10 @@ def rates(values: Values, family: str) -> dict[str, Any]:
     """Learning rates by part."""
     main = values.get("learning_rate")
     found: dict[str, Any] = {"unet": main}
-    if blocks := values.get("block_lr"):
-        found["blocks"] = [float(one) for one in str(blocks).split(",")] if main else None
-        if not main:
-            values.none("block_lr", "--learning_rate 0 trains nothing of the UNet")
-            found.pop("blocks")
+    if values.get("block_lr") and not main:
+        values.none("block_lr", "--learning_rate 0 trains nothing of the UNet")
+    elif values.get("block_lr"):
+        found["blocks"] = _block_rates(values)
     if family == "sd2":
         _without(values, ("learning_rate_te1", "learning_rate_te2"), "SD 2.x has one text encoder: --learning_rate_te")
         one = values.get("learning_rate_te")
@@ -172,6 +172,16 @@ def rates(values: Values, family: str) -> dict[str, Any]:
     if encoders[0] == encoders[1]:
         return found | ({"text_encoders": encoders[0]} if encoders[0] else {})
     return found | {key: rate for key, rate in zip(("text_encoder", "text_encoder_2"), encoders, strict=True) if rate}
+
+
+def _block_rates(values: Values) -> list[float]:
+    given = str(values.get("block_lr"))
+    try:
+        return [float(one) for one in given.split(",")]
+    except ValueError:
+        raise InputError(
+            f"{values.place('block_lr')}: --block_lr expects 23 rates with commas between them, found {given!r}."
+        ) from None
 
 
 def optimizer(values: Values) -> Any:
@@ -214,7 +224,8 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
             if says_more or ours == "relative_step" or (value is False and (default or ours == "scale_parameter")):
                 found[ours] = value
         elif name not in _AT_DEFAULT or value != _AT_DEFAULT[name]:
-            values.refuse("optimizer_args", f"{kind} has no {name} here", f"without {name}={value!r}")
+            near = f"schedule: {{kind: warmup, warmup_steps: {value}}}" if name == "warmup_steps" else f"without {name}={value!r}"
+            values.refuse("optimizer_args", f"{kind} has no {name} here", near)
     return {name: list(value) if isinstance(value, tuple) else _plain(value) for name, value in found.items()}
 
 
@@ -263,6 +274,17 @@ def schedule(values: Values, chosen: Any, ranks: int) -> tuple[Any, dict[str, st
 
 def _near_schedule(name: str) -> str:
     return "cosine" if "cosine" in name else "linear" if name in ("warmup_stable_decay", "inverse_sqrt") else "constant"
+
+
+def one_rate(values: Values, chosen: Any, rates: dict[str, Any]) -> dict[str, Any]:
+    """The rates of an optimizer that has one for all that trains: Prodigy stops at others."""
+    kind = chosen["kind"] if isinstance(chosen, dict) else chosen
+    given = [rate for key, rate in rates.items() if key != "blocks" and rate] + [rate for rate in rates.get("blocks", []) if rate]
+    if kind != "Prodigy" or len(set(given)) < 2:
+        return rates
+    first = given[0]
+    values.refuse("optimizer_type", "Prodigy stops at rates that differ", f"one rate for all that trains, {first:g}")
+    return {key: (first if rate else rate) for key, rate in rates.items() if key != "blocks"}
 
 
 def precision(values: Values) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Command lines become runs: every option has a fate, nothing is dropped in silence, and what is written loads."""
 
+import contextlib
+import random
 import re
 
 import pytest
@@ -7,9 +9,10 @@ import yaml
 from click.testing import CliRunner
 
 from astolfo.cli import cli
-from astolfo.errors import InputError
+from astolfo.errors import AstolfoError, InputError
 from astolfo.kohya import write
-from astolfo.ledger import load, recipe_of
+from astolfo.kohya.options import options
+from astolfo.ledger import load, recipe_of, schema
 
 BASE = "--pretrained_model_name_or_path=/m/base.safetensors"
 LAUNCH = f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --in_json=/d/pics/meta.json"
@@ -89,6 +92,10 @@ def test_block_rates_are_those_of_the_blocks(fields):
         ("--deepspeed --zero_stage 3", "--zero_stage 3: DeepSpeed is stage 2"),
         ("--initial_step 500 --skip_until_initial_step", "--initial_step 500: The base is no run's checkpoint at step 500"),
         ("--resume /s", "--resume /s: Another trainer's state"),
+        (
+            "--optimizer_type Prodigy --learning_rate 1 --train_text_encoder --learning_rate_te1 .5",
+            "Prodigy stops at rates that differ",
+        ),
         ("--blocks_to_swap 3", "--blocks_to_swap 3: No trainer that is known here has it"),
         ("--nose_offset 3", "Did you mean --noise_offset"),
         ("--use_8bit_adam --optimizer_type Lion", "Two optimizers are named"),
@@ -109,6 +116,8 @@ def test_what_has_no_counterpart_is_refused_by_name(read, options, what):
     ("options", "message"),
     [
         ("--learning_rate fast", r"train\.sh:2: --learning_rate expects a number, found 'fast'"),
+        ("--block_lr fast", r"--block_lr expects 23 rates"),
+        ("--block_lr 1e-5,1e-5", r"has sd-scripts' 23 values, found 2"),
         ("--seed 1.5", r"--seed expects a whole number, found '1.5'"),
         ("--loss_type l3", r"--loss_type expects l1, l2, huber, smooth_l1, found 'l3'"),
         ("--learning_rate_t 1", r"--learning_rate_t could be --learning_rate_te1 or --learning_rate_te2"),
@@ -355,3 +364,35 @@ def test_options_on_lines_of_their_own(read):
     """Options after a launch without a mark of continuation are its own, as in lines pasted into a terminal of Windows."""
     text = f"accelerate launch --num_cpu_threads_per_process 4\n    sdxl_train.py\n    {BASE}\n    --in_json /d/pics/m.json\n    --seed 3\n"
     assert read(train__sh=text).runs[0].fields["seed"] == 3
+
+
+VALUES = {
+    "flag": [""], "int": ["0", "7", "-3"], "float": ["0", "0.5", "3e9"], "number": ["0", "0.1", "100", "5%", "-1"],
+    "text": ["x", "", "/a b/c.safetensors", "1,2"], "words": ["a=1", "weight_decay=0.1 betas=0.9,0.99", "x", ""],
+}  # fmt: skip
+
+
+def spelt(option, value):
+    """An option as a line has it."""
+    return f"--{option.name}" if option.flag else f"--{option.name} {value if option.takes == 'words' else repr(value)}"
+
+
+def test_every_option_is_read_or_refused(read):
+    """Every option of the table, with any value of its kind and some that are none, is a run or an error for the user."""
+    for option in options().all.values():
+        for value in VALUES[option.takes] if isinstance(option.takes, str) else (*option.takes, "other"):
+            with contextlib.suppress(AstolfoError):
+                write.whole(read(train__sh=f"{LAUNCH} {spelt(option, value)}\n"), "X")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_options_together_are_read_or_refused(read, seed):
+    """Up to twelve options together are runs that the ledger's schema takes, or errors for the user."""
+    draw = random.Random(seed)
+    for _ in range(10):
+        drawn = draw.sample(list(options().all.values()), draw.randint(2, 12))
+        words = [spelt(one, draw.choice(VALUES[one.takes] if isinstance(one.takes, str) else one.takes)) for one in drawn]
+        with contextlib.suppress(AstolfoError):
+            line = LAUNCH if draw.random() < 0.7 else LAUNCH.replace("sdxl_train.py", "fine_tune.py --v2")
+            found = read(train__sh=f"{line} {' '.join(words)}\n")
+            schema.Era.model_validate(yaml.safe_load(write.era(found, "x", "X")))
