@@ -73,9 +73,9 @@ STAGES = (
     ),
     Stage(
         "optimizers",
-        "every optimizer gives the same bits for one, two and four processes",
-        4,
-        pytest("tests/train/test_optimizer_segment.py"),
+        "every optimizer, and every other key of a run, gives the same bits for one, two and four processes",
+        5,
+        pytest("tests/train/test_optimizer_segment.py", "tests/train/test_keys.py"),
     ),
     # In a process of its own: what compiles kernels starts threads, which a later training's fork does not survive.
     Stage("kernels", "compiled kernels give the same bits wherever they are kept", 4, pytest("tests/train/test_optimizer.py")),
