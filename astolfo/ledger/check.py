@@ -12,7 +12,7 @@ from astolfo.ledger import schema
 from astolfo.ledger.files import unknown
 from astolfo.ledger.ledger import SCALES, Ledger, Run
 from astolfo.ledger.references import Reference, mistaken_for, parse, problem_of
-from astolfo.ledger.unet import FIXED, known_blocks, trained, unknown_blocks
+from astolfo.ledger.unet import FIXED, known_blocks, parameters, trains, unknown_blocks
 
 Error = Callable[[str], LedgerError]
 
@@ -147,8 +147,13 @@ def _blocks(ledger: Ledger, run: Run) -> None:
             raise run.error(unknown("block of the UNet", block, known_blocks(config)), key)
     assert fields.unet
     assert fields.learning_rate
-    if fields.learning_rate.largest["unet"] and not trained(fields.unet, fields.learning_rate, config):
+    if fields.learning_rate.largest["unet"] and not _any_trains(fields.unet, fields.learning_rate, config):
         raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.", "unet")
+
+
+def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict) -> bool:
+    """Whether a parameter of the UNet trains; the first that does is enough, as every plan asks this of every run."""
+    return any(trains(unet, rates, name) for name in parameters(config))
 
 
 def _base(ledger: Ledger, name: str) -> None:
