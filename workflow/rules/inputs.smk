@@ -155,11 +155,12 @@ rule dataset_joined:
         "logs/dataset-{dataset}.log",
     wildcard_constraints:
         dataset=one_of(datasets_by("parts")),
+    resources:
+        parts=lambda wildcards: " ".join(f"--part {name} datasets/{name}" for name in LEDGER.datasets[wildcards.dataset].parts),
     params:
         spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
-        parts=lambda wildcards: " ".join(f"--part {name} datasets/{name}" for name in LEDGER.datasets[wildcards.dataset].parts),
     shell:
-        job("joined-dataset --spec {params.spec:q} --log {log} {params.parts} --out datasets/{wildcards.dataset}")
+        job("joined-dataset --spec {params.spec:q} --log {log} {resources.parts} --out datasets/{wildcards.dataset}")
 
 
 rule dataset_made:
