@@ -67,10 +67,10 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
     if kind == "drawn":
         raise InputError(
             f"{name} is made by the graph at the scale {ledger.scale_name}: its pictures are drawn, and there is nothing to pin. "
-            "See --scale; or name pictures of your own in datasets.yaml, such as miniature: {folder: PATH}."
+            "See --scale; or name pictures of your own in its entry, such as miniature: {folder: PATH}."
         )
     if kind == "folder" or ledger.sized(name).store is not None:
-        raise InputError(f"datasets.yaml names {place} as the {kind} of {name}: the graph takes it, and there is nothing to pin.")
+        raise InputError(f"The ledger names {place} as the {kind} of {name}: the graph takes it, and there is nothing to pin.")
     store, expected = Store(folder), ledger.sized(name).images
     if (counted := len(Repeated(store))) != expected:
         raise InputError(f"{folder} has {counted:,} images, {name} has {expected:,}. Is it the whole dataset?")

@@ -187,7 +187,9 @@ def import_(spec: dict, log: Path | None, folder: Path, encoder: Path, device: s
 def _check_pictures(name: str, folder: Path, held: Any, spec: dict) -> None:
     """Raises InputError when the folder is not there, is not what the graph was made for, or holds too few pictures."""
     if held is None:
-        raise InputError(f"Expected the pictures of {name} in the folder {folder.absolute()}, found none. Check datasets.yaml.")
+        raise InputError(
+            f"Expected the pictures of {name} in the folder {folder.absolute()}, found none. Check the ledger's entry of it."
+        )
     if held.digest != spec["content"]:
         raise InputError(f"{folder} changed since the graph was made. Call the command again.")
     if held.pictures < spec["images"]:

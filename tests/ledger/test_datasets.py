@@ -1,0 +1,74 @@
+"""Where a dataset's pictures are: drawn, in a folder, in a store, or brought, at each scale by what its entry says."""
+
+from pathlib import Path
+
+import pytest
+
+from astolfo.errors import InputError, LedgerError
+from astolfo.ledger.specs import Specs, identity
+from astolfo.pins import pin
+
+
+@pytest.mark.parametrize(
+    ("scale", "entry", "kind", "place"),
+    [
+        ("miniature", {}, "drawn", None),
+        ("full", {}, "store", "inputs/pictures"),
+        ("miniature", {"folder": "here"}, "drawn", None),
+        ("full", {"folder": "here"}, "folder", "config/here"),
+        ("full", {"folder": "../there"}, "folder", "there"),
+        ("miniature", {"miniature": {"folder": "/some/where"}}, "folder", "/some/where"),
+        ("full", {"miniature": {"folder": "/some/where"}}, "store", "inputs/pictures"),
+        ("miniature", {"miniature": {"store": "~/it"}}, "store", str(Path("~/it").expanduser())),
+    ],
+)
+def test_each_scale_has_its_place(mine, tmp_path, scale, entry, kind, place):
+    """A folder or store of the entry is full scale's, one under `miniature` the miniature's; a path is the ledger's folder's."""
+    found = mine(scale, {"pictures": {"images": 200, **entry}}).brought("pictures")
+    wanted = "" if place is None else Path(place) if place.startswith("inputs") else tmp_path / place
+    assert found == (kind, Path(wanted))
+
+
+def test_own_pictures_are_as_many_as_the_entry_says(mine):
+    """A folder of the miniature has the entry's count, unless it has its own."""
+    given = {
+        "pictures": {"images": 200, "miniature": {"folder": "x"}},
+        "few": {"images": 200, "miniature": {"folder": "x", "images": 7}},
+    }
+    ledger = mine(datasets=given)
+    assert [ledger.sized(name).images for name in given] == [200, 7]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"folder": "a", "store": "b"}, "one of folder and store"),
+        ({"miniature": {"folder": "a", "digest": "0" * 64}}, "a digest is a store's"),
+        ({"miniature": {"foldr": "a"}}, "Did you mean folder"),
+    ],
+)
+def test_what_cannot_be_is_refused(mine, entry, message):
+    """Two places, a digest of a folder, and a misspelt key are errors at their line."""
+    with pytest.raises(LedgerError, match=message):
+        mine(datasets={"pictures": {"images": 200, **entry}})
+
+
+def test_a_folder_that_is_not_there_yet_can_be_planned(mine, tmp_path):
+    """A spec needs no files: without the folder what it holds is unknown, and where a folder lies is no part of its identity."""
+    ledger = mine(datasets={"pictures": {"images": 1, "miniature": {"folder": "../in"}}})
+    before = Specs(ledger, "lock").dataset("pictures")
+    assert before["content"] == "unknown"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_text("picture")
+    after = identity(Specs(ledger, "lock").dataset("pictures"))
+    assert after != identity(before)
+    (tmp_path / "in").rename(tmp_path / "moved")
+    moved = mine(datasets={"pictures": {"images": 1, "miniature": {"folder": "../moved"}}})
+    assert identity(Specs(moved, "lock").dataset("pictures")) == after
+
+
+def test_what_the_ledger_names_is_not_pinned(mine, tmp_path):
+    """A dataset whose folder or store the ledger names is taken from there, so a pin of it is refused."""
+    ledger = mine(datasets={"pictures": {"images": 1, "miniature": {"folder": "../in"}}})
+    with pytest.raises(InputError, match="as the folder of pictures"):
+        pin(ledger, "pictures", tmp_path, tmp_path)
