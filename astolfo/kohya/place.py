@@ -14,6 +14,7 @@ from astolfo.kohya import write
 from astolfo.kohya.entries import Imported
 from astolfo.kohya.read import imported as read
 from astolfo.ledger import load
+from astolfo.ledger.references import problem_of
 
 
 def imported(
@@ -36,6 +37,8 @@ def imported(
     if not found.runs:
         raise InputError("No launch is left that a ledger can hold. " + " ".join(found.left_out))
     name = era or re.sub(r"[^A-Za-z0-9_.-]+", "-", paths[0].stem).strip("-.") or "imported"
+    if problem := problem_of(name):
+        raise LedgerError(f"The era's name {name!r} {problem}. Name another with --era.")
     files = _files(folder, found, name, "From " + ", ".join(path.name for path in paths), bool(ledger))
     if not write:
         return "\n".join(text if len(files) == 1 else f"# {path}\n{text}" for path, text in files.items())

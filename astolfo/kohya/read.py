@@ -25,6 +25,7 @@ from astolfo.kohya.sources import Sources, is_file
 from astolfo.kohya.values import Refusal, Values
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger
+from astolfo.ledger.references import mistaken_for
 
 
 def imported(paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | None = None) -> Imported:
@@ -140,6 +141,9 @@ class _Reading:
                     break
         given = given or self.launch.path.stem + (f"-{number}" if of > 1 else "")
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", given).strip("-.") or f"run-{number}"
+        plain = plain.removesuffix(".safetensors")
+        if mistaken_for(plain):  # a merge's or a checkpoint's name: one-0.50, one-epoch000004
+            plain = f"{plain}-run"
         self.called = plain
         taken = {run.name for run in self.result.runs} | set(self.ledger.runs if self.ledger else ())
         name, again = plain, 2

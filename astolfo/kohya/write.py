@@ -170,7 +170,7 @@ def _closing(found: Imported) -> str:
 def _source(launch: Launch) -> list[str]:
     """The lines that a run was read from, without secrets."""
     text = launch.text
-    for given in launch.given.values():
+    for given in [*launch.given.values(), *launch.runner.values()]:
         if given.option.secret and isinstance(given.value, str) and given.value:
             text = text.replace(given.value, "(not shown)")
     lines = [line.rstrip() for line in text.splitlines()]

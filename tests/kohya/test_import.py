@@ -290,6 +290,23 @@ def test_a_seed_that_is_not_given_is_always_the_same(read):
     assert "no seed" in seeds["mine"].notes[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("my model", "my-model"),
+        ("x/y", "x-y"),
+        ("mine-0.50", "mine-0.50-run"),
+        ("m-epoch000004", "m-epoch000004-run"),
+        ("...", "run-1"),
+    ],
+)
+def test_names_are_the_ledger_s(read, given, name):
+    """A name that a ledger cannot have is changed to one that it can, and the import says so."""
+    found = read(train__sh=f"{LAUNCH} --output_name='{given}' --seed 1\n")
+    assert found.runs[0].name == name
+    assert any(f"is named {name}, for {given}" in remark for remark in found.remarks)
+
+
 def test_every_option_has_a_fate(read):
     """The account has a row for every option that is given, and the secret among them is in no text."""
     options = "--seed 1 --wandb_api_key=hunter2 --log_with wandb --xformers --persistent_data_loader_workers --keep_tokens 3 --config_file c.toml"
