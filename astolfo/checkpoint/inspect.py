@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from astolfo.checkpoint import hashes
 from astolfo.checkpoint.extras import extras
 from astolfo.checkpoint.finite import not_finite
 from astolfo.checkpoint.layout import block_of, identify, part_of
@@ -27,7 +28,8 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
     """Everything that can be said about a checkpoint, as JSON-ready mapping.
 
     `digest` is the file's sha256 where it was hashed before (and did not change since) or `scan` hashes it, else None;
-    `recorded` is what a side-car claims, whoever wrote it. `scan` also counts NaN and infinities per key.
+    `recorded` is what a side-car claims, whoever wrote it. `hashes` are the short ones that A1111 and Civitai show; where nothing
+    is read, as side-car and metadata claim. `scan` also counts NaN and infinities per key.
     Raises CheckpointError as `open_file` does.
     """
     with open_file(path) as file:
@@ -47,6 +49,8 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
             "digest": digest_of(path) if scan else known(path),
             "recorded": _recorded(path),
         }
+        data = hashes.of_data(path) if scan else hashes.said(file.metadata)
+        result["hashes"] = hashes.short(result["digest"] or result["recorded"], data)
         if scan:
             result["not_finite"] = not_finite(file)
         result["beyond_parts"] = _beyond(file)
@@ -65,6 +69,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['path']}: {found['architecture']}, {size}"
     yield f"objective: {objective['name']}{zero} (because of {objective['because']})"
     yield from _digests(found["digest"], found["recorded"])
+    if found["hashes"]:
+        yield ", ".join(f"{name} {digest}" for name, digest in found["hashes"].items())
     for name, part in found["parts"].items():
         dtypes = ", ".join(f"{count} x {dtype}" for dtype, count in part["dtypes"].items())
         yield f"{name}: {part['parameters']:,} parameters, {dtypes}"

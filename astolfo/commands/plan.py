@@ -1,9 +1,11 @@
 """`astolfo plan ID`: what a run needs on a machine, before anything is run; `astolfo hardware`: what a machine is."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from astolfo.commands import WHOLE
 from astolfo.errors import Refusal
 
 
@@ -13,19 +15,24 @@ from astolfo.errors import Refusal
 @click.option(
     "--hardware", metavar="NAME", help="A machine, such as 4x3090 or H100 (`astolfo hardware --list`). [default: this one]"
 )
+@click.option(
+    "--accelerate", type=WHOLE, metavar="FILE", help="Its processes on that machine, as this configuration starts them."
+)
 @click.pass_context
-def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str | None) -> None:
+def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str | None, accelerate: Path | None) -> None:
     """Prints steps, images, segments, memory, disk, days and kWh of a run, and where each figure comes from.
 
     The scale is the one that the machine is for, unless --scale names it. Exit status 1 when the run cannot be done there; the
     message says what of it would have to change.
     """
+    from astolfo.plan import launched, show
     from astolfo.plan import plan as planner
-    from astolfo.plan import show
 
     if whole == bool(run_id):
         raise click.UsageError("Expected the ID of one run, or --all for every run of the ledger.")
     ledger, machine = _placed(context, hardware)
+    if accelerate:
+        machine = launched.machine(accelerate, machine)
     if not run_id:
         rows = _rows(ledger, planner.every(ledger), machine)
         click.echo(

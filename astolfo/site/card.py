@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from astolfo import program
+from astolfo.checkpoint import hashes
+from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError
-from astolfo.files import write_text
+from astolfo.files import read_sidecar, sidecar, write_text
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
 from astolfo.ledger.show import tree
@@ -51,7 +53,7 @@ def card(facts: Facts, run: Run) -> str:
         outcome=run.entry.outcome, note=run.entry.note, trained=[(name, said[name]) for name in _FACETS if said[name]],
         own=_own(facts.evaluation(run.id)), parent=run.fields.base, scale=ledger.scale_name, semantics=run.fields.semantics,
         tree=tree(ledger, Reference(run=run.id), facts.directory).replace("  [built]", "").replace("  [not built]", ""),
-        lengths=views.lengths(facts, run),
+        lengths=views.lengths(facts, run), hashes=_hashes(facts.directory / Reference(run=run.id).path),
     )  # fmt: skip
 
 
@@ -68,3 +70,9 @@ def _header(ledger: Ledger, run: Run) -> str:
 def _own(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """What the evaluation says under the runtime that the run was trained for."""
     return [one for one in (evaluation or {}).get("summary", []) if one["own"]]
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """The short hashes by which A1111 and Civitai know the file, as its side-car and its metadata have them."""
+    sha256 = read_sidecar(path) if sidecar(path).exists() else None
+    return hashes.short(sha256, hashes.said(open_file(path).metadata))

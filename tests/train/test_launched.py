@@ -71,3 +71,45 @@ def test_torchrun_itself(train, spec_of, inputs, tmp_path):
     said = [agent.communicate()[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert digest(out) == expected
+
+
+CONFIGURATION = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+enable_cpu_affinity: false
+main_process_ip: 127.0.0.1
+main_training_function: main
+mixed_precision: bf16
+num_machines: {machines}
+num_processes: 2
+rdzv_backend: static
+same_network: true
+use_cpu: false
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machines", [1, 2])
+def test_accelerate_itself(train, spec_of, inputs, tmp_path, machines):
+    """`accelerate launch` with a user's configuration, for one machine or as on two, trains by the command line to the same file."""
+    spec = spec_of(0, 1, accumulation=1, steps_per_epoch=None)
+    out, expected = tmp_path / "accelerate" / "00000001.safetensors", digest(train(spec))
+    (tmp_path / "spec.json").write_text(canonical_json(spec))
+    (tmp_path / "accelerate.yaml").write_text(CONFIGURATION.format(machines=machines))
+    write_sidecar(inputs.vocabulary / "vocab.json")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launchers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "accelerate.yaml"),
+             "--machine_rank", str(machine), "--main_process_port", str(port), "-m", "astolfo", "job", "train",
+             "--spec", f"@{tmp_path / 'spec.json'}", "--dataset", str(inputs.dataset), "--vocabulary", str(inputs.vocabulary),
+             "--out", str(out)],
+            env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for machine in range(machines)
+    ]  # fmt: skip
+    said = [launcher.communicate()[0] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0] * machines, said
+    assert digest(out) == expected
