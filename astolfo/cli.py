@@ -6,7 +6,8 @@
     astolfo lineage ID                         what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
     astolfo verify FILE                        its bytes, and everything that it comes from
-    astolfo reproduce ID                       rebuild it in a fresh folder, and compare
+    astolfo reproduce ID                       rebuild it in a fresh folder, and compare; or FOLDER, a published one
+    astolfo crate ID -o DIR                    pack it for journals and archives: a Workflow Run RO-Crate
     astolfo compare A B                        identical, equivalent or different
     astolfo adopt ID FILE                      take a file that you have instead of building the run
     astolfo merge BASE TRAINED --alpha 0.5 -o OUT
@@ -61,6 +62,7 @@ def cli(context: click.Context, config: Path | None, scale: str | None) -> None:
 VERBS = (
     init.init, ledger.ledger, plan.plan, plan.hardware, bits.numerics, bits.stale, bits.accept,
     evidence.lineage, evidence.verify, evidence.verdicts, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
+    evidence.crate,
     models.inspect, models.pin, models.merge, models.mecha, dataset.dataset,
     site.site, site.losses, site.card, site.publish, jobs,
 )  # fmt: skip

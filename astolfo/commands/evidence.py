@@ -130,21 +130,50 @@ def compare(context: click.Context, a: Path, b: Path, base: Path | None, as_json
 def reproduce(context: click.Context, target: str, output: Path | None, directory: Path) -> None:
     """Rebuilds a model from its base in a fresh folder and compares it with the one in DIRECTORY, or with the record.
 
+    TARGET is a model's name, or a published folder: one that `astolfo publish` or `astolfo crate` made, with a model, its
+    attestation, ledger/ and lock.txt. Then DIRECTORY gives what its author could not: the files in inputs/.
     Exit status 0 for identical and equivalent, 1 for different.
     """
     import shutil
 
     from astolfo.provenance.compare import DIFFERENT, IDENTICAL, bounds_of
+    from astolfo.provenance.published import read
     from astolfo.provenance.reproduce import reproduce as rebuild
 
-    ledger = ledger_of(context, directory)
-    reference = reference_of(ledger, target)
+    published = read(Path(target)) if Path(target).is_dir() else None
+    if published:
+        from astolfo.ledger import load
+        from astolfo.ledger.ledger import read_pins
+
+        pins = read_pins(directory) | read_pins(published.folder)
+        ledger, reference = load(published.ledger, published.scale, pins=pins), published.reference
+    else:
+        ledger = ledger_of(context, directory)
+        reference = reference_of(ledger, target)
     folder = output or Path(tempfile.mkdtemp(prefix="astolfo-reproduce-"))
-    found = rebuild(ledger, reference, directory, folder, bounds_of(ledger))
+    found = rebuild(ledger, reference, directory, folder, bounds_of(ledger), published)
     click.echo(str(found))
     if output is None and found.comparison.verdict == IDENTICAL:
         shutil.rmtree(folder)
     context.exit(1 if found.comparison.verdict == DIFFERENT else 0)
+
+
+@click.command()
+@click.argument("target", metavar="ID")
+@click.option("--output", "-o", type=FOLDER, required=True, help="The crate's folder, new or empty.")
+@click.option("--license", help="Under which licence you give it away: an address, or words. [default: not stated]")
+@WHERE
+@click.pass_context
+def crate(context: click.Context, target: str, output: Path, license: str | None, directory: Path) -> None:
+    """Packs a built model as a Workflow Run RO-Crate: with its workflow, ledger, jobs, attestations and environment.
+
+    That is the form in which journals and archives take it. What it started from is named by digest, not copied.
+    """
+    from astolfo.provenance.crate import NO_LICENSE
+    from astolfo.provenance.crate import crate as write
+
+    ledger = ledger_of(context, directory)
+    click.echo(write(ledger, reference_of(ledger, target), directory, output, license or NO_LICENSE))
 
 
 @click.command()

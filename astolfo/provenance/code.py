@@ -34,7 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "import": (*_MODEL, *_ROAD, *_PICTURES, "data/join.py"),
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
-    "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/state.py", "train/model.py"),
+    "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/sdscripts.py", "train/state.py", "train/model.py"),
     "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py"),
     "mecha": (*_FILES, "merge"),
     "stand-in": (*_FILES, "checkpoint/standin.py"),

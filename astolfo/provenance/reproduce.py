@@ -19,8 +19,9 @@ from astolfo.ledger.ledger import INPUTS, PINS, read_pins
 from astolfo.ledger.references import Reference
 from astolfo.numerics import numerics_class
 from astolfo.provenance import digests
-from astolfo.provenance.attestation import attestation
+from astolfo.provenance.attestation import attestation, read, root_of
 from astolfo.provenance.compare import DIFFERENT, IDENTICAL, Bounds, Comparison, compare
+from astolfo.provenance.published import Published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +40,30 @@ class Reproduction:
         return f"{self.rebuilt.name} against {self.against}: {self.comparison}\n  the rebuilt file is {self.rebuilt}"
 
 
-def reproduce(ledger: Ledger, reference: Reference, directory: Path, folder: Path, bounds: Bounds) -> Reproduction:
+def reproduce(
+    ledger: Ledger, reference: Reference, directory: Path, folder: Path, bounds: Bounds, published: Published | None = None
+) -> Reproduction:
     """Builds `reference` in the empty `folder` by the program's Snakefile; compares it with `directory`'s, or the record's.
+
+    With `published`, that folder's model is compared with, and its pins count; `directory` gives what its author could not.
 
     Raises InputError before anything is built when there is nothing to compare with or `folder` is not empty, AstolfoError when
     the build fails.
     """
-    existing = directory / reference.path
+    existing = published.model if published else directory / reference.path
     recorded = digests.recorded(ledger, numerics_class(ledger.scale.device)).get(str(reference))
     if not existing.exists() and recorded is None:
         raise InputError(
             f"There is nothing to compare with: {existing} is not built, and no digest of {reference} is on record for this "
             "machine's numerics class. Build it first, or name another --directory."
         )
-    _prepare(reference, directory, folder)
+    _prepare(reference, directory, folder, read_pins(published.folder) if published else {})
     _build(ledger, reference, folder)
     rebuilt = folder / reference.path
     if existing.exists():
         return Reproduction(
             rebuilt=rebuilt,
-            comparison=compare(existing, rebuilt, bounds),
+            comparison=compare(existing, rebuilt, bounds, base=_base(rebuilt) if published else None),
             against=str(existing),
             same_chain=_same(existing, rebuilt),
         )
@@ -68,11 +73,17 @@ def reproduce(ledger: Ledger, reference: Reference, directory: Path, folder: Pat
     return Reproduction(rebuilt=rebuilt, comparison=comparison, against="the record", same_chain=False)
 
 
-def _prepare(reference: Reference, directory: Path, folder: Path) -> None:
+def _base(rebuilt: Path) -> Path | None:
+    """What a rebuilt model was trained or merged from, where its attestation names a base that is there."""
+    names = [parent.name for parent in read(rebuilt).parents if parent.role == "base"]
+    return next((root_of(rebuilt) / name for name in names if (root_of(rebuilt) / name).exists()), None)
+
+
+def _prepare(reference: Reference, directory: Path, folder: Path, given: dict[str, str]) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: a model is reproduced in a fresh folder. Name another one with -o.")
     folder.mkdir(parents=True, exist_ok=True)
-    pins = {name: digest for name, digest in read_pins(directory).items() if name != str(reference)}
+    pins = {name: digest for name, digest in (read_pins(directory) | given).items() if name != str(reference)}
     if pins:
         write_text(folder / PINS, yaml.safe_dump(pins, sort_keys=True))
     if (directory / INPUTS).exists():

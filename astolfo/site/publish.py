@@ -13,8 +13,11 @@ from pathlib import Path
 from astolfo import program
 from astolfo.errors import InputError
 from astolfo.files import sha256_of, sidecar, verified
-from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.ledger import PINS, Ledger, Run
 from astolfo.ledger.references import Reference
+from astolfo.program import LOCK
+from astolfo.provenance.crate import texts
+from astolfo.provenance.published import LEDGER, LOCKED
 from astolfo.provenance.sign import envelope, signature
 from astolfo.site import card as cards
 from astolfo.site.facts import attestation_path, gather
@@ -50,6 +53,9 @@ def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
     attestation = attestation_path(str(path))
     beside = (sidecar(path), Path(attestation), signature(path), envelope(path))
     items += [Item(name=one.name, source=one) for one in beside if one.exists()]
+    items += [Item(name=f"{LEDGER}/{file.relative_to(ledger.folder)}", source=file) for file in texts(ledger.folder)]
+    items += [Item(name=LOCKED, source=LOCK)]
+    items += [Item(name=PINS, source=directory / PINS)] if (directory / PINS).exists() else []
     for folder, report in facts.evaluations.get(run.id, {}).items():
         shown = [one["file"] for key in ("grids", "plots") for one in report[key]]
         items += [Item(name=f"evaluations/{folder}/{file}", source=directory / "evaluations" / folder / file) for file in shown]

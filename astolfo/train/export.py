@@ -10,9 +10,9 @@ from astolfo.checkpoint import metadata
 from astolfo.checkpoint.autoencoder import load_autoencoder
 from astolfo.checkpoint.model import save
 from astolfo.errors import StateError
-from astolfo.files import canonical_json
+from astolfo.files import canonical_json, read_sidecar
 from astolfo.ledger.recipe import Recipe
-from astolfo.train import state
+from astolfo.train import sdscripts, state
 from astolfo.train.model import architecture_of, build_parts
 from astolfo.train.optimizer import averaged
 
@@ -46,7 +46,7 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
         {part: module for part, module in parts.items() if part in touched},
         architecture,
         dtypes=recipe.precision.save,
-        metadata=_metadata(spec, recipe, found),
+        metadata=_metadata(spec, recipe, found) | _for_viewers(spec, recipe, found, base),
         markers=metadata.markers(recipe.objective.kind, recipe.objective.zero_terminal_snr),
         pooled_projection=recipe.choices.pooled_projection,
         copy_from=base,
@@ -79,6 +79,16 @@ def _metadata(spec: dict[str, Any], recipe: Recipe, found: state.State) -> dict[
         scale=spec["scale"],
         **about,
     )
+
+
+def _for_viewers(spec: dict[str, Any], recipe: Recipe, found: state.State, base: Path | None) -> dict[str, str]:
+    """sd-scripts' own keys, from the second version of what a checkpoint says on."""
+    if spec.get("metadata", 1) < 2:
+        return {}
+    return sdscripts.describe(
+        recipe, name=spec["title"], steps=found.position, resolution=_resolution(recipe), images=spec.get("images"),
+        base=(base.name, read_sidecar(base)) if base else None,
+    )  # fmt: skip
 
 
 def _resolution(recipe: Recipe) -> tuple[int, int]:

@@ -57,6 +57,16 @@ def test_the_metadata_has_no_date(exported):
     assert not [key for key in metadata if "date" in key]
 
 
+def test_the_second_version_tells_viewers(exported):
+    """With version 2 in the spec the file has sd-scripts' keys too; its tensors are the same."""
+    about, path, folder = exported
+    export(about | {"metadata": 2, "images": 48}, path, folder / "base.safetensors", None, folder / "second.safetensors")
+    first, second = open_file(folder / "run.safetensors"), open_file(folder / "second.safetensors")
+    assert {key for key in second.metadata if key not in first.metadata} >= {"ss_unet_lr", "ss_num_train_images", "ss_optimizer"}
+    assert {key: second.metadata[key] for key in first.metadata} == first.metadata
+    assert all(bytes(first.raw(key)) == bytes(second.raw(key)) for key in first.keys())
+
+
 def test_the_state_of_another_recipe_is_refused(exported):
     """A checkpoint is never cut from a state that its spec does not name."""
     about, path, folder = exported

@@ -1,5 +1,7 @@
 """Adoption, lineage and verification on what the workflow really builds."""
 
+import shutil
+
 import pytest
 from click.testing import CliRunner
 
@@ -7,8 +9,9 @@ from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger.ledger import read_pins
-from astolfo.provenance.attestation import read
-from tests.conftest import STAND_INS
+from astolfo.program import LOCK
+from astolfo.provenance.attestation import attestation, read
+from tests.conftest import CONFIG, STAND_INS
 from tests.provenance.standards import valid_attestations
 from tests.workflow.conftest import jobs, snakemake
 
@@ -118,4 +121,25 @@ def test_reproduce_finds_the_same_bits(merged, tmp_path):
     done = astolfo("reproduce", "25112201-0.50", "-o", tmp_path / "fresh", "-d", merged)
     assert done.exit_code == 0
     assert "reproduced, identical" in done.output
+    assert "and so is its attestation: every ancestor too" in done.output
+
+
+def test_a_stranger_reproduces_a_published_folder(file, merged, tmp_path):
+    """From a folder with model, attestation, ledger and lock, read in another tree, the model is rebuilt: the same file."""
+    folder, own = tmp_path / "downloads" / "model", tmp_path / "own"
+    (own / "inputs").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"lacks a model .*, the ledger's entries .*, the lock of its environment"):
+        CliRunner().invoke(cli, ["reproduce", str(folder), "-d", str(own)], catch_exceptions=False)
+    shutil.copyfile(merged / MERGE, folder / "theirs.safetensors")
+    shutil.copytree(CONFIG, folder / "ledger")
+    shutil.copyfile(LOCK, folder / "lock.txt")
+    with pytest.raises(ValueError, match=r"lacks the model's attestation \(theirs.safetensors.attestation.json\)"):
+        CliRunner().invoke(cli, ["reproduce", str(folder), "-d", str(own)], catch_exceptions=False)
+    shutil.copyfile(attestation(merged / MERGE), attestation(folder / "theirs.safetensors"))
+    shutil.copyfile(merged / "pins.yaml", folder / "pins.yaml")
+    shutil.copyfile(file, own / "inputs" / "25112201.safetensors")
+    done = astolfo("reproduce", folder, "-o", tmp_path / "fresh", "-d", own)
+    assert done.exit_code == 0
+    assert "reproduced, identical to" in done.output
     assert "and so is its attestation: every ancestor too" in done.output

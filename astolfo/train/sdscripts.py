@@ -1,0 +1,72 @@
+"""What sd-scripts writes into a model about its training (`ss_*`), for the viewers that people have.
+
+All values are text, as there. What differs between two equal runs (dates, session, host) and what only a LoRA has is left out.
+Source: `train_network.py` and `library/train_util.py` of kohya-ss/sd-scripts.
+"""
+
+from astolfo.files import canonical_json
+from astolfo.ledger.recipe import Recipe
+
+_VERSIONS = {"sdxl": "sdxl_base_v1-0", "sd2": "sd_v2"}
+_PRECISIONS = {"fp32": "no"}  # as accelerate spells it
+_SCHEDULES = {"warmup": "constant_with_warmup", "warmup-linear": "linear", "cosine-with-restarts": "cosine_with_restarts"}
+
+
+def describe(
+    recipe: Recipe,
+    *,
+    name: str,
+    steps: int,
+    resolution: tuple[int, int],
+    images: int | None = None,
+    base: tuple[str, str] | None = None,
+) -> dict[str, str]:
+    """The keys for a model `name` after `steps` optimizer steps of `recipe` on `images` pictures, from `base` (file, sha256).
+
+    `resolution` is width and height in pixels. What is not known has no key.
+    """
+    optimizer = recipe.optimizer.model_dump(mode="json", exclude_none=True)
+    said = {
+        "ss_output_name": name,
+        "ss_base_model_version": _VERSIONS[recipe.family]
+        + ("_v" if recipe.family == "sd2" and recipe.objective.kind == "v" else ""),
+        "ss_v2": recipe.family == "sd2",
+        "ss_optimizer": f"{optimizer.pop('kind')}({','.join(f'{key}={value}' for key, value in sorted(optimizer.items()))})",
+        "ss_learning_rate": recipe.learning_rate.unet,
+        "ss_unet_lr": recipe.learning_rate.unet,
+        "ss_text_encoder_lr": recipe.learning_rate.text_encoder,
+        "ss_lr_scheduler": _SCHEDULES.get(recipe.schedule.kind, recipe.schedule.kind),
+        "ss_lr_warmup_steps": recipe.schedule.warmup_steps,
+        "ss_seed": recipe.seed,
+        "ss_steps": steps,
+        "ss_max_train_steps": recipe.last_step,
+        "ss_batch_size_per_device": recipe.batch_size,
+        "ss_total_batch_size": recipe.batch_size * recipe.ranks * recipe.accumulation,
+        "ss_gradient_accumulation_steps": recipe.accumulation,
+        "ss_max_grad_norm": recipe.max_grad_norm,
+        "ss_mixed_precision": _PRECISIONS.get(recipe.precision.compute, recipe.precision.compute),
+        "ss_max_token_length": recipe.captions.tokens,
+        "ss_caption_dropout_rate": recipe.captions.dropout,
+        "ss_zero_terminal_snr": recipe.objective.zero_terminal_snr,
+        "ss_resolution": f"({resolution[0]}, {resolution[1]})",
+        "ss_num_train_images": images,
+        "ss_num_reg_images": 0,
+        "ss_num_batches_per_epoch": _batches(recipe, images),
+        "ss_epoch": _epoch(recipe, steps),
+        "ss_num_epochs": _epoch(recipe, steps),
+        "ss_sd_model_name": base[0] if base else None,
+        "ss_new_sd_model_hash": base[1] if base else None,
+    }
+    if recipe.learning_rate.blocks:
+        said["ss_block_lrs"] = canonical_json(recipe.learning_rate.blocks)
+    return {key: str(value) for key, value in sorted(said.items()) if value is not None}
+
+
+def _batches(recipe: Recipe, images: int | None) -> int | None:
+    """Micro-batches of all ranks in an epoch."""
+    return None if images is None else -(-images // recipe.batch_size)
+
+
+def _epoch(recipe: Recipe, steps: int) -> int | None:
+    """Which epoch the last step lies in, counted from 1."""
+    return -(-steps // recipe.steps_per_epoch) if recipe.steps_per_epoch else None
