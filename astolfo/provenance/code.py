@@ -52,7 +52,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "train/objective.py",
     ),
     "losses": ("errors.py", "files.py", "checkpoint/safefile.py", "checkpoint/stream.py", "site/losses.py", "site/plots.py"),
-    "card": ("errors.py", "files.py", "checkpoint/safefile.py", "checkpoint/stream.py", "ledger", "site"),
+    "card": ("errors.py", "files.py", "checkpoint/hashes.py", "checkpoint/safefile.py", "checkpoint/stream.py", "ledger", "site"),
 }
 """Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
 

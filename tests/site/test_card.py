@@ -143,4 +143,5 @@ def test_a_run_that_is_not_built_has_no_card(outputs):
     """The verb says what to build first."""
     done = astolfo("card", "25112201", "-d", str(outputs), check=False)
     assert done.returncode == 1
-    assert "make results/25112201.safetensors" in done.stderr
+    assert "results/25112201.safetensors is missing" in done.stderr
+    assert "Build it (`make " in done.stderr

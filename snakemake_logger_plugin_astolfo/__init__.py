@@ -1,0 +1,119 @@
+"""What a build says while it runs: `snakemake ... --logger astolfo` (`make` says it).
+
+A line for each job that starts and ends, with how far the build is; of a job that fails, the last lines of its log. Commands and
+their specs are left to `--verbose`, which gives Snakemake's own output, as a dry run does.
+"""
+
+import sys
+import time
+from collections import deque
+from logging import LogRecord
+from pathlib import Path
+from typing import Any
+
+from snakemake.logging import ColorizingTextHandler, DefaultFormatter
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+_LAST = 12  # lines of a failed job's log
+_WIDE = 300  # characters of a line that are shown
+_SILENT = {
+    LogEvent.SHELLCMD, LogEvent.RUN_INFO, LogEvent.RESOURCES_INFO, LogEvent.WORKFLOW_STARTED, LogEvent.JOB_STARTED,
+    LogEvent.PROGRESS, LogEvent.RULEGRAPH, LogEvent.DEBUG_DAG,
+}  # fmt: skip
+
+
+class LogHandler(LogHandlerBase):
+    """Snakemake's log, a line per event."""
+
+    def __post_init__(self) -> None:
+        settings = self.common_settings
+        self.stream = sys.stdout if settings.stdout else sys.stderr
+        self.jobs: dict[int, tuple[str, float]] = {}  # number -> what it makes, when it began
+        self.done, self.total = 0, 0
+        self.whole = None
+        if settings.verbose or settings.dryrun:
+            self.whole = ColorizingTextHandler(nocolor=settings.nocolor, stream=self.stream)
+            self.whole.setFormatter(DefaultFormatter(settings.quiet, settings.show_failed_logs))
+
+    def emit(self, record: LogRecord) -> None:
+        """Writes what a record says, if it is for a reader."""
+        if self.whole is not None:
+            self.whole.emit(record)
+        elif text := self.said(record):
+            print("\n".join(_cut(line) for line in text.splitlines()), file=self.stream, flush=True)
+
+    def said(self, record: LogRecord) -> str:
+        """The text of a record; "" for what is only counted."""
+        event, about = getattr(record, "event", None), vars(record)
+        if event == LogEvent.RUN_INFO:
+            self.total = about.get("stats", {}).get("total", self.total)
+        if event in _SILENT:
+            return ""
+        if event == LogEvent.JOB_INFO:
+            return self._starts(about)
+        if event == LogEvent.JOB_FINISHED:
+            return self._ends(about)
+        if event == LogEvent.JOB_ERROR:
+            return self._fails(about)
+        return record.getMessage().strip() if record.msg is not None else ""
+
+    def _starts(self, about: dict[str, Any]) -> str:
+        name = about["output"][0] if about["output"] else about["rule_name"]
+        self.jobs[about["jobid"]] = (name, time.monotonic())
+        return f"{self._far()} starts  {about['rule_name']}: {name}"
+
+    def _ends(self, about: dict[str, Any]) -> str:
+        self.done += 1
+        name, begun = self.jobs.pop(about["job_id"], (f"job {about['job_id']}", time.monotonic()))
+        return f"{self._far()} done    {name} in {_duration(time.monotonic() - begun)}"
+
+    def _fails(self, about: dict[str, Any]) -> str:
+        name, _ = self.jobs.pop(about["jobid"], (", ".join(about["output"]) or about["rule_name"], 0.0))
+        lines = [f"{self._far()} FAILED  {about['rule_name']}: {name}"]
+        for log in about["log"]:
+            lines += [f"    the last lines of {log}:", *(f"    | {line}" for line in _tail(Path(str(log).split(" ")[0])))]
+        return "\n".join([*lines, "    (its whole command: --verbose)"])
+
+    def _far(self) -> str:
+        width = len(str(self.total))
+        return f"[{self.done:{width}}/{self.total}]"
+
+    @property
+    def writes_to_stream(self) -> bool:
+        return True
+
+    @property
+    def writes_to_file(self) -> bool:
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        return False  # Snakemake's own: what --quiet is to leave out
+
+    @property
+    def has_formatter(self) -> bool:
+        return True
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        return False
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines of a log."""
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            return [line.rstrip() for line in deque(lines, _LAST)] or ["(it is empty)"]
+    except OSError as error:
+        return [f"(it cannot be read: {error.strerror})"]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDE else f"{line[:_WIDE]} ... ({len(line) - _WIDE:,} characters more: --verbose)"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
