@@ -51,7 +51,8 @@ class Files:
     def __init__(self, folder: Path):
         if not is_ledger(folder):
             raise LedgerError(
-                f"{folder} holds no ledger: expected {', '.join(_MARKS)} or a folder runs/ in it. Name the folder that has them."
+                f"{folder} holds no ledger: expected {', '.join(_MARKS)} or a folder runs/ in it. Name another folder, or make "
+                "a ledger: `astolfo init FOLDER`."
             )
         self.folder = folder
         self.whole = _mapping(Document(folder / WHOLE)) if (folder / WHOLE).exists() else None

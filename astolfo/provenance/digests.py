@@ -80,7 +80,8 @@ def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[F
         except InputError as error:
             findings.append(Finding(name, DAMAGED, known.get(name), problem=str(error)))
             continue
-        verdict = UNRECORDED if name not in known else IDENTICAL if known[name] == digest else DIFFERS
+        unrecorded = UNRECORDED if records(ledger) else BUILT
+        verdict = unrecorded if name not in known else IDENTICAL if known[name] == digest else DIFFERS
         findings.append(Finding(name, verdict, known.get(name), digest))
     return findings
 
@@ -156,7 +157,7 @@ def report(findings: list[Finding], numerics: dict[str, str]) -> str:
             line += f"  (recorded: {finding.recorded})"
         lines.append((line + (f"  {finding.problem}" if finding.problem else "")).rstrip())
     counts = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in (IDENTICAL, DIFFERS, DAMAGED)}
-    others = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in (NOT_BUILT, UNRECORDED)}
+    others = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in (NOT_BUILT, UNRECORDED, BUILT)}
     shown = {verdict: count for verdict, count in (counts | others).items() if count or verdict == IDENTICAL}
     lines.append(f"{len(findings)} models: " + ", ".join(f"{count} {verdict}" for verdict, count in shown.items()))
     if others[UNRECORDED]:

@@ -92,11 +92,13 @@ def job(text, device=False):
     return f"{called('job', '--tied', '--lock', LOCKED)}{text}{where}"
 
 
-# While jobs per second are limited, every pass of Snakemake's scheduler that leaves a job waiting adds a timer, which brings on such
-# a pass each second: after some hundred jobs they take half a core. No option sets no limit. (Snakemake 9.27)
-if (scheduling := workflow.scheduling_settings) and (limit := scheduling.max_jobs_per_timespan):
-    if (limit.max_jobs, limit.timespan) == (100, 1):  # the default
-        scheduling.max_jobs_per_timespan = None
+onstart:
+    # While jobs per second are limited, every pass of Snakemake's scheduler that leaves a job waiting adds a timer, which brings on
+    # such a pass each second: after some hundred jobs they take half a core. No option sets no limit. Where this is a module,
+    # Snakemake does not run it, and the limit stays. (Snakemake 9.27)
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):  # the default
+        workflow.scheduler.job_rate_limiter = None
 
 
 def spec_of(make, artifact):
