@@ -1,6 +1,6 @@
 """A published folder, as a stranger has it: the model, its attestation, the ledger and the lock, from which it is rebuilt.
 
-    found = read(Path("downloads/25112201"))      InputError names everything that the folder lacks
+    found = read(Path("downloads/my-first"))      InputError names everything that the folder lacks
     found.reference, found.scale, found.ledger
 
 What `astolfo publish` uploads and what `astolfo crate` writes are both such folders.

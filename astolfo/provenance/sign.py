@@ -1,7 +1,7 @@
 """Signs an artifact with its owner's key and checks such signatures, in the two forms that other people's programs read.
 
-    sign(Path("results/25112201.safetensors"), Path("key.pem"))
-    check(Path("results/25112201.safetensors"), Trust(key=Path("key.pub")))
+    sign(Path("results/my-first.safetensors"), Path("key.pem"))
+    check(Path("results/my-first.safetensors"), Trust(key=Path("key.pub")))
 
 - `X.sig` is a bundle of OpenSSF's Model Signing over the bytes of X: `model_signing verify key X --signature X.sig ...`.
 - `X.intoto.jsonl` is X's attestation in a DSSE envelope, one a line: any DSSE verifier reads it. The attestation pins X and

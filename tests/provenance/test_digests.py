@@ -100,7 +100,7 @@ def test_what_is_not_built_is_counted(ledger, tmp_path):
         assert len(lines) == count + 1
         assert f" {len(digests.models(ledger)) - count} not built" in lines[-1]
         write_file(path, {"x": np.zeros(1, np.float32)}, {})
-    assert lines[0].split() == ["25112201", "not", "recorded", sha256_of(path)]
+    assert lines[0].split() == ["25112201", "built", sha256_of(path)]  # no digest at all is recorded
 
 
 def test_a_record_is_whole(ledger, built):
