@@ -22,6 +22,7 @@ from astolfo.plan.cards import cards
 from astolfo.plan.memory import GIB, USABLE, Memory, fitting
 
 MOST, TOGETHER = 3, 4  # proposals that are made, and changes that one of them makes at most
+UNDRAWN = ("Prodigy",)  # optimizers whose updates cannot be rounded by a draw (astolfo.ledger.check)
 SAME_IMAGES = "as many images a step, but other bits"
 
 
@@ -124,10 +125,11 @@ def _no_engine(one: Proposal) -> list[Proposal]:
 
 def _narrower(one: Proposal) -> list[Proposal]:
     precision = one.recipe.precision
+    drawn = None if one.recipe.optimizer.kind in UNDRAWN else "stochastic"
     if precision.update == "master":
-        narrow, bits = {"update": "stochastic"}, "other bits: no fp32 weights are kept, rounding is drawn"
+        narrow, bits = {"update": drawn}, "other bits: no fp32 weights are kept beside the model's"
     elif precision.weights == "fp32":
-        narrow, bits = {"weights": "bf16", "compute": "bf16", "update": "stochastic"}, "other bits: bf16 instead of fp32"
+        narrow, bits = {"weights": "bf16", "compute": "bf16", "update": drawn}, "other bits: bf16 instead of fp32"
     else:
         return []
     precision = precision.model_copy(update=narrow)

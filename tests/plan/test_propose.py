@@ -76,6 +76,14 @@ def test_master_weights_and_whole_moments_can_be_narrowed(ledger):
     assert keys & {"precision", "optimizer"}
 
 
+def test_what_a_recipe_cannot_have_is_not_proposed(ledger):
+    """Prodigy's updates are not rounded by a draw, so bf16 weights are proposed for it without one."""
+    wide = schema.Precision(weights="fp32", compute="fp32")
+    found = proposals(recipe(ledger, precision=wide, optimizer=schema.Optimizer(kind="Prodigy")), "5090")
+    assert found
+    assert all("update" not in one.keys.get("precision", {}) for one in found)
+
+
 def test_the_least_machines_that_take_it_are_named(ledger):
     """A run as it stands: one card with much memory, or several with less each, none named that needs more for nothing."""
     found = propose.holding(recipe(ledger))
