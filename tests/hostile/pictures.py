@@ -99,7 +99,7 @@ PICTURES = {
     "palette": ("a.png", saved(palette(), "PNG"), RED),
     "palette with transparency": ("a.png", saved(palette(), "PNG", transparency=b"\0\x80"), RED),
     "palette with one clear colour": ("a.png", saved(palette(), "PNG", transparency=0), RED),
-    "palette of grey with alpha": ("a.webp", half_clear("RGBA", "WEBP", lossless=True, exact=True), (120, 40, 120)),
+    "half transparent WebP": ("a.webp", half_clear("RGBA", "WEBP", lossless=True, exact=True), (120, 40, 120)),
     "half transparent": ("a.png", half_clear("RGBA", "PNG"), (120, 40, 120)),
     "half transparent TIFF": ("a.tif", half_clear("RGBA", "TIFF"), (120, 40, 120)),
     "a clear colour": ("a.png", saved(plain(), "PNG", transparency=RED), RED),
@@ -158,7 +158,8 @@ NOTES = {
     "16 bits, grey": "16 bits", "16 bits, white": "16 bits", "16 bits, grey TIFF": "16 bits", "16 bits, big-endian TIFF": "16 bits",
     "turned JPEG": "--exif apply", "turned PNG": "--exif apply", "turned WebP": "--exif apply",
     "palette with transparency": "--alpha white", "half transparent": "--alpha white", "grey with alpha": "--alpha white",
-    "a clear colour": "--alpha white", "16 bits, colour and alpha": "--alpha white",
+    "a clear colour": "--alpha white", "half transparent WebP": "--alpha white", "half transparent TIFF": "--alpha white",
+    "palette with one clear colour": "--alpha white", "16 bits, grey and alpha": "--alpha white", "16 bits, colour and alpha": "--alpha white",
 }  # fmt: skip
 CAPTIONS = {
     "UTF-8": ("a.txt", "1girl, ünï".encode(), "1girl, ünï"),
