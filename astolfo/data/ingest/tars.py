@@ -1,6 +1,6 @@
 """WebDataset tars, one after the other, in whatever order their members come.
 
-A tar's members are listed first, some 500 bytes of memory a sample, and read where they lie: it must be an uncompressed file.
+A tar's members are listed first, some 600 bytes of memory a sample, and read where they lie: it must be an uncompressed file.
 As WebDataset has it, a member's key is its path up to the first dot of its name, and what follows says what it is. A member of
 which that is nothing known (`photo.v2.png`) is looked at once more with everything up to its last dot as key.
 """
