@@ -4,11 +4,15 @@
 ledger marks `unknown`, and for models of runs that are adopted instead of built. A pin is never changed silently.
 """
 
+import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,6 +42,8 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     if name in ledger.datasets and name not in ledger.bases:
         return _pin_dataset(ledger, name, file, directory)
     origin = _origin(ledger, name)
+    if name == "vocabulary" and ledger.scale.vocabulary.sha256 == clip_digest():
+        return _clip(file)
     if not origin.file:
         other = program.typed("pin", name, file, "-d", "OTHER", scale="full")
         raise InputError(
@@ -158,6 +164,40 @@ def vocabulary_digest(folder: Path) -> str:
     return json_digest(digests)
 
 
+@cache
+def clip_digest() -> str:
+    """The digest of CLIP's own vocabulary, which comes with the program."""
+    from astolfo.data.vocabulary import write_clip
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_clip(folder)
+        return vocabulary_digest(Path(folder))
+
+
+def _clip(folder: Path) -> str:
+    """What is said to who pins CLIP's vocabulary. Raises InputError when the folder holds another one."""
+    from astolfo.data.vocabulary import write_clip
+
+    vocabulary_digest(folder)
+    with tempfile.TemporaryDirectory() as own:
+        write_clip(own)
+        if _entries(folder) != _entries(Path(own)):
+            raise InputError(
+                f"{folder} is another vocabulary than CLIP's, which every SDXL model has: expected the entries and merges of "
+                f"openai/clip-vit-large-patch14, found others. They come with the program; nothing needs to be pinned."
+            )
+    return f"{folder} holds CLIP's vocabulary, as the program does: there is nothing to pin."
+
+
+def _entries(folder: Path) -> tuple[Any, list[str]]:
+    """A vocabulary's entries and merges, however its files are laid out."""
+    words, merges = ((folder / name).read_text(encoding="utf-8") for name in VOCABULARY_FILES)
+    try:
+        return json.loads(words), merges.split("\n", 1)[1].split()
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{folder} holds no CLIP vocabulary: {error}.") from None
+
+
 def scorer_digest(folder: Path) -> str:
     """One sha256 over the files of a CLIP model that scores pictures. Raises InputError when one is missing."""
     missing = [name for name in SCORER_FILES if not (folder / name).is_file()]
@@ -170,7 +210,12 @@ def scorer_digest(folder: Path) -> str:
 
 
 def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
-    """Copies a pinned vocabulary to `out` after checking its digest. Raises InputError as `place` does."""
+    """Makes CLIP's own vocabulary at `out`, or copies a pinned one that is the right one. Raises InputError as `place` does."""
+    if expected == clip_digest():
+        from astolfo.data.vocabulary import write_clip
+
+        write_clip(out)
+        return
     found = vocabulary_digest(folder)
     if expected == "unknown":
         raise InputError(

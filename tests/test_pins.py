@@ -1,5 +1,7 @@
 """A pinned input is used only when it is the recorded file."""
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -8,11 +10,12 @@ from astolfo.checkpoint import layout
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.safefile import write_file
 from astolfo.cli import cli
+from astolfo.data.vocabulary import write_clip
 from astolfo.errors import CheckpointError, InputError
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger import load
 from astolfo.ledger.ledger import read_pins
-from astolfo.pins import pin, place, place_vocabulary
+from astolfo.pins import pin, place, place_vocabulary, vocabulary_digest
 from tests.conftest import CONFIG, STAND_INS
 
 SDXL = ("conditioner.embedders.1.model.ln_final.weight", "model.diffusion_model.out.2.bias")
@@ -134,17 +137,30 @@ def test_a_model_of_another_scale_is_named_first(verb, tmp_path):
     assert read_pins(tmp_path) == {}
 
 
-def test_a_vocabulary_is_pinned_as_a_folder(tmp_path):
-    """A CLIP vocabulary is pinned by its two files, and a changed one is refused."""
+def test_clip_s_vocabulary_is_pinned_by_nobody(tmp_path):
+    """A folder with CLIP's vocabulary, in whatever layout, is told to be there already; another one is refused."""
+    folder, full = tmp_path / "clip", load(CONFIG, "full")
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"vocab\.json is missing"):
+        pin(full, "vocabulary", folder, tmp_path)
+    write_clip(folder)
+    words = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(words, indent=1))
+    assert "nothing to pin" in pin(full, "vocabulary", folder, tmp_path)
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(InputError, match="another vocabulary than CLIP's"):
+        pin(full, "vocabulary", folder, tmp_path)
+    assert read_pins(tmp_path) == {}
+
+
+def test_a_vocabulary_that_was_pinned_is_placed(tmp_path):
+    """One of an earlier pin is known by the digest of its two files, and a changed one is refused."""
     folder = tmp_path / "clip"
     folder.mkdir()
-    with pytest.raises(InputError, match=r"vocab\.json is missing.*pin vocabulary FOLDER"):
-        pin(load(CONFIG, "full"), "vocabulary", folder, tmp_path)
     (folder / "vocab.json").write_text("{}")
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    pin(load(CONFIG, "full"), "vocabulary", folder, tmp_path)
-    digest = read_pins(tmp_path)["vocabulary"]
-    place_vocabulary(tmp_path / "inputs" / "vocabulary", digest, tmp_path / "vocabulary")
+    digest = vocabulary_digest(folder)
+    place_vocabulary(folder, digest, tmp_path / "vocabulary")
     (folder / "vocab.json").write_text("{ }")
     with pytest.raises(InputError, match="is not the pinned vocabulary"):
-        place_vocabulary(tmp_path / "inputs" / "vocabulary", digest, tmp_path / "vocabulary")
+        place_vocabulary(folder, digest, tmp_path / "vocabulary")

@@ -2,8 +2,10 @@
 
 `write(folder)` makes `vocab.json` and `merges.txt`, laid out as OpenAI's: 256 bytes, the same 256 at the end of a word,
 one entry a merge, `<|startoftext|>` and `<|endoftext|>` last. Each word of the procedural captions is one token
-(`star</w>`); any other text falls back to its bytes and nothing is unknown. A folder with CLIP's own vocabulary of
-49,408 entries serves as well. Nothing is looked up on a network.
+(`star</w>`); any other text falls back to its bytes and nothing is unknown. Nothing is looked up on a network.
+
+`write_clip(folder)` makes CLIP's own, of 49,408 entries: from OpenAI's merges, which come with the program
+(astolfo/library/clip/, MIT licence beside them; its `merges.txt` is the published one to the byte), by the same rule.
 
 CLIP splits text into runs of letters, single digits and runs of punctuation, so "red_star" would be three tokens; write
 tags with spaces (`spoken`), which is what is trained.
@@ -21,6 +23,7 @@ from astolfo.files import canonical_json, write_text
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77
+CLIP = Path(__file__).parent.parent / "library" / "clip" / "merges.txt"  # of openai/clip-vit-large-patch14
 
 
 def spoken(tag: str) -> str:
@@ -30,13 +33,22 @@ def spoken(tag: str) -> str:
 
 def write(folder: Path | str, words: Iterable[str] | None = None) -> None:
     """Writes `vocab.json` and `merges.txt` for `words` (lower case; default: the procedural captions')."""
-    pairs = merges(procedural.vocabulary() if words is None else words)
+    _write(Path(folder), merges(procedural.vocabulary() if words is None else words))
+
+
+def write_clip(folder: Path | str) -> None:
+    """Writes the `vocab.json` and `merges.txt` of OpenAI's CLIP."""
+    _write(Path(folder), [tuple(line.split()) for line in CLIP.read_text(encoding="utf-8").splitlines()[1:]])
+
+
+def _write(folder: Path, pairs: Iterable[tuple[str, ...]]) -> None:
+    pairs = list(pairs)
     letters = byte_letters()
     tokens = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in pairs), START, END]
     assert len(set(tokens)) == len(tokens)
     numbers = {token: number for number, token in enumerate(tokens)}
-    write_text(Path(folder) / "vocab.json", canonical_json(numbers) + "\n")
-    write_text(Path(folder) / "merges.txt", "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in pairs)]) + "\n")
+    write_text(folder / "vocab.json", canonical_json(numbers) + "\n")
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in pairs)]) + "\n")
 
 
 def tokenizer(folder: Path | str, pad_token: str = END) -> CLIPTokenizer:

@@ -72,8 +72,6 @@ def commands(found: Imported) -> list[str]:
     for name in dict.fromkeys(entry.autoencoder for entry in found.datasets.values() if entry.pictures):
         if name not in found.bases:
             lines.append(typed("pin", name, "AUTOENCODER", scale="full"))
-    if found.bases or found.datasets:
-        lines.append(typed("pin", "vocabulary", "CLIP_FOLDER", scale="full"))
     for entry in found.datasets.values():
         if entry.words:
             lines.append(typed("dataset", "import", *entry.words, scale="full" if entry.pictures else None))

@@ -33,6 +33,7 @@ from astolfo.train.placement import Placement
 from astolfo.train.ranks import Flat, Processes
 from astolfo.train.samples import Preparation, Prepared
 from astolfo.train.state import State
+from astolfo.train.wide import widen
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,9 @@ class Trainer:
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
         checkpoint(self.parts, placement.gradient_checkpointing)
+        if self.device.type == "cpu" and not recipe.engine:
+            for part in self.parts.values():
+                widen(part)
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
         self._brought: dict[int, Prepared] = {}  # by the micro-batch's position: those of a step, on the device

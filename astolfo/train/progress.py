@@ -9,6 +9,7 @@ made from it.
 import json
 import logging
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from astolfo.train import schedule
 
 log = logging.getLogger(__name__)
 _LINE_EVERY = 10.0  # seconds
+_SLOW = 60.0  # seconds; a line in the log for each that a step takes
 
 
 class Progress:
@@ -31,9 +33,10 @@ class Progress:
     ):  # fmt: skip
         self.run_end = run_end or end  # the last step of all the run's segments
         self.name, self.first, self.begin, self.end, self.recipe, self.quiet = name, first, begin, end, recipe, quiet
-        self._started = self._told = time.monotonic()
+        self._started = self._told = self._stepped = time.monotonic()
         self._bar = self._writer = None
         self._heart = Heartbeat(heartbeat, name) if heartbeat and not quiet else None
+        self._step, self._done = begin, threading.Event()
         if quiet:
             return
         if tensorboard is not None:
@@ -47,9 +50,12 @@ class Progress:
             self._bar = tqdm(total=end - first, initial=begin - first, desc=what, unit="step", dynamic_ncols=True, leave=False)
 
     def __enter__(self) -> "Progress":
+        if not self.quiet:
+            threading.Thread(target=self._wait, name="progress within a step", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
@@ -63,6 +69,7 @@ class Progress:
         """Tells that step number `step` is done, with its loss."""
         if self.quiet:
             return
+        self._step, self._stepped = step + 1, time.monotonic()
         if self._writer is not None:
             self._scalars(step + 1, {"loss": loss, "learning rate factor": schedule.factor(self.recipe, step)})
         if self._bar is not None:
@@ -74,6 +81,20 @@ class Progress:
                 self._heart.beat(step + 1, self.end, self.run_end, loss, *self._rates(step + 1))
             level = logging.INFO if self._bar is None else logging.DEBUG  # on a terminal the bar says it
             log.log(level, "%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
+
+    def _wait(self) -> None:
+        """Of a step that takes longer than _LINE_EVERY, tells that it goes on: the log each minute, the heartbeat as ever."""
+        said = 0
+        while not self._done.wait(_LINE_EVERY):
+            within = time.monotonic() - self._stepped
+            if within < _LINE_EVERY:
+                said = 0
+                continue
+            if self._heart is not None:
+                self._heart.alive(self._step, self.end, self.run_end, within)
+            if within // _SLOW > said:
+                said = within // _SLOW
+                log.info("%s: step %d of %d, under way for %s", self.name, self._step + 1, self.end, _duration(within))
 
     def _summary(self, position: int) -> str:
         if position == self.begin:
@@ -116,6 +137,11 @@ class Heartbeat:
             seconds_left=round((end - step) / steps_per_second),
             run_seconds_left=round((run_end - step) / steps_per_second), **self._energy(),
         )  # fmt: skip
+
+    def alive(self, step: int, end: int, run_end: int, seconds: float) -> None:
+        """Tells that the step after `step` goes on, and for how long it has."""
+        self._position |= {"step": step, "end": end, "run_end": run_end}
+        self._write("within a step", step_seconds=round(seconds, 1))
 
     def close(self, error: type[BaseException] | None) -> None:
         """Tells that the segment ended, and by what."""

@@ -1,12 +1,16 @@
 """The CLIP vocabulary: one token a word, bytes for the rest, and SDXL's two ways to pad."""
 
 import json
+from hashlib import sha256
 
 import pytest
 
 from astolfo.data import procedural, vocabulary
 from astolfo.errors import InputError
 from astolfo.files import sha256_of
+from astolfo.ledger import load
+from astolfo.pins import vocabulary_digest
+from tests.conftest import CONFIG
 
 
 @pytest.fixture
@@ -74,3 +78,14 @@ def test_a_folder_without_a_vocabulary(tmp_path):
     """A missing file is named."""
     with pytest.raises(InputError, match=r"vocab\.json"):
         vocabulary.tokenizer(tmp_path)
+
+
+def test_clip_s_own_vocabulary_comes_with_the_program(tmp_path):
+    """49,408 entries; `merges.txt` is the published file to the byte, and known words have their published numbers."""
+    vocabulary.write_clip(tmp_path)
+    published = "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"
+    assert sha256((tmp_path / "merges.txt").read_bytes()).hexdigest() == published
+    both = vocabulary.tokenizers(tmp_path)
+    assert [len(tokenizer) for tokenizer in both] == [49408, 49408]
+    assert both[0]("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert load(CONFIG, "full").scale.vocabulary.sha256 == vocabulary_digest(tmp_path)

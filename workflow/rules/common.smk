@@ -28,7 +28,7 @@ except ImportError as error:
 # Chains of segments are longer than Python's default recursion limit allows.
 sys.setrecursionlimit(100_000)
 
-KEYS = ("scale", "ledger", "rebuild")
+KEYS = ("scale", "ledger", "rebuild", "device")
 MAIN = workflow.modifier.is_main_snakefile()
 if MAIN and (odd := sorted(set(config) - set(KEYS))):  # as a module, others' keys may stand beside ours
     raise WorkflowError(f"unknown config {', '.join(odd)}: expected {', '.join(KEYS)}.")
@@ -62,12 +62,18 @@ except ValueError as error:
     raise WorkflowError(str(error))
 
 CONFIG, SCALE = USE.config, USE.scale
+DEVICE = config.get("device", LEDGER.scale.device)
+if DEVICE not in ("cpu", "cuda"):
+    raise WorkflowError(f"device={DEVICE}: expected cpu or cuda.")
+PROOF = DEVICE == "cpu" and LEDGER.scale.device == "cuda"
 SPECS = Specs(LEDGER, LOCK)
 reference = LEDGER.reference
 hold_alive()
 
 if workflow.is_main_process:
     logger.info(program.about(USE))
+    if PROOF:
+        logger.warning(f"device=cpu at the scale {SCALE}: a proof that the graph works, not a way to train. A step takes minutes.")
     checkout = Path(workflow.basedir).parent
     if (checkout / "astolfo" / "program.py").exists() and not checkout.samefile(program.ROOT):
         logger.warning(f"The workflow is that of {checkout}, but the environment's program is that of {program.ROOT}: make env.")
@@ -87,8 +93,8 @@ def verb(text):
 
 
 def job(text, device=False):
-    """A shell line that calls a job, on the scale's device where it has one to choose."""
-    where = f" --device {LEDGER.scale.device}" if device else ""
+    """A shell line that calls a job, on the device in use where it has one to choose."""
+    where = f" --device {DEVICE}" if device else ""
     return f"{called('job', '--tied', '--lock', LOCKED)}{text}{where}"
 
 
@@ -256,7 +262,9 @@ def processes(wildcards):
     """How many processes run the logical ranks here: the most that share them evenly and fit the cores, and the devices
     that a profile caps `gpu` at. Decides no bit."""
     ranks, most = LEDGER.run(wildcards.run).fields.ranks, max(workflow.cores or 1, 1)
-    if LEDGER.scale.device == "cuda":
+    if PROOF:
+        most = 1  # each process would hold a model of true size
+    if DEVICE == "cuda":
         cap = workflow.global_resources.get("gpu")
         most = min(most, cap.value if cap else 1)
     return max(count for count in (1, 2, 4, 8) if ranks % count == 0 and count <= max(most, 1))
@@ -264,7 +272,7 @@ def processes(wildcards):
 
 def gpus(wildcards):
     """How many devices a segment takes: one per process. The job takes free ones itself (astolfo/devices.py)."""
-    return processes(wildcards) if LEDGER.scale.device == "cuda" else 0
+    return processes(wildcards) if DEVICE == "cuda" else 0
 
 
 def placement(wildcards):

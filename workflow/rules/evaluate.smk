@@ -24,7 +24,7 @@ rule evaluation:
         "logs/evaluate/{evaluation}.benchmark.jsonl"
     threads: 2
     resources:
-        gpu=1 if LEDGER.scale.device == "cuda" else 0,
+        gpu=1 if DEVICE == "cuda" else 0,
         others=evaluation_options,
     params:
         spec=spec_of(lambda w: SPECS.evaluation(*evaluated(w)), "evaluations/{evaluation}/index.html"),

@@ -16,7 +16,7 @@ from astolfo.errors import InputError
 @click.option("--folder", type=PATH, default=None, help="Where pinned inputs lie.")
 @click.option("--out", type=PATH, required=True, help="Folder of the vocabulary.")
 def vocabulary(spec: dict, log: Path | None, folder: Path | None, out: Path) -> None:
-    """Makes the miniature's CLIP vocabulary, or puts a pinned one in its place."""
+    """Makes the CLIP vocabulary, the miniature's or OpenAI's own, or puts a pinned one in its place."""
     done = begin(log)
     from astolfo.files import write_sidecar
 

@@ -22,7 +22,7 @@ class _Path(click.Path):
 
 PATH = _Path()
 _NAMED = "astolfo.named"  # in a job's context: the code and lock that its spec named
-_PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
+PATIENCE = 300.0  # seconds that a training whose Snakemake is gone may take to save its state
 
 
 @click.group("job")
@@ -35,7 +35,7 @@ def jobs(context: click.Context, tied: bool, lock: Path) -> None:
     use = use_of(context)
     if tied:
         program.remember(Path(), use)
-        watch_parent(patience=_PATIENCE)
+        watch_parent(patience=PATIENCE)
 
 
 def job(work: Any) -> Any:

@@ -2,14 +2,16 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from astolfo import devices
-from astolfo.commands.jobs.job import PATH, begin, job, jobs
+from astolfo.commands.jobs.job import PATH, PATIENCE, begin, job, jobs
 from astolfo.errors import PlacementError
+from astolfo.plan import memory
 
 
 class _Blocks(click.ParamType):
@@ -18,10 +20,8 @@ class _Blocks(click.ParamType):
     name = "blocks"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> bool | tuple[str, ...]:
-        from astolfo.plan.memory import blocks
-
         try:
-            return blocks(value)
+            return memory.blocks(value)
         except ValueError as error:
             self.fail(str(error), parameter, context)
 
@@ -83,7 +83,7 @@ def train(
         read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
     where |= _fitting(spec["recipe"], processes, device, where)
-    train_segment(spec, inputs, state, out, Placement(processes=processes, device=device, **where))
+    _train(train_segment, (spec, inputs, state, out, Placement(processes=processes, device=device, **where)))
     if ranks.launched():  # of several processes that were started together the first one tells of what they made
         click.get_current_context().exit()
     done("train", out, spec, parents, device=device)
@@ -105,6 +105,23 @@ def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder
     done("export", out, spec, {"state": state, "base": base, "autoencoder": encoder})
 
 
+def _train(work: Callable[..., None], given: tuple[Any, ...]) -> None:
+    """Trains; on a CPU a model of true size in a process of its own, whose end for want of memory is told."""
+    from astolfo.ledger.recipe import Recipe
+    from astolfo.train import ranks, room
+
+    spec, placement = given[0], given[-1]
+    saving = {key: getattr(placement, key) for key in memory.SAVING}
+    wanted = (
+        room.needed(Recipe.model_validate(spec["recipe"]), placement.processes, saving) if placement.device == "cpu" else None
+    )
+    if wanted is None or ranks.launched() is not None:
+        work(*given)
+        return
+    room.warn(wanted, room.room())
+    room.supervised(lambda: work(*given), wanted, patience=PATIENCE)
+
+
 def _continues(state: Path | None, spec: dict[str, Any]) -> None:
     """Raises StateError when other code or another lock made `state` and nobody has accepted that."""
     from astolfo.provenance import stale
@@ -116,7 +133,6 @@ def _continues(state: Path | None, spec: dict[str, Any]) -> None:
 def _fitting(recipe: dict[str, Any], processes: int, device: str, given: dict[str, Any]) -> dict[str, Any]:
     """How a training saves memory: as it was `given`, or where nothing was, so that it fits the smallest of its GPUs."""
     from astolfo.ledger.recipe import Recipe
-    from astolfo.plan import memory
     from astolfo.train import ranks
 
     said, nothing = memory.saving(given), dict.fromkeys(memory.SAVING, False)
@@ -142,7 +158,8 @@ def _on_gpus(processes: int, ranks: int) -> int:
     devices = torch.cuda.device_count()
     if not devices:
         raise PlacementError(
-            "A CUDA device is needed, and torch finds none: full-scale training does not fit a CPU. Run this on a machine with "
-            "a GPU and its driver (check `nvidia-smi`), or stay at the miniature scale."
+            "A CUDA device is needed, and torch finds none. Use a machine with a GPU and its driver (check `nvidia-smi`), "
+            "or stay at the miniature scale. `--config device=cpu` trains on the CPU: a proof that the graph works, not a way to "
+            "train."
         )
     return max(count for count in range(1, min(processes, devices) + 1) if ranks % count == 0)

@@ -1,0 +1,112 @@
+"""The host's memory: what a training of true size needs of it on a CPU, what there is, and what is said when it was not enough.
+
+    warn(needed, room())             before the first step
+    supervised(work, needed)         runs `work` in a process of its own, and tells if the kernel ended that for want of memory
+
+The kernel ends the process that holds most, with a signal that nobody can answer. So a training that may run out of memory runs
+as the child of one that holds little, which lives to tell.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from astolfo.alive import watch_parent
+from astolfo.errors import PlacementError
+from astolfo.ledger.recipe import Recipe
+from astolfo.plan import memory
+
+log = logging.getLogger(__name__)
+PROGRAM = 1.2e9
+"""Bytes of a process besides what the recipe takes: libraries, and the fp32 copies in which a CPU's update works."""
+
+_HELPS = (
+    "What helps: ending other programs, swap space, `placement: {gradient_checkpointing: true}` for the run in the ledger, "
+    "fewer processes (`--set-threads segment=1`), or a machine with more. What was saved last is taken up."
+)
+
+
+def needed(recipe: Recipe, processes: int, placement: dict) -> float | None:
+    """Bytes that all processes of a training on a CPU need together; None for a model that is not of true size."""
+    if recipe.architecture["unet"]["block_out_channels"][-1] < 1280:
+        return None
+    each = memory.memory(recipe, processes, **placement)
+    return processes * (each.total - each.overhead + PROGRAM)
+
+
+def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Bytes that this process may still take, of the machine and of its control group; None where nothing tells."""
+    found = []
+    try:
+        lines = dict(line.split(":") for line in (proc / "meminfo").read_text().splitlines())
+        found.append(float(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        most = (groups / "memory.max").read_text().strip()
+        if most != "max":
+            cache = dict(line.split() for line in (groups / "memory.stat").read_text().splitlines())
+            used = float((groups / "memory.current").read_text()) - float(cache.get("inactive_file", 0))
+            found.append(float(most) - used)
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+def warn(wanted: float, there: float | None) -> None:
+    """Says to the log what is needed and what is there, and what helps when that is less."""
+    if there is None:
+        log.info("about %.1f GB of memory are needed; nothing tells what is free", wanted / 1e9)
+    elif wanted <= there:
+        log.info("about %.1f of %.1f GB of free memory are needed", wanted / 1e9, there / 1e9)
+    else:
+        log.warning("about %.1f GB of memory are needed, and %.1f GB are free: %s", wanted / 1e9, there / 1e9, _HELPS)
+
+
+def supervised(work: Callable[[], None], wanted: float, patience: float = 0.0) -> None:
+    """Runs `work` in a process of its own and returns when it has ended well; its exit status otherwise ends this one.
+
+    Signals that ask to stop are handed on. Raises PlacementError when the kernel ended it. Call before any device is in use.
+    """
+    there, parent = room(), os.getpid()
+    child = os.fork()
+    if child == 0:
+        _worked(work, parent, patience)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda asked, _: os.kill(child, asked))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGKILL:
+        raise PlacementError(killed(wanted, there))
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def _worked(work: Callable[[], None], parent: int, patience: float) -> NoReturn:
+    watch_parent(parent, patience)
+    try:
+        work()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:
+        from astolfo.errors import AstolfoError
+
+        code = 1
+        if isinstance(error, AstolfoError | ValueError):
+            log.error("%s", error)
+        else:
+            log.exception("The training failed")
+    else:
+        code = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def killed(wanted: float, there: float | None) -> str:
+    """What is said of a training that the kernel ended."""
+    here = "nothing told how much was here" if there is None else f"{there / 1e9:.1f} GB were free when it began"
+    return f"killed by signal 9, most likely for want of memory: about {wanted / 1e9:.1f} GB were needed, {here}. {_HELPS}"

@@ -1,0 +1,68 @@
+"""The host's memory is looked at before it runs out, and a training that the kernel ended is told of."""
+
+import logging
+import os
+import signal
+
+import pytest
+
+from astolfo.errors import PlacementError
+from astolfo.ledger import load, recipe_of
+from astolfo.train import room
+from tests.conftest import CONFIG
+from tests.train.conftest import in_child
+
+PLAIN = {"gradient_checkpointing": False, "offload_gradients": False}
+
+
+def test_what_is_needed_is_known_of_true_size_alone(ledger):
+    """One rank of 26022301 needs some 18 GB besides activations at 1024², as measured; of the miniature nothing is said."""
+    full = load(CONFIG, "full")
+    recipe = recipe_of(full, full.run("26022301")).model_copy(update={"ranks": 1})
+    found = room.needed(recipe, 1, {**PLAIN, "gradient_checkpointing": True})
+    assert 17e9 < found < 20e9
+    assert room.needed(recipe_of(ledger, ledger.run("26022301")), 1, PLAIN) is None
+
+
+def test_room_is_the_less_of_machine_and_control_group(tmp_path):
+    """Free memory is the machine's, or what a control group leaves of it; page cache counts as free."""
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
+    assert room.room(tmp_path, tmp_path) == 50 * 1024
+    (tmp_path / "memory.max").write_text("30000\n")
+    (tmp_path / "memory.current").write_text("25000\n")
+    (tmp_path / "memory.stat").write_text("anon 5000\ninactive_file 10000\n")
+    assert room.room(tmp_path, tmp_path) == 15000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room.room(tmp_path, tmp_path) == 50 * 1024
+    assert room.room(tmp_path / "none", tmp_path / "none") is None
+
+
+def test_too_little_memory_is_said_first(caplog):
+    """What is needed and what is free stand in the log, as a warning with what helps when it is too little."""
+    with caplog.at_level(logging.INFO):
+        room.warn(18e9, 30e9)
+        room.warn(18e9, 10e9)
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert "18.0 GB of memory are needed, and 10.0 GB are free: What helps" in caplog.text
+
+
+def test_a_killed_training_is_told_of():
+    """When the kernel ends the process that trains, the one that waits for it says so, with what was needed."""
+
+    def work():
+        with pytest.raises(PlacementError, match="killed by signal 9, most likely for want of memory: about 18.0 GB were needed"):
+            room.supervised(lambda: os.kill(os.getpid(), signal.SIGKILL), 18e9)
+
+    assert in_child(work) == 0
+
+
+def test_a_supervised_training_ends_as_it_would_alone(tmp_path):
+    """Its exit status is handed on, and what it did is done."""
+
+    def work():
+        room.supervised(lambda: (tmp_path / "done").touch(), 18e9)
+        with pytest.raises(SystemExit, match="3"):
+            room.supervised(lambda: exit(3), 18e9)
+
+    assert in_child(work) == 0
+    assert (tmp_path / "done").exists()
