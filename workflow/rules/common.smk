@@ -73,7 +73,9 @@ hold_alive()
 if workflow.is_main_process:
     logger.info(program.about(USE))
     if PROOF:
-        logger.warning(f"device=cpu at the scale {SCALE}: a proof that the graph works, not a way to train. A step takes minutes.")
+        logger.warning(
+            f"device=cpu at the scale {SCALE}: a proof that the graph works, not a way to train. A step takes minutes."
+        )
     checkout = Path(workflow.basedir).parent
     if (checkout / "astolfo" / "program.py").exists() and not checkout.samefile(program.ROOT):
         logger.warning(f"The workflow is that of {checkout}, but the environment's program is that of {program.ROOT}: make env.")
