@@ -15,7 +15,7 @@ CONFIG = $(if $(SCALE)$(LEDGER),--config $(if $(SCALE),scale=$(SCALE)) $(if $(LE
 SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)workflow/Snakefile --directory "$(DIR)" $(CONFIG)
 ASTOLFO = $(BIN)/astolfo $(if $(SCALE),--scale $(SCALE)) $(if $(LEDGER),--config "$(LEDGER)")
 
-.PHONY: help env evidence ledger site verify test test-all lint lock FORCE
+.PHONY: help env evidence ledger site verify check test test-all lint lock FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make ledger                     every run of the ledger, with its merges; make verify: compare the digests'
 	@echo 'make ... LEDGER=FOLDER          of another ledger than config/'
 	@echo 'make test                       the test suite; make test-all: the longer proofs as well'
+	@echo 'make check                      formats, lint, the ledger and pure functions: the loop of editing'
 	@echo 'make env                        the environment alone, in .venv; make evidence: what signs, verifies and packs'
 	@echo 'make lint                       formats and lint; make lock: refresh the locks'
 
@@ -57,6 +58,11 @@ docs/ledger.md: FORCE env
 
 report.zip: FORCE env
 	@$(subst $@,--report $@,$(SNAKEMAKE))
+
+# The loop of editing: formats, lint, the ledger and pure functions. (Types belong here too, once they are checked.)
+check: env
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/snakefmt --check workflow
+	@$(BIN)/python -m pytest tests/ledger tests/plan tests/test_files.py tests/test_randomness.py
 
 test: evidence
 	@$(BIN)/python -m pytest -n 2 --dist worksteal

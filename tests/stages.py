@@ -1,7 +1,7 @@
 """The longer proofs, each a stage with its cost: `make test-all`, or `python tests/stages.py --budget MINUTES [STAGE ...]`.
 
-Stages run in an order that the number of commits rotates, as many as fit the budget (default: all); what was left out is
-printed. The first stage always runs first.
+Stages that guard what changed code breaks first always run, and run first. The others follow in an order that the number of
+commits rotates, as many as fit the budget (default: all); what was left out is printed.
 """
 
 import argparse
@@ -22,6 +22,7 @@ class Stage:
     shows: str
     minutes: float
     command: tuple[str, ...]
+    always: bool = False
 
 
 def pytest(*arguments: str) -> tuple[str, ...]:
@@ -34,6 +35,7 @@ STAGES = (
         "two clones build 25112201, its merge and its evaluation to the same bytes",
         12,
         pytest("tests/workflow/test_twice.py"),
+        always=True,
     ),
     Stage(
         "tutorial",
@@ -73,17 +75,19 @@ STAGES = (
     ),
     Stage(
         "optimizers",
-        "every optimizer, and every other key of a run, gives the same bits for one, two and four processes",
-        5,
-        pytest("tests/train/test_optimizer_segment.py", "tests/train/test_keys.py"),
+        "every optimizer, every other key of a run, and checkpointing in bf16 give the same bits for one, two and four processes",
+        6,
+        pytest("tests/train/test_optimizer_segment.py", "tests/train/test_keys.py", "tests/train/test_placement.py"),
+        always=True,
     ),
     # In a process of its own: what compiles kernels starts threads, which a later training's fork does not survive.
     Stage("kernels", "compiled kernels give the same bits wherever they are kept", 4, pytest("tests/train/test_optimizer.py")),
     Stage(
         "kills",
         "a training killed at 20 random moments, and a build that a scheduler stops, end with the same files",
-        6,
+        10,
         pytest("tests/train/test_kills.py", "tests/workflow/test_interrupted.py"),
+        always=True,
     ),
     Stage(
         "graph",
@@ -152,10 +156,11 @@ def main() -> int:
 
 
 def _rotated() -> list[Stage]:
-    """The first stage, then the others beginning at one that the number of commits picks."""
+    """The stages that always run, then the others beginning at one that the number of commits picks."""
     count = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    start = int(count.stdout or 0) % (len(STAGES) - 1) + 1
-    return [STAGES[0], *STAGES[start:], *STAGES[1:start]]
+    always, others = [stage for stage in STAGES if stage.always], [stage for stage in STAGES if not stage.always]
+    start = int(count.stdout or 0) % len(others)
+    return [*always, *others[start:], *others[:start]]
 
 
 if __name__ == "__main__":

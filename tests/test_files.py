@@ -88,8 +88,8 @@ def test_a_malformed_sidecar_is_refused(tmp_path):
 def test_a_lock_ends_with_its_process(tmp_path, monkeypatch):
     """A lock held by a living process is refused; one whose holder was killed is free."""
     monkeypatch.setattr(files, "_PATIENCE", 0.2)
-    code = f"import time; from astolfo import files\nwith files.exclusive({str(tmp_path / 'lock')!r}, 'x'): print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+    code = f"import sys; from astolfo import files\nwith files.exclusive({str(tmp_path / 'lock')!r}, 'x'): print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         with pytest.raises(StateError, match="in use by another process"), files.exclusive(tmp_path / "lock", "The segment"):
             pass

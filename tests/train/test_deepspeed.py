@@ -28,6 +28,7 @@ def zero(spec_of):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "weights"), [("AdamW", "fp32"), ("AdamW8bit", "bf16")])
 def test_a_resume_leaves_no_trace(train, zero, kind, weights):
     """A run cut into segments ends with the bytes of an uncut one: flat partitions and moments are restored to the bit."""
@@ -62,6 +63,7 @@ def test_it_trains_the_same_model(train, zero):
     assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_ranks_without_a_batch_keep_step(train, zero, spec_of):
     """Where an epoch's last step has fewer batches than ranks, the engine's loss is that of ours."""
     choices = spec_of()["recipe"]["choices"] | {"short_step": "actual"}
@@ -80,6 +82,7 @@ def test_a_wrong_number_stops_every_rank(zero, train, bad_noise):
     assert all(torch.equal(found.weights[name], good.weights[name]) for name in good.weights)
 
 
+@pytest.mark.slow
 def test_a_bad_update_is_undone(zero, train, monkeypatch):
     """Where an engine's update makes an infinite weight, it is taken down, and another one does the steps before again."""
     good = state.load(train(zero(0, 2, on_failure="keep"), "good"))

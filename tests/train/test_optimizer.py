@@ -34,10 +34,13 @@ def named(choice):
     return "relative" if choice is RELATIVE else choice["kind"]
 
 
-# What compiles runs alone: a process in which torch has compiled cannot fork trainings any more.
+# What compiles takes seconds each time, in the stage `kernels`, and runs alone: a process in which torch has compiled cannot fork trainings any more.
 every_choice = pytest.mark.parametrize(
     "choice",
-    [pytest.param(choice, marks=pytest.mark.alone if choice["kind"] == "AdamW4bit" else ()) for choice in CHOICES],
+    [
+        pytest.param(choice, marks=(pytest.mark.alone, pytest.mark.slow) if choice["kind"] == "AdamW4bit" else ())
+        for choice in CHOICES
+    ],
     ids=named,
 )
 

@@ -37,7 +37,7 @@ def placed(inputs, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("compute", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("blocks", [True, ("text_encoders", "up_blocks.1")])
 def test_gradient_checkpointing_leaves_no_trace(placed, spec_of, compute, blocks):
     """Activations that are computed again in the backward pass are the same bits, in fp32 and in bf16, whichever they are."""

@@ -1,5 +1,6 @@
-"""What is killed in the middle goes on from the last good state, and gives the same bytes."""
+"""What is killed in the middle goes on from the last good state, and gives the same bytes: the stage `kills`."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from astolfo.files import read_sidecar, sha256_of
 from astolfo.provenance import stale
 from tests.conftest import ROOT
 from tests.workflow.conftest import SNAKEMAKE, snakemake
+
+pytestmark = pytest.mark.slow
 
 TARGET = "results/25112201.safetensors"
 
@@ -31,30 +34,39 @@ def whole(whole_folder):
     return read_sidecar(whole_folder / TARGET)
 
 
+@contextlib.contextmanager
 def started(folder, small):
-    """A build in the background, in a session of its own, once its second segment trains."""
+    """A build in the background, in a session of its own, once its second segment trains. Whatever happens, it is ended."""
     command = [*SNAKEMAKE, TARGET, "--directory", str(folder), "--config", f"ledger={small}"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("states/25112201/.00000002.lock")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
+    try:
+        while not list(folder.glob("states/25112201/.00000002.lock")):
+            assert process.poll() is None, "the build ended before its second segment"
+            time.sleep(0.05)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_killed_snakemake(small, whole, tmp_path):
     """kill -9 of Snakemake: its job ends by itself, `make` clears the lock, and the build goes on to the same file."""
-    process = started(tmp_path, small)
-    process.kill()
-    process.wait()
-    assert list((tmp_path / ".snakemake" / "locks").iterdir())
+    with started(tmp_path, small) as process:
+        process.kill()
+        process.wait()
+        assert list((tmp_path / ".snakemake" / "locks").iterdir())
+        _goes_on(tmp_path, small)
+    assert read_sidecar(tmp_path / TARGET) == whole
+
+
+def _goes_on(tmp_path, small):
+    """The build, called again as `make` does, clears the lock and ends well."""
     script = [str(ROOT / "envs" / "snakemake"), TARGET, "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--workflow-profile",
               str(ROOT / "workflow/profiles/default"), "--directory", str(tmp_path), "--config", f"ledger={small}"]  # fmt: skip
     done = subprocess.run(script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "clearing the lock of a Snakemake that was killed" in done.stdout
-    assert read_sidecar(tmp_path / TARGET) == whole
 
 
 def test_jobs_leave_a_record_of_who_made_what(whole_folder):
@@ -100,12 +112,12 @@ def test_deleted_states_make_nothing_stale(small, whole, whole_folder, tmp_path)
     assert read_sidecar(folder / TARGET) == whole
 
 
-@pytest.mark.parametrize("asked", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop(small, whole, tmp_path, asked):
     """Ctrl-C, or a scheduler's SIGTERM: Snakemake and its job end, the finished segment stays, and the build goes on."""
-    process = started(tmp_path, small)
-    os.killpg(process.pid, asked)
-    assert process.wait(timeout=60) != 0
+    with started(tmp_path, small) as process:
+        os.killpg(process.pid, asked)
+        assert process.wait() != 0
     assert (tmp_path / "states/25112201/00000001.safetensors").exists()
     snakemake(tmp_path, TARGET, config=[f"ledger={small}"])
     assert read_sidecar(tmp_path / TARGET) == whole
