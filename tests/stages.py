@@ -105,7 +105,13 @@ STAGES = (
         "full-size",
         "the memory and the work of true shapes, updates with every optimizer, and torchrun's own processes",
         4,
-        pytest("tests/train/test_memory.py", "tests/train/test_update.py", "tests/train/test_launched.py", "tests/plan"),
+        pytest(
+            "tests/train/test_memory.py",
+            "tests/train/test_update.py",
+            "tests/train/test_card.py",
+            "tests/train/test_launched.py",
+            "tests/plan",
+        ),
     ),
     Stage(
         "deepspeed",

@@ -257,7 +257,7 @@ def _asker():
     """The nearest function of the program on the stack, as "module.function"."""
     frame = sys._getframe(2)
     while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
+        if frame.f_code.co_filename.startswith(PACKAGE) and frame.f_code.co_name != "__torch_dispatch__":
             return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname.partition('.<locals>')[0]}"
         frame = frame.f_back
     return "a test"
