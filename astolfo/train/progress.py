@@ -21,7 +21,8 @@ from astolfo.train import schedule
 
 log = logging.getLogger(__name__)
 _LINE_EVERY = 10.0  # seconds
-_SLOW = 60.0  # seconds; a line in the log for each that a step takes
+_WITHIN = 10.0  # seconds; a step that takes longer has a heartbeat of its own for each
+_SLOW = 60.0  # seconds; and a line in the log for each
 
 
 class Progress:
@@ -37,6 +38,7 @@ class Progress:
         self._bar = self._writer = None
         self._heart = Heartbeat(heartbeat, name) if heartbeat and not quiet else None
         self._step, self._done = begin, threading.Event()
+        self._thread: threading.Thread | None = None
         if quiet:
             return
         if tensorboard is not None:
@@ -51,11 +53,14 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if not self.quiet:
-            threading.Thread(target=self._wait, name="progress within a step", daemon=True).start()
+            self._thread = threading.Thread(target=self._wait, name="progress within a step", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._done.set()
+        if self._thread is not None:
+            self._thread.join()  # nothing that it says comes after the end
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
@@ -83,11 +88,11 @@ class Progress:
             log.log(level, "%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
 
     def _wait(self) -> None:
-        """Of a step that takes longer than _LINE_EVERY, tells that it goes on: the log each minute, the heartbeat as ever."""
+        """Of a step that takes longer than _WITHIN, tells that it goes on: the log each minute, the heartbeat as ever."""
         said = 0
-        while not self._done.wait(_LINE_EVERY):
+        while not self._done.wait(_WITHIN):
             within = time.monotonic() - self._stepped
-            if within < _LINE_EVERY:
+            if within < _WITHIN:
                 said = 0
                 continue
             if self._heart is not None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -132,3 +133,17 @@ def test_one_state_always_stays(folder):
     """Whatever is asked, the last state stays."""
     prune(folder, 0, ())
     assert [path.name for path in folder.glob("0*.safetensors")] == ["00000050.safetensors"]
+
+
+def test_a_step_that_takes_long_has_a_heartbeat(spec_of, tmp_path, monkeypatch, caplog):
+    """Within a step the heartbeat goes on and the log says for how long it has been under way; the end comes last."""
+    monkeypatch.setattr(progress, "_WITHIN", 0.01)
+    monkeypatch.setattr(progress, "_SLOW", 0.01)
+    recipe, path = Recipe.model_validate(spec_of()["recipe"]), tmp_path / "25112201.jsonl"
+    with caplog.at_level("INFO"), Progress("25112201", 0, 1, 4, recipe, None, quiet=False, heartbeat=path):
+        while not path.exists() or "under way" not in caplog.text:
+            time.sleep(0.01)
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (found[0]["what"], found[0]["step"], found[0]["end"]) == ("within a step", 1, 4)
+    assert found[-1]["what"] == "ended"
+    assert "step 2 of 4, under way for 0:00:0" in caplog.text
