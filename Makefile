@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
 CONFIG = $(if $(SCALE)$(LEDGER),--config $(if $(SCALE),scale=$(SCALE)) $(if $(LEDGER),"ledger=$(abspath $(LEDGER))"))
-SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)workflow/Snakefile --directory "$(DIR)" $(CONFIG)
+SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" $(CONFIG)
 ASTOLFO = $(BIN)/astolfo $(if $(SCALE),--scale $(SCALE)) $(if $(LEDGER),--config "$(LEDGER)")
 
 .PHONY: help env evidence ledger site verify check test test-all lint lock FORCE

@@ -13,6 +13,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import astolfo
 from astolfo.errors import InputError
 from astolfo.ledger.files import is_ledger
 
@@ -97,9 +98,7 @@ def build(*targets: str, directory: Path | None = None) -> str:
 
 def about(use: Use) -> str:
     """One line: version and folder of the program, the ledger, the scale."""
-    from importlib.metadata import version
-
-    return f"astolfo {version('astolfo')} in {ROOT}, ledger {use.config.resolve()}, scale {use.scale}"
+    return f"astolfo {astolfo.__version__} in {ROOT}, ledger {use.config.resolve()}, scale {use.scale}"
 
 
 def _options(scale: str) -> list[str]:

@@ -21,6 +21,6 @@ pkgs.runCommand "astolfo" { meta.mainProgram = "astolfo-build"; } ''
   ln -s ${wrap "astolfo" "${environment}/bin/astolfo"} $out/bin/astolfo
   ln -s ${wrap "snakemake" "${environment}/bin/snakemake"} $out/bin/snakemake
   ln -s ${
-    wrap "astolfo-build" "sh ${checkout}/envs/snakemake --snakefile ${checkout}/workflow/Snakefile"
+    wrap "astolfo-build" "sh ${checkout}/envs/snakemake --snakefile ${checkout}/Snakefile"
   } $out/bin/astolfo-build
 ''

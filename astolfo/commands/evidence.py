@@ -140,7 +140,7 @@ def reproduce(context: click.Context, target: str, output: Path | None, director
     from astolfo.provenance.published import read
     from astolfo.provenance.reproduce import reproduce as rebuild
 
-    published = read(Path(target)) if Path(target).is_dir() else None
+    published = read(Path(target)) if target and Path(target).is_dir() else None
     if published:
         from astolfo.ledger import load
         from astolfo.ledger.ledger import read_pins

@@ -135,4 +135,4 @@ def shipped():
     ledger = load(CONFIG)
     folder = STAND_INS
     found = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
-    return SimpleNamespace(architecture=found, eps=folder / "AK-NIL-1.2.safetensors", v=folder / "AC-NoobAI-1.0.safetensors")
+    return SimpleNamespace(architecture=found, eps=folder / "sdxl-eps.safetensors", v=folder / "sdxl-v.safetensors")

@@ -33,7 +33,7 @@ def test_show_says_where_values_come_from():
     out = astolfo("ledger", "show", "25112201").stdout
     assert "runs/2511b.yaml:" in out
     assert "accumulation   4   (era)" in out
-    assert "objective      kind eps\n" in out
+    assert "objective      kind eps, zero_terminal_snr False\n" in out
 
 
 def test_show_knows_eras():

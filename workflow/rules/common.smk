@@ -76,7 +76,7 @@ if workflow.is_main_process:
         logger.warning(
             f"device=cpu at the scale {SCALE}: a proof that the graph works, not a way to train. A step takes minutes."
         )
-    checkout = Path(workflow.basedir).parent
+    checkout = Path(str(workflow.current_basedir)).parent.parent
     if (checkout / "astolfo" / "program.py").exists() and not checkout.samefile(program.ROOT):
         logger.warning(f"The workflow is that of {checkout}, but the environment's program is that of {program.ROOT}: make env.")
 
