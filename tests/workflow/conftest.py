@@ -15,7 +15,7 @@ SNAKEMAKE = (
     "-m",
     "snakemake",
     "--snakefile",
-    str(ROOT / "workflow" / "Snakefile"),
+    str(ROOT / "Snakefile"),
     "--workflow-profile",
     str(ROOT / "workflow/profiles/default"),
 )

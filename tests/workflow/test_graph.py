@@ -19,6 +19,15 @@ def test_the_plan_of_the_first_command(tmp_path):
     assert plan == {"base_pinned": 2, "vocabulary": 1, "dataset_made": 1, "segment": 3, "checkpoint": 1, "total": 8}
 
 
+def test_the_entry_without_a_target(tmp_path):
+    """Plain `snakemake`, from anywhere, finds the profile beside the entry and plans what the ledger names."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    plan = jobs(done.stdout)
+    assert (plan["segment"], plan["checkpoint"], plan["merge"], plan["evaluation"]) == (3, 1, 1, 1)
+
+
 def test_a_merge_and_an_evaluation_add_one_job_each(tmp_path):
     """Merge and evaluation follow from their names."""
     plan = jobs(snakemake(tmp_path, "results/25112201-0.50.safetensors", "evaluations/25112201/index.html", "-n").stdout)
