@@ -74,7 +74,7 @@ def evaluate(
         log.info("%s: %s. %s", cell.title, one["verdict"], one["reason"])
     report = {
         "format": 2, "run": spec["run"], "set": plan.sampling.set, "scale": spec.get("scale"), "outcome": spec.get("outcome"),
-        "objective": objective.model_dump(mode="json"),
+        "objective": _told(objective),
         "settings": {"seed": plan.sampling.seed} | {key: getattr(plan.shared, key) for key in _SETTINGS},
         "models": {role: _named(path) for role, path in (("base", models.base), ("trained", models.trained)) if path is not None},
         "prompts": [{"text": p.text, "label": p.label, "scene": asdict(p.scene) if p.scene else None} for p in prompts],
@@ -178,6 +178,12 @@ def _judged(
         "score": scorer.score(done.pictures, [prompt.text for prompt in prompts]),
         "files": [plan.file(cell, i) for i in range(count)],
     }  # fmt: skip
+
+
+def _told(objective: Objective) -> dict[str, Any]:
+    """An objective as format 2 has it: five keys that are always there, and of the others those that the run says."""
+    always = dict.fromkeys(("kind", "zero_terminal_snr", "min_snr_gamma", "shift", "contrastive"))
+    return always | objective.model_dump(mode="json", exclude_none=True)
 
 
 def _summary(cells: Sequence[Mapping[str, Any]], own: str) -> list[dict[str, Any]]:
