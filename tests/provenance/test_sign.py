@@ -175,8 +175,9 @@ def test_what_is_damaged_is_not_signed(built, tmp_path):
         sign(built["result"], keys(tmp_path, "mine")[0])
 
 
-def test_the_command(built, tmp_path):
+def test_the_command(built, tmp_path, monkeypatch):
     """`sign` asks for an encrypted key's password and names what it leaves; `verify --key` says who signed, or fails."""
+    monkeypatch.chdir(tmp_path)  # the checkout may remember a ledger of its own
     private, public = keys(tmp_path, "mine")
     locked = tmp_path / "locked.pem"
     openssl("pkcs8", "-topk8", "-in", private, "-passout", "pass:word", "-out", locked)
