@@ -15,7 +15,7 @@ CONFIG = $(if $(SCALE)$(LEDGER),--config $(if $(SCALE),scale=$(SCALE)) $(if $(LE
 SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" $(CONFIG)
 ASTOLFO = $(BIN)/astolfo $(if $(SCALE),--scale $(SCALE)) $(if $(LEDGER),--config "$(LEDGER)")
 
-.PHONY: help env evidence ledger site verify check test test-all lint lock FORCE
+.PHONY: help env evidence develop ledger site verify check test test-all lint lock FORCE
 .DEFAULT_GOAL := help
 
 help:
@@ -35,7 +35,11 @@ env:
 
 # What signs and packs evidence for other people's programs: optional, and needed by the tests.
 evidence:
-	@$(ROOT)envs/install $(PYTHON) $(VENV) --evidence
+	@$(ROOT)envs/install $(PYTHON) $(VENV) evidence
+
+# What checks and tests this project besides pytest and ruff.
+develop:
+	@$(ROOT)envs/install $(PYTHON) $(VENV) develop
 
 results/% evaluations/% losses/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE env
 	@$(SNAKEMAKE)
@@ -64,10 +68,10 @@ check: env
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/snakefmt --check workflow
 	@$(BIN)/python -m pytest tests/ledger tests/plan tests/test_files.py tests/test_randomness.py
 
-test: evidence
+test: evidence develop
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: evidence
+test-all: evidence develop
 	@$(BIN)/python tests/stages.py $(if $(BUDGET),--budget $(BUDGET))
 
 lint: env

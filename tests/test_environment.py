@@ -12,6 +12,7 @@ LOCK = (ROOT / "envs" / "lock.txt").read_text()
 BUILD = (ROOT / "envs" / "build.txt").read_text()
 CLUSTER = (ROOT / "envs" / "cluster.txt").read_text()
 EVIDENCE = (ROOT / "envs" / "evidence.txt").read_text()
+DEVELOP = (ROOT / "envs" / "develop.txt").read_text()
 PIN = re.compile(
     r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?(===?)([^ ;\\]+)(?: *;([^\\]*))? \\\n((?: +--hash=sha256:[0-9a-f]{64}.*\n?)+)", re.M
 )
@@ -22,7 +23,7 @@ SOURCES = {"connection-pool", "deepspeed"}
 
 def test_every_line_is_pinned_with_a_hash():
     """Each requirement of the universal locks has one exact version and at least one sha256."""
-    for text in (LOCK, BUILD, CLUSTER, EVIDENCE):
+    for text in (LOCK, BUILD, CLUSTER, EVIDENCE, DEVELOP):
         requirements = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
         hashed = re.findall(r"^\S+===?\S+.*\\\n +--hash=sha256:[0-9a-f]{64}", text, re.M)
         assert len(requirements) == len(hashed) >= 3
@@ -44,21 +45,22 @@ def test_what_is_installed_is_what_is_locked():
             assert metadata.version(name) == version, name
 
 
-def test_the_extra_is_installed_whole_or_not_at_all():
-    """Of the extra that signs, verifies and packs evidence, every package has the locked version, or none is there."""
+@pytest.mark.parametrize(("extra", "text", "one"), [("evidence", EVIDENCE, "securesystemslib"), ("develop", DEVELOP, "mypy")])
+def test_an_extra_is_installed_whole_or_not_at_all(extra, text, one):
+    """Of what signs and packs evidence, and of what checks and tests, every package has the locked version, or none is there."""
     from packaging.markers import Marker
 
-    pins = [pin for pin in PIN.findall(EVIDENCE) if not pin[3] or Marker(pin[3].strip()).evaluate()]
+    pins = [pin for pin in PIN.findall(text) if not pin[3] or Marker(pin[3].strip()).evaluate()]
     there = {found.metadata["Name"].lower().replace("_", "-"): found.version for found in metadata.distributions()}
-    if "securesystemslib" not in there:
-        pytest.skip("the extra is not installed: make evidence")
+    if one not in there:
+        pytest.skip(f"the extra is not installed: make {extra}")
     assert {pin[0]: there.get(pin[0]) for pin in pins} == {pin[0]: pin[2] for pin in pins}
 
 
 def test_no_package_is_pinned_twice():
     """What one of the locks that are installed together pins, no other of them pins again."""
-    lock, cluster, evidence = ({pin[0] for pin in PIN.findall(text)} for text in (LOCK, CLUSTER, EVIDENCE))
-    assert not (lock & cluster | lock & evidence | cluster & evidence)
+    names = [name for text in (LOCK, CLUSTER, EVIDENCE, DEVELOP) for name in {pin[0] for pin in PIN.findall(text)}]
+    assert sorted(set(names)) == sorted(names)
 
 
 def exact(name):
