@@ -20,6 +20,7 @@ MARKERS = ("v_pred", "ztsnr")
 OBJECTIVES = ("eps", "v", "rf")
 
 _ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base", "sd2": "stable-diffusion-v2-768-v"}
+_SD2_EPS = "stable-diffusion-v2-512"  # ModelSpec's name for what eps code loads
 _IMPLEMENTATIONS = {
     "sdxl": "https://github.com/Stability-AI/generative-models",
     "sd2": "https://github.com/Stability-AI/stablediffusion",
@@ -45,7 +46,7 @@ def describe(
     _check(objective)
     spec = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": _ARCHITECTURES[family],
+        "modelspec.architecture": _SD2_EPS if (family, objective) == ("sd2", "eps") else _ARCHITECTURES[family],
         "modelspec.implementation": _IMPLEMENTATIONS[family],
         "modelspec.title": title,
         "modelspec.resolution": f"{resolution[0]}x{resolution[1]}",

@@ -18,6 +18,7 @@ from astolfo.kohya.write import flow, number
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.schema.blocks import SD_SCRIPTS_BLOCKS
+from astolfo.train.sdscripts import SCHEDULES, arguments
 
 _OPTIMIZERS = {
     "AdaFactor": "AdaFactor", "CautiousLion": "pytorch_optimizer.Lion", "C-Lion": "pytorch_optimizer.Lion",
@@ -28,8 +29,6 @@ _SAME = (
     "ip_noise_gamma", "debiased_estimation_loss", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss",
 )  # fmt: skip
 """Keys of the objective whose name and value are the option's."""
-_ARGUMENTS = {"bias_correction": "use_bias_correction", "averaging_power": "r", "rate_power": "weight_lr_power"}
-_SCHEDULES = {"warmup": "constant_with_warmup", "warmup-linear": "linear", "cosine-with-restarts": "cosine_with_restarts"}
 _REASONS = {
     "unet": "which blocks train is not an option of that trainer; forks exchange the UNet's file",
     "captions.kind": "an index's tags and sentences are always joined there",
@@ -196,12 +195,7 @@ def _rates(fields: schema.RunFields, family: str) -> list[str]:
 def _optimizer(fields: schema.RunFields) -> list[str]:
     one = fields.optimizer
     assert one
-    given = one.model_dump(exclude={"kind"}, exclude_none=True)
-    if one.kind in ("CautiousLion", "C-Lion"):
-        given["cautious"] = True
-    if given.pop("coupled_decay", None):
-        given["decouple"] = False
-    words = [f"{_ARGUMENTS.get(name, name)}={_python(value)}" for name, value in given.items()]
+    words = [f"{name}={_python(value)}" for name, value in arguments(one).items()]
     return [
         *_option("optimizer_type", _OPTIMIZERS.get(one.kind, one.kind)),
         *([f"--optimizer_args {shlex.join(words)}"] if words else []),
@@ -215,7 +209,7 @@ def _python(value: Any) -> str:
 def _schedule(fields: schema.RunFields) -> list[str]:
     one = fields.schedule
     assert one
-    words = _option("lr_scheduler", _SCHEDULES.get(one.kind, one.kind))
+    words = _option("lr_scheduler", SCHEDULES.get(one.kind, one.kind))
     words += _option("lr_warmup_steps", one.warmup_steps or one.warmup_ratio or None)
     words += [*_option("lr_scheduler_num_cycles", one.cycles), *_option("lr_scheduler_power", one.power)]
     return words + ([f"--lr_scheduler_args lr_end={one.end!r}"] if one.end is not None else [])

@@ -4,12 +4,25 @@ All values are text, as there. What differs between two equal runs (dates, sessi
 Source: `train_network.py` and `library/train_util.py` of kohya-ss/sd-scripts.
 """
 
+from typing import Any
+
 from astolfo.files import canonical_json
+from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
 
 _VERSIONS = {"sdxl": "sdxl_base_v1-0", "sd2": "sd_v2"}
 _PRECISIONS = {"fp32": "no"}  # as accelerate spells it
-_SCHEDULES = {"warmup": "constant_with_warmup", "warmup-linear": "linear", "cosine-with-restarts": "cosine_with_restarts"}
+_OPTIMIZERS = {
+    "AdamW": "torch.optim.adamw.AdamW", "AdamW8bit": "bitsandbytes.optim.adamw.AdamW8bit",
+    "PagedAdamW8bit": "bitsandbytes.optim.adamw.PagedAdamW8bit", "Lion8bit": "bitsandbytes.optim.lion.Lion8bit",
+    "AdaFactor": "transformers.optimization.Adafactor", "AdamW4bit": "torchao.optim.adam.AdamW4bit",
+    "Lion": "lion_pytorch.lion_pytorch.Lion", "CautiousLion": "pytorch_optimizer.optimizer.lion.Lion",
+    "C-Lion": "pytorch_optimizer.optimizer.lion.Lion", "CAME": "pytorch_optimizer.optimizer.came.CAME",
+    "Prodigy": "prodigyopt.prodigy.Prodigy", "AdamWScheduleFree": "schedulefree.adamw_schedulefree.AdamWScheduleFree",
+}  # fmt: skip
+"""The class, with its module, that sd-scripts makes of each kind; its name is the first part of `ss_optimizer`."""
+_ARGUMENTS = {"bias_correction": "use_bias_correction", "averaging_power": "r", "rate_power": "weight_lr_power"}
+SCHEDULES = {"warmup": "constant_with_warmup", "warmup-linear": "linear", "cosine-with-restarts": "cosine_with_restarts"}
 
 
 def describe(
@@ -25,17 +38,16 @@ def describe(
 
     `resolution` is width and height in pixels. What is not known has no key.
     """
-    optimizer = recipe.optimizer.model_dump(mode="json", exclude_none=True)
     said = {
         "ss_output_name": name,
         "ss_base_model_version": _VERSIONS[recipe.family]
         + ("_v" if recipe.family == "sd2" and recipe.objective.kind == "v" else ""),
         "ss_v2": recipe.family == "sd2",
-        "ss_optimizer": f"{optimizer.pop('kind')}({','.join(f'{key}={value}' for key, value in sorted(optimizer.items()))})",
+        "ss_optimizer": _optimizer(recipe.optimizer),
         "ss_learning_rate": recipe.learning_rate.unet,
         "ss_unet_lr": recipe.learning_rate.unet,
         "ss_text_encoder_lr": recipe.learning_rate.text_encoder,
-        "ss_lr_scheduler": _SCHEDULES.get(recipe.schedule.kind, recipe.schedule.kind),
+        "ss_lr_scheduler": SCHEDULES.get(recipe.schedule.kind, recipe.schedule.kind),
         "ss_lr_warmup_steps": recipe.schedule.warmup_steps,
         "ss_seed": recipe.seed,
         "ss_steps": steps,
@@ -60,6 +72,21 @@ def describe(
     if recipe.learning_rate.blocks:
         said["ss_block_lrs"] = canonical_json(recipe.learning_rate.blocks)
     return {key: str(value) for key, value in sorted(said.items()) if value is not None}
+
+
+def arguments(one: schema.Optimizer) -> dict[str, Any]:
+    """An optimizer's arguments by the names that sd-scripts' `--optimizer_args` has for them."""
+    given = one.model_dump(exclude={"kind"}, exclude_none=True)
+    if one.kind in ("CautiousLion", "C-Lion"):
+        given["cautious"] = True
+    if given.pop("coupled_decay", None):
+        given["decouple"] = False
+    return {_ARGUMENTS.get(name, name): value for name, value in given.items()}
+
+
+def _optimizer(one: schema.Optimizer) -> str:
+    """The optimizer as that trainer prints it: the class, then NAME=VALUE with values as Python writes them."""
+    return f"{_OPTIMIZERS[one.kind]}({','.join(f'{name}={value}' for name, value in arguments(one).items())})"
 
 
 def _batches(recipe: Recipe, images: int | None) -> int | None:
