@@ -1,4 +1,7 @@
-"""A tiny training that tests can run: the miniature's model from nothing, 24 procedural pictures, a recipe of the ledger."""
+"""A tiny training that tests can run: the miniature's model from nothing, 24 procedural pictures, a recipe of the ledger.
+
+Trainings run in forked processes. What each would import for itself, bitsandbytes above all, is imported before the first.
+"""
 
 import os
 import traceback
@@ -7,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from astolfo import numerics
+from astolfo import numerics, quiet
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.data import vocabulary
 from astolfo.data.make import make_dataset
+from astolfo.files import json_digest, read_sidecar
 from astolfo.ledger import load, recipe_of
 from astolfo.train.initialise import initialise
 from astolfo.train.loop import Inputs
@@ -30,6 +34,7 @@ def ledger():
 def inputs(ledger, tmp_path_factory):
     """A dataset of 24 pictures behind an untrained autoencoder, a vocabulary, and no base: a model from nothing."""
     numerics.make_deterministic()
+    quiet.library("bitsandbytes")
     folder = tmp_path_factory.mktemp("inputs")
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     autoencoder = initialise(architecture.build("vae", "cpu"), 1).eval().requires_grad_(False)
@@ -79,6 +84,23 @@ def train(inputs, tmp_path):
     return run
 
 
+@pytest.fixture(scope="session")
+def undisturbed(inputs, tmp_path_factory):
+    """A function that gives the state of a spec's segment, trained once a session by one process; it is never written.
+
+    Not for use where a test has changed the trainer.
+    """
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    def run(spec):
+        out = folder / json_digest(spec) / f"{spec['to']:08d}.safetensors"
+        if not out.exists():
+            assert in_child(lambda: train_segment(spec, inputs, None, out, Placement())) == 0
+        return out
+
+    return run
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Runs a test marked `alone` in a forked process: a backward pass may start threads that a later fork does not survive."""
@@ -107,6 +129,4 @@ def in_child(work) -> int:
 
 def digest(path: Path) -> str:
     """The recorded sha256 of an artifact."""
-    from astolfo.files import read_sidecar
-
     return read_sidecar(path)

@@ -61,7 +61,7 @@ def test_a_dataset_of_another_size_is_refused(inputs, spec_of):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_failed_run_reports_and_keeps_its_last_good_state(inputs, spec_of, train, bad_noise, tmp_path, processes):
+def test_a_failed_run_reports_and_keeps_its_last_good_state(inputs, spec_of, undisturbed, bad_noise, tmp_path, processes):
     """Without `keep` the segment fails; beside it stand a report and the state before the bad step."""
     bad_noise(2 * 8 + 5)
     out, spec = tmp_path / "bad" / f"{STEPS:08d}.safetensors", spec_of()
@@ -70,14 +70,14 @@ def test_a_failed_run_reports_and_keeps_its_last_good_state(inputs, spec_of, tra
     report = json.loads((out.parent / f"{STEPS:08d}.failure.json").read_text())
     assert (report["why"], report["step"], report["position"], len(report["samples"])) == ("loss", 2, 21, 1)
     assert "`on_failure: keep`" in report["message"]
-    kept, good = state.load(next(out.parent.glob(".*.safetensors"))), state.load(train(spec_of(0, 2), "good"))
+    kept, good = state.load(next(out.parent.glob(".*.safetensors"))), state.load(undisturbed(spec_of(0, 2)))
     assert kept.position == 2
     assert all(torch.equal(kept.weights[name], good.weights[name]) for name in good.weights)
 
 
-def test_a_mended_run_goes_on_from_there(inputs, spec_of, train, bad_noise, monkeypatch, tmp_path):
+def test_a_mended_run_goes_on_from_there(inputs, spec_of, train, bad_noise, monkeypatch, tmp_path, undisturbed):
     """Where the cause is gone, the same command ends with the bytes of an undisturbed run, and the report is gone too."""
-    whole = digest(train(spec_of(), "whole"))
+    whole = digest(undisturbed(spec_of()))
     with monkeypatch.context():
         bad_noise(21)
         out = tmp_path / "bad" / f"{STEPS:08d}.safetensors"
@@ -90,9 +90,9 @@ def test_a_mended_run_goes_on_from_there(inputs, spec_of, train, bad_noise, monk
     ]
 
 
-def test_a_kept_run_ends_with_its_last_good_state(spec_of, train, bad_noise):
+def test_a_kept_run_ends_with_its_last_good_state(spec_of, train, bad_noise, undisturbed):
     """With `keep` a chain of segments gives the state before the bad step, labelled; processes and cuts leave no trace."""
-    good = state.load(train(spec_of(0, 2, **KEEP), "good"))
+    good = state.load(undisturbed(spec_of(0, 2, **KEEP)))
     bad_noise(21)
     chains = []
     for count in (1, 2):
@@ -120,11 +120,11 @@ def test_a_spike_is_over_so_many_times_the_median():
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_spike_ends_a_run_before_its_update(inputs, spec_of, train, monkeypatch, processes):
+def test_a_spike_ends_a_run_before_its_update(inputs, spec_of, train, monkeypatch, processes, undisturbed):
     """A loss that jumps stops every process at that step; with `keep` the state before it is the result, labelled so."""
     changes = {**KEEP, "loss_spike": 3.0, "accumulation": 1, "steps_per_epoch": None, "ranks": 2}
     monkeypatch.setattr("astolfo.train.guards._FEWEST", 2)
-    good = state.load(train(spec_of(0, 2, **changes), "good"))
+    good = state.load(undisturbed(spec_of(0, 2, **changes)))
     original = Trainer._loss
     monkeypatch.setattr(Trainer, "_loss", lambda self, batch: original(self, batch) * (9 if len(self.losses) == 2 else 1))
     found = state.load(train(spec_of(**changes), "spiked", processes=processes))
@@ -133,12 +133,12 @@ def test_a_spike_ends_a_run_before_its_update(inputs, spec_of, train, monkeypatc
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes):
+def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes, undisturbed):
     """Where an update itself makes an infinite weight, the kept state is the one before it, and the parameter is named.
 
     The trainer that went wrong is gone before there is another.
     """
-    good = state.load(train(spec_of(0, 2, **KEEP), "good"))
+    good = state.load(undisturbed(spec_of(0, 2, **KEEP)))
     original, parameter, init, flats = Trainer.step, "unet.conv_out.bias", Trainer.__init__, []
 
     def begin(self, *given, **named):

@@ -87,7 +87,7 @@ def group_alive(group):
 
 
 @pytest.mark.parametrize(("kills", "steps"), [(3, 8), pytest.param(20, 40, marks=pytest.mark.slow)], ids=["three", "twenty"])
-def test_kills_leave_no_trace(train, spec_of, inputs, tmp_path, kills, steps):
+def test_kills_leave_no_trace(train, spec_of, inputs, tmp_path, kills, steps, undisturbed):
     """Killed with SIGKILL at random moments of starting, of steps and of saves, in one or two processes: the same file."""
     spec, seeded = spec_of(0, steps, optimizer=Optimizer(kind="AdamW8bit"), **SMALL), random.Random(25112201)
     moments = [("start", "step", "save")[number % 3] for number in range(kills)]
@@ -97,7 +97,7 @@ def test_kills_leave_no_trace(train, spec_of, inputs, tmp_path, kills, steps):
         child = started(spec, inputs, out, seeded.choice((1, 2)))
         ended.append(killed_at(child, out, moment, seeded.random()))
     assert ended == moments, "the training was done before it was killed often enough"
-    assert digest(train(spec, "killed")) == digest(train(spec, "whole"))
+    assert digest(train(spec, "killed")) == digest(undisturbed(spec))
     assert [path.name for path in out.parent.glob(".*.safetensors*")] == []
 
 
@@ -142,7 +142,7 @@ LOSSES = {
 }
 
 
-def test_power_loss_is_recognised(interrupted, train):
+def test_power_loss_is_recognised(interrupted, train, undisturbed):
     """Whatever of a kept state did not reach the disk, it is not used; the run begins again and gives the same bytes."""
     spec, out, kept = interrupted
     whole, record = kept.read_bytes(), sidecar(kept).read_bytes()
@@ -156,7 +156,7 @@ def test_power_loss_is_recognised(interrupted, train):
         with pytest.raises(InputError):
             state.load(kept)
         assert Kept(out, spec).load() is None, what
-    assert digest(train(spec)) == digest(train(spec, "whole"))
+    assert digest(train(spec)) == digest(undisturbed(spec))
 
 
 def test_a_kill_between_a_state_and_its_side_car(interrupted, inputs):
@@ -171,7 +171,7 @@ def test_a_kill_between_a_state_and_its_side_car(interrupted, inputs):
     assert Kept(out, spec).load().position == 2
 
 
-def test_a_full_disk_leaves_the_last_state(interrupted, inputs, train):
+def test_a_full_disk_leaves_the_last_state(interrupted, inputs, train, undisturbed):
     """A disk that fills up while a state is kept ends the job and says so; the state before it is whole, and used."""
     spec, out, kept = interrupted
     before = kept.read_bytes()
@@ -188,4 +188,4 @@ def test_a_full_disk_leaves_the_last_state(interrupted, inputs, train):
     assert not out.exists()
     assert [path.name for path in out.parent.glob(".*.part")] == []
     assert (kept.read_bytes(), Kept(out, spec).load().position) == (before, 2)
-    assert digest(train(spec)) == digest(train(spec, "whole"))
+    assert digest(train(spec)) == digest(undisturbed(spec))

@@ -18,8 +18,8 @@ from tests.train.conftest import STEPS, digest, in_child
 
 
 @pytest.fixture
-def whole(train, spec_of):
-    return digest(train(spec_of(), "whole"))
+def whole(undisturbed, spec_of):
+    return digest(undisturbed(spec_of()))
 
 
 def test_processes_leave_no_trace(train, spec_of, whole):
