@@ -1,4 +1,4 @@
-"""Runs Snakemake as a user does, in a working directory of the test's own."""
+"""Runs Snakemake with a user's arguments, in a working directory of the test's own."""
 
 import re
 import shutil
@@ -9,23 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CONFIG, ROOT
+from tests.workflow import warm
 
-SNAKEMAKE = (
-    sys.executable,
-    "-m",
-    "snakemake",
-    "--snakefile",
-    str(ROOT / "Snakefile"),
-    "--workflow-profile",
-    str(ROOT / "workflow/profiles/default"),
-)
+OPTIONS = ("--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "workflow/profiles/default"))
+SNAKEMAKE = (sys.executable, "-m", "snakemake", *OPTIONS)  # where a process of its own is what is tested
 
 
-def snakemake(directory, *arguments, config=(), check=True, **options):
+def snakemake(directory, *arguments, config=(), scale="miniature", check=True, env=None):
     """Calls Snakemake in `directory`; arguments before --config, which swallows what follows it."""
-    command = [*SNAKEMAKE, *arguments, "--directory", str(directory), "--config", "scale=miniature", *config]
+    arguments = [*OPTIONS, *arguments, "--directory", str(directory), "--config", f"scale={scale}", *config]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=check, cwd=directory, **options)
+        return warm.run(arguments, directory, env, check)
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr[-5000:])
         raise

@@ -75,23 +75,20 @@ def test_one_directory_one_scale(tmp_path):
     """A working directory that holds the miniature refuses the full scale, also in a dry run."""
     (tmp_path / ".astolfo").mkdir()
     (tmp_path / ".astolfo" / "scale").write_text("miniature\n")
-    command = [*SNAKEMAKE, TARGET, "-n", "--directory", str(tmp_path), "--config", "scale=full"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = snakemake(tmp_path, TARGET, "-n", scale="full", check=False)
     assert done.returncode == 1
     assert "holds the scale 'miniature', but the scale 'full' was asked for" in done.stdout + done.stderr
 
 
 def test_the_full_scale_plans_without_its_files(tmp_path):
     """A dry run at full scale needs no file and no GPU: 69 segments for 777,917 steps."""
-    command = [*SNAKEMAKE, TARGET, "-n", "--directory", str(tmp_path), "--config", "scale=full"]
-    plan = jobs(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    plan = jobs(snakemake(tmp_path, TARGET, "-n", scale="full").stdout)
     assert plan["segment"] == 69
 
 
 def test_a_full_scale_build_says_what_it_lacks(tmp_path):
     """Without its base file a full-scale build stops at once, naming the file, where it belongs and how to pin it."""
-    command = [*SNAKEMAKE, "bases/AK-NIL-1.2.safetensors", "--directory", str(tmp_path), "--config", "scale=full"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = snakemake(tmp_path, "bases/AK-NIL-1.2.safetensors", scale="full", check=False)
     assert done.returncode == 1
     said = done.stdout + done.stderr
     assert "inputs/x10a-AstolfoKarmix-25083001-3e3aea3.safetensors is missing" in said
@@ -113,7 +110,7 @@ def test_a_dry_run_imports_no_torch(tmp_path):
 
 def test_lint_has_one_complaint_only(tmp_path):
     """`snakemake --lint` complains of nothing but missing conda or container environments: the lock pins the environment."""
-    done = subprocess.run([*SNAKEMAKE, "--lint", "--directory", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    done = snakemake(tmp_path, "--lint", check=False)
     found = set(re.findall(r"^    \* (.+):$", done.stdout + done.stderr, re.MULTILINE))
     assert found <= {"Specify a conda environment or container for each rule."}
 
@@ -137,8 +134,7 @@ def test_a_chain_of_778_segments_is_planned(tmp_path):
     era = ledger / "runs" / "2511b.yaml"
     assert "save_every: {steps: 11274}" in era.read_text()
     era.write_text(era.read_text().replace("save_every: {steps: 11274}", "save_every: {steps: 1000}"))
-    command = [*SNAKEMAKE, TARGET, "-n", "--directory", str(tmp_path), "--config", "scale=full", f"ledger={ledger}"]
-    plan = jobs(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    plan = jobs(snakemake(tmp_path, TARGET, "-n", scale="full", config=[f"ledger={ledger}"]).stdout)
     assert plan["segment"] == 778
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.workflow import warm
 from tests.workflow.conftest import jobs
 
 RUN, RESULT = "25112201", "results/25112201.safetensors"
@@ -30,11 +31,10 @@ class Copy:
 
     def call(self, *arguments, config=(), check=True, environment=()):
         """Snakemake of the copy, in its working directory."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", self.program / "workflow" / "Snakefile", "--workflow-profile",
-                   self.program / "workflow/profiles/default", "--directory", self.directory, *arguments,
-                   "--config", "scale=miniature", *config]  # fmt: skip
-        environment = os.environ | {"PYTHONPATH": str(self.program)} | dict(environment)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.directory, env=environment)
+        arguments = ["--snakefile", self.program / "workflow" / "Snakefile", "--workflow-profile",
+                     self.program / "workflow/profiles/default", "--directory", self.directory, *arguments,
+                     "--config", "scale=miniature", *config]  # fmt: skip
+        done = warm.run(arguments, self.directory, os.environ | {"PYTHONPATH": str(self.program)} | dict(environment))
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
