@@ -39,6 +39,20 @@ def models(tmp_path_factory):
     return {name: folder / name for name in "abc"}
 
 
+@pytest.fixture(scope="module")
+def merged(models, tmp_path_factory):
+    """A function that gives the merge of a recipe over some of the models, made once; it is never written."""
+    folder, results = tmp_path_factory.mktemp("merged"), {}
+
+    def merge(recipe, names):
+        if recipe not in results:
+            given = {name: models[name] for name in names}
+            results[recipe] = merge_mecha(RECIPES / f"{recipe}.mecha", given, folder / recipe)
+        return folder / recipe, results[recipe]
+
+    return merge
+
+
 @pytest.fixture
 def toys(tmp_path):
     """Two toy models under keys that sd-mecha has never seen, and a recipe that sums them."""
@@ -83,13 +97,12 @@ def median(*models):
 
 
 @pytest.mark.parametrize(("recipe", "names", "formula"), [(*WHOLE[0], amplified), (*WHOLE[1], mean), (*WHOLE[2], median)])
-def test_the_ledgers_recipes_do_what_their_formulas_say(tmp_path, models, recipe, names, formula):
+def test_the_ledgers_recipes_do_what_their_formulas_say(merged, models, recipe, names, formula):
     """Each recipe, on whole miniature models: every tensor is the formula's in fp32, rounded once; nothing is only copied."""
-    given = {name: models[name] for name in names}
-    result = merge_mecha(RECIPES / f"{recipe}.mecha", given, tmp_path / "x")
+    path, result = merged(recipe, names)
     assert (result.copied, result.dropped, result.clamped) == ({}, [], {})
-    files = [open_file(path) for path in given.values()]
-    with open_file(tmp_path / "x") as file:
+    files = [open_file(models[name]) for name in names]
+    with open_file(path) as file:
         assert file.keys() == files[0].keys()
         for key in file:
             wanted = formula(*(source.tensor(key).float() for source in files))
@@ -98,7 +111,7 @@ def test_the_ledgers_recipes_do_what_their_formulas_say(tmp_path, models, recipe
             assert exact or (recipe == "255c" and torch.allclose(file.tensor(key).float(), wanted, rtol=2e-3, atol=2e-4)), key
 
 
-def test_two_builds_are_the_same_file_wherever_and_whatever_the_inputs_are_called(tmp_path, models):
+def test_two_builds_are_the_same_file_wherever_and_whatever_the_inputs_are_called(tmp_path, models, merged):
     """Another process, directory, file names, hash seed and number of cores: the same bytes, and no path among them."""
     for name, path in models.items():
         (tmp_path / f"other-{name}.safetensors").symlink_to(path)
@@ -114,9 +127,9 @@ def test_two_builds_are_the_same_file_wherever_and_whatever_the_inputs_are_calle
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(CONFIG.parent)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=environment, check=True)
     for recipe, names in WHOLE:
-        merge_mecha(RECIPES / f"{recipe}.mecha", {name: models[name] for name in names}, tmp_path / recipe)
-        assert sha256_of(tmp_path / recipe) == sha256_of(tmp_path / "there" / recipe) == read_sidecar(tmp_path / recipe)
-        assert str(tmp_path.parent).encode() not in (tmp_path / recipe).read_bytes()
+        path, _ = merged(recipe, names)
+        assert sha256_of(path) == sha256_of(tmp_path / "there" / recipe) == read_sidecar(path)
+        assert all(str(folder).encode() not in path.read_bytes() for folder in (tmp_path.parent, path.parent))
 
 
 def test_the_file_is_that_of_our_writer(tmp_path, toys):

@@ -106,11 +106,11 @@ def judged(card):
     return Counter(move.by for move in card.moves)
 
 
-@pytest.mark.parametrize("run", cover())
+@pytest.mark.parametrize("run", cover()[:4])
 def test_a_step_of_the_record_runs_on_a_card(inputs, recipe, run):
     """Forward and backward pass, tree, update and guards, with tensors on one device alone and no wait but the listed ones.
 
-    These runs have every model, objective, optimizer and precision of the record between them.
+    The four runs have more than half of the aspects in which the record's runs differ; the stage full-size does them all.
     """
     run_a_step(inputs, recipe(run))
 
@@ -118,7 +118,7 @@ def test_a_step_of_the_record_runs_on_a_card(inputs, recipe, run):
 @pytest.mark.slow
 @pytest.mark.parametrize("run", kinds())
 def test_a_step_of_every_recipe_runs_on_a_card(inputs, recipe, run):
-    """The same for all recipes of the record, with the miniature's own shapes."""
+    """The same for all recipes of the record, with the miniature's own shapes: every model, objective, optimizer and precision."""
     run_a_step(inputs, recipe(run, thin=False, ranks=2))
 
 
