@@ -25,9 +25,9 @@ help:
 	@echo 'make ledger                     every run of the ledger, with its merges; make verify: compare the digests'
 	@echo 'make ... LEDGER=FOLDER          of another ledger than config/'
 	@echo 'make test                       the test suite; make test-all: the longer proofs as well'
-	@echo 'make check                      formats, lint, the ledger and pure functions: the loop of editing'
+	@echo 'make check                      formats, lint, types, the ledger and pure functions: the loop of editing'
 	@echo 'make env                        the environment alone, in .venv; make evidence: what signs, verifies and packs'
-	@echo 'make lint                       formats and lint; make lock: refresh the locks'
+	@echo 'make lint                       formats, lint and types; make lock: refresh the locks'
 
 # Makes nothing where .venv was made from locks of this content.
 env:
@@ -63,9 +63,9 @@ docs/ledger.md: FORCE env
 report.zip: FORCE env
 	@$(subst $@,--report $@,$(SNAKEMAKE))
 
-# The loop of editing: formats, lint, the ledger and pure functions. (Types belong here too, once they are checked.)
-check: env
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/snakefmt --check workflow
+# The loop of editing: formats, lint, types, the ledger and pure functions.
+check: develop
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/snakefmt --check workflow && $(BIN)/mypy
 	@$(BIN)/python -m pytest tests/ledger tests/plan tests/test_files.py tests/test_randomness.py
 
 test: evidence develop
@@ -74,8 +74,8 @@ test: evidence develop
 test-all: evidence develop
 	@$(BIN)/python tests/stages.py $(if $(BUDGET),--budget $(BUDGET))
 
-lint: env
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+lint: develop
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 	@$(BIN)/snakefmt --check workflow
 	@$(BIN)/python -m pytest tests/workflow/test_graph.py -k "lint or formatted or param"
 

@@ -12,10 +12,11 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 ALIVE = Path(".astolfo/alive")
 _PERIOD = 0.5  # seconds
-_held = []
+_held: list[IO[str]] = []
 
 
 def hold_alive() -> None:

@@ -96,7 +96,7 @@ def make_deterministic() -> None:
         if home:
             setattr(homes[home], name, switch.value == "True")
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from astolfo.errors import CheckpointError, InputError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
 from astolfo.ledger.ledger import INPUTS, PINS, SCORER, read_pins
-from astolfo.ledger.schema import Origin
+from astolfo.ledger.schema import Family, Origin
 from astolfo.ledger.steps import step_of
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     return "\n".join([done, *said])
 
 
-def _checked(ledger: Ledger, file: Path, family: str, kind: str) -> tuple[str, list[str]]:
+def _checked(ledger: Ledger, file: Path, family: Family, kind: str) -> tuple[str, list[str]]:
     """The sha256 of a model file that is to be used, and what its user should know of it.
 
     Raises CheckpointError when it is not of the scale's architecture.

@@ -119,7 +119,7 @@ def inverse_normal(p: np.ndarray) -> np.ndarray:
     """The quantile function of the standard normal distribution, float64 in (0, 1) -> float64, relative error 1e-14."""
     q = p - 0.5
     r = 0.180625 - q * q
-    result = q * _ratio(_CENTRE, r)
+    result: np.ndarray = q * _ratio(_CENTRE, r)
     outer = np.abs(q) > 0.425
     if outer.any():
         r = np.sqrt(-elementary.log(np.where(q[outer] < 0, p[outer], 1.0 - p[outer])))
@@ -135,4 +135,5 @@ def logistic(x: np.ndarray) -> np.ndarray:
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: np.ndarray) -> np.ndarray:
     numerator, denominator = (elementary.polynomial(c, x) for c in coefficients)
-    return numerator / denominator
+    ratio: np.ndarray = numerator / denominator
+    return ratio

@@ -29,7 +29,7 @@ def read_part(folder: Path, architecture: Architecture, part: str) -> dict[str, 
     Raises CheckpointError for missing files or weights, strangers, and wrong shapes.
     """
     shapes = architecture.shapes(part)
-    found = {}
+    found: dict[str, Any] = {}
     for path in _weight_files(folder, part):
         with open_file(path) as file:
             found |= {_modern(part, key, shapes): file.tensor(key) for key in file if not key.endswith("position_ids")}
@@ -44,7 +44,7 @@ def write_folder(folder: Path | str, states: Mapping[str, Mapping[str, Any]], ar
     for part, state in states.items():
         place = Path(folder) / part
         name = type(architecture.build(part)).__name__
-        about = {"architectures": [name]} if part.startswith("text_encoder") else {"_class_name": name}
+        about: dict[str, Any] = {"architectures": [name]} if part.startswith("text_encoder") else {"_class_name": name}
         if part.startswith("text_encoder"):
             about["model_type"] = "clip_text_model"
         write_json(place / "config.json", architecture.config(part) | about)

@@ -35,7 +35,7 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
     with open_file(path) as file:
         kind = identify(file.keys())
         objective, zero_terminal_snr, because = objective_of(file.keys(), file.metadata)
-        result = {
+        result: dict[str, Any] = {
             "path": str(path),
             "bytes": os.path.getsize(path),
             "architecture": kind,

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,7 @@ def _refuse(file: SafeFile, part: str, what: str, names: list[str]) -> None:
 def _read(
     file: SafeFile, places: list[layout.Place], dtype: str | None, shapes: Mapping[str, Any], pooled: str
 ) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for place in places:
         pieces = layout.to_module(place, file.tensor(place.key), pooled)
         found |= zip(place.names, pieces, strict=True)
@@ -256,7 +257,7 @@ def _pending(
         tensor = layout.to_file(place, [state[name].detach() for name in place.names], pooled)
         return bytes_of(_narrow(place.key, tensor, dtype, overflows))
 
-    return {p.key: Pending(dtype, p.shape, lambda p=p: make(p)) for p in layout.places(architecture, part)}
+    return {p.key: Pending(dtype, p.shape, partial(make, p)) for p in layout.places(architecture, part)}
 
 
 def _narrow(key: str, tensor: Any, dtype: str, overflows: dict[str, Overflow]) -> Any:
@@ -282,5 +283,5 @@ def _copied(source: SafeFile, architecture: Architecture, parts: list[str], more
     """The source's bytes for whole `parts`, and for the optional keys of all parts; what is written anew instead of its own."""
     keys = [place.key for part in parts for place in _checked_places(source, architecture, part, more)]
     keys += [key for key in source for part in architecture.parts if layout.is_optional(architecture, part, key)]
-    copies = {key: Pending(source.dtype(key), source.shape(key), lambda key=key: source.raw(key)) for key in keys}
+    copies = {key: Pending(source.dtype(key), source.shape(key), partial(source.raw, key)) for key in keys}
     return copies | {key: values for key, values in more.replaced.items() if key in copies}

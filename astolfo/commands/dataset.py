@@ -289,4 +289,4 @@ def _words(vocabulary: Path | None, kind: str, tokens: str) -> tuple[Any, Any]:
     from astolfo.data.vocabulary import tokenizers
     from astolfo.ledger.schema import Captions
 
-    return tokenizers(vocabulary)[0], Captions(kind=kind, tokens=int(tokens))
+    return tokenizers(vocabulary)[0], Captions.model_validate({"kind": kind, "tokens": int(tokens)})

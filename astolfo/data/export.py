@@ -86,7 +86,8 @@ def _export(store: Store, row: int, folder: Path, sized: bool) -> tuple[str, dic
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.part")
         with open(beside, "wb") as file:
-            np.savez(file, **_arrays(store.latents(row), index, size))
+            arrays: dict[str, Any] = _arrays(store.latents(row), index, size)
+            np.savez(file, **arrays)
         os.replace(beside, path)
     for other in others:
         _share(path, folder / other)

@@ -10,6 +10,7 @@ picture in units of its own width and height.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def scene(seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> 
     """
     u = iter(randomness.uniform(seed, "scene", index, 8))
 
-    def pick(choices: list) -> object:
+    def pick(choices: list[Any]) -> Any:
         return choices[int(next(u) * len(choices))]
 
     colour = pick(list(COLOURS))
@@ -229,7 +230,7 @@ def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Inside at least four of the five edges' half-planes: the pentagon and its five points."""
     inside = sum((x * u + y * v < 0.345).astype(np.int64) for x, y in _STAR_NORMALS)
-    return inside >= 4
+    return np.asarray(inside >= 4)
 
 
 # Unit vectors 72 degrees apart; the first edge is the horizontal one, above the middle.

@@ -127,7 +127,8 @@ def _reading(candidate: Candidate, held_out: validate.HeldOut | None, runtime: s
     if held_out is None:
         return None
     found = validate.losses(candidate, held_out, runtime, validate.NOISY, seed=seed, terminal=terminal)["relative"]
-    return None if None in found else round(float(np.mean(found)), 4)
+    numbers = [one for one in found if one is not None]
+    return None if len(numbers) < len(found) else round(float(np.mean(numbers)), 4)
 
 
 @torch.no_grad()
@@ -159,12 +160,13 @@ def _judged(
 ) -> dict[str, Any]:  # fmt: skip
     """One cell of the report: how it was sampled, numbers and verdict."""
     settings, count, scenes = cell.settings, len(done.pictures), [prompt.scene for prompt in prompts]
-    known = None if None in scenes else metrics.agreements(done.pictures, scenes)
+    asked = [scene for scene in scenes if scene is not None]
+    known = None if len(asked) < len(scenes) else metrics.agreements([*done.pictures], asked)
     shows = None if known is None else [one["all"] == 1.0 for one in known]
-    looks = None if reference is None else metrics.relative(metrics.looks(done.pictures), reference)
+    looks: dict[str, float] | None = None if reference is None else metrics.relative(metrics.looks([*done.pictures]), reference)
     found = Evidence(
-        runtime=settings.runtime, pictures=count, finite=int(done.finite.sum()), sharpness=looks and looks["sharpness"],
-        contrast=looks and looks["contrast"],
+        runtime=settings.runtime, pictures=count, finite=int(done.finite.sum()), sharpness=looks["sharpness"] if looks else None,
+        contrast=looks["contrast"] if looks else None,
         shown=None if shows is None else sum(shows), reading=done.reading,
     )  # fmt: skip
     verdict = judge(found)

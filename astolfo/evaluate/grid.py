@@ -102,7 +102,8 @@ def _enlarged(picture: np.ndarray, width: int, height: int) -> Image.Image:
 
 def _lefts(columns: Sequence[Column], with_asked: bool, cell: int) -> tuple[list[int], dict[str, tuple[int, int]]]:
     """The left edge of each column, and from where to where each group reaches."""
-    x, lefts, groups = _MARGIN + _LABEL + (cell + _GROUP_GAP if with_asked else 0), [], {}
+    x, lefts = _MARGIN + _LABEL + (cell + _GROUP_GAP if with_asked else 0), []
+    groups: dict[str, tuple[int, int]] = {}
     for i, column in enumerate(columns):
         if i and column.group != columns[i - 1].group:
             x += _GROUP_GAP - _GAP

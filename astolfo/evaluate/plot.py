@@ -15,7 +15,10 @@ from astolfo.files import written
 os.environ.setdefault("MPLCONFIGDIR", str(Path(".astolfo/matplotlib").absolute()))  # its caches, not in the user's home
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # that it looked for fonts concerns nobody
 SIZE, DPI = (9.0, 4.2), 100
-_MARKERS = {"null": {"markersize": 9, "markerfacecolor": "none"}, "zero": {"markersize": 4}}  # seen where curves coincide
+_MARKERS: dict[str, dict[str, Any]] = {
+    "null": {"markersize": 9, "markerfacecolor": "none"},
+    "zero": {"markersize": 4},
+}  # seen where curves coincide
 _COLOURS = {"eps": "#b35806", "v": "#1f6f5c", "rf": "#5b4ea5", "null": "#1f6f5c", "zero": "#b35806"}
 
 
@@ -44,7 +47,8 @@ def _sweep(report: Mapping[str, Any]) -> bytes:
     for one in (one for one in report["summary"] if one["own"]):
         cells = [report["cells"][number] for number in one["cells"]]
         alphas, label = [cell["alpha"] for cell in cells], f"{one['uncond']} uncond"
-        colour, style = _COLOURS[one["uncond"]], {"color": _COLOURS[one["uncond"]], **_MARKERS[one["uncond"]]}
+        colour = _COLOURS[one["uncond"]]
+        style: dict[str, Any] = {"color": colour, **_MARKERS[one["uncond"]]}
         shown = [_shown(cell) for cell in cells]
         if None not in shown:
             left.plot(alphas, shown, "o-", **style, label=f"shown, {label}")

@@ -67,7 +67,7 @@ class Settings:
         return TOGETHER if self.height * self.width <= SMALL else 1
 
 
-def sampler_of(runtime: str, wanted: str) -> str:
+def sampler_of(runtime: str, wanted: Literal["DDIM", "Euler"]) -> Literal["DDIM", "Euler"]:
     """The sampler that a runtime has when `wanted` is asked for: rectified flow has Euler alone."""
     return "Euler" if runtime == "rf" else wanted
 
@@ -104,7 +104,7 @@ def scheduler_of(settings: Settings) -> Any:
     from diffusers import schedulers
 
     if settings.runtime == "rf":
-        flow = schedulers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=settings.shift)
+        flow: Any = schedulers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=settings.shift)
         flow.set_timesteps(sigmas=np.linspace(1.0, 1.0 / settings.steps, settings.steps))
         return flow
     zero = settings.zero_terminal_snr
@@ -112,6 +112,7 @@ def scheduler_of(settings: Settings) -> Any:
         "steps_offset": 1, "rescale_betas_zero_snr": zero, "timestep_spacing": "trailing" if zero else "leading",
         "prediction_type": {"eps": "epsilon", "v": "v_prediction"}[settings.runtime],
     }  # fmt: skip
+    scheduler: Any
     if settings.sampler == "Euler":
         scheduler = schedulers.EulerDiscreteScheduler(**common)
     else:
@@ -122,7 +123,9 @@ def scheduler_of(settings: Settings) -> Any:
 
 def _noise(parts: Mapping[str, nn.Module], settings: Settings, seed: int, numbers: Sequence[int]) -> Tensor:
     """The first latents of these pictures: float32 (pictures, channels, height / factor, width / factor)."""
-    unet, factor = parts["unet"], 2 ** (len(parts["vae"].config.block_out_channels) - 1)
+    unet: Any = parts["unet"]
+    vae: Any = parts["vae"]
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if settings.height % factor or settings.width % factor:  # the UNet takes any latents, as it does in training
         raise InputError(
             f"Expected a height and width in multiples of {factor} pixels, found {settings.height} and {settings.width}."

@@ -19,8 +19,11 @@ from astolfo.pins import scorer_digest
 class Scorer(Protocol):
     """What scores pictures: its `name`, or why it is `skipped`."""
 
-    name: str | None
-    skipped: str | None
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def skipped(self) -> str | None: ...
 
     def score(self, pictures: np.ndarray, texts: Sequence[str]) -> dict[str, Any] | None:
         """The score of each picture, uint8 (n, height, width, 3), for its text: {"name", "mean", "each"}."""

@@ -7,11 +7,13 @@ The processes are forks, so that what the caller has loaded is there without bei
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 from astolfo.errors import AstolfoError
 
-P, R = TypeVar("P"), TypeVar("R")
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 def shared_out(work: Callable[[P], R], pieces: Sequence[P], processes: int) -> list[R]:
@@ -25,24 +27,24 @@ def shared_out(work: Callable[[P], R], pieces: Sequence[P], processes: int) -> l
     for child, (_, sender) in zip(children, pipes, strict=True):
         child.start()
         sender.close()  # the child's alone now, so that its end is noticed
-    results: list[R | None] = [None] * len(pieces)
+    results: list[Any] = [None] * len(pieces)
     for i, (receiver, _) in enumerate(pipes):
         results[i::count] = _received(receiver)
     for child in children:
         child.join()
-    return results  # type: ignore[return-value]
+    return results
 
 
-def _share(work: Callable[[P], R], pieces: Sequence[P], sender: object) -> None:
+def _share(work: Callable[[P], R], pieces: Sequence[P], sender: Connection) -> None:
     try:
-        sender.send([work(piece) for piece in pieces])  # type: ignore[attr-defined]
+        sender.send([work(piece) for piece in pieces])
     except BaseException as error:  # told to the parent, who raises it
-        sender.send(error)  # type: ignore[attr-defined]
+        sender.send(error)
 
 
-def _received(receiver: object) -> list:
+def _received(receiver: Connection) -> list[Any]:
     try:
-        found = receiver.recv()  # type: ignore[attr-defined]
+        found = receiver.recv()
     except EOFError:
         raise AstolfoError(
             "A process of this evaluation was ended from outside, perhaps for want of memory. Run it again."

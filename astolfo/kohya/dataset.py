@@ -285,8 +285,8 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
         values.refuse("resolution", "One size that is no square", f"a square of {side}, or --enable_bucket")
     found = {"resolution": side, "smallest": side, "largest": side, "step": 64}
     if values.get("enable_bucket"):
-        names = {"smallest": "min_bucket_reso", "largest": "max_bucket_reso", "step": "bucket_reso_steps"}
-        found |= {option: values.get(name) for option, name in names.items()}
+        own = {"smallest": "min_bucket_reso", "largest": "max_bucket_reso", "step": "bucket_reso_steps"}
+        found |= {option: values.get(name) for option, name in own.items()}
     else:
         for name in ("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"):
             if values.on(name):

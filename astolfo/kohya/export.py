@@ -183,8 +183,9 @@ def _rates(fields: schema.RunFields, family: str) -> list[str]:
     words = [f"--learning_rate={number(one.unet)}"]
     if one.blocks:
         rates = [{one.blocks.get(name) for name in names} for names in SD_SCRIPTS_BLOCKS]
-        if all(len(rate) == 1 and None not in rate for rate in rates):
-            words += _option("block_lr", ",".join(number(float(min(rate))) for rate in rates))  # type: ignore[type-var]
+        alike = [next(iter(rate)) if len(rate) == 1 else None for rate in rates]
+        if None not in alike:
+            words += _option("block_lr", ",".join(number(float(rate or 0)) for rate in alike))
     if one.text_encoder or one.text_encoder_2:
         words += _option("train_text_encoder")
         names = ("learning_rate_te1", "learning_rate_te2") if family == "sdxl" else ("learning_rate_te",)

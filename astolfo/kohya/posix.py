@@ -155,7 +155,8 @@ class _Reader:
 
     def _documents(self) -> None:
         """The bodies of the here-documents that the line before named."""
-        for token, end, token.literal in self._waiting:
+        for token, end, literal in self._waiting:
+            token.literal = literal
             lines = []
             while True:
                 self._closed(0 if self.at < len(self.text) else -1, token.line, f"a here-document ({end})")
@@ -319,8 +320,8 @@ def _assign(token: Token, state: State) -> str:
         return name
     value = _join(replace(token, parts=[(quoting, text[match.end() :]), *token.parts[1:]]), state)
     if more and name in state.variables:
-        before = state.variables[name]
-        value = replace(value, text=before.text + value.text, trouble=before.trouble or value.trouble)
+        earlier = state.variables[name]
+        value = replace(value, text=earlier.text + value.text, trouble=earlier.trouble or value.trouble)
     state.set(name, value)
     return name
 

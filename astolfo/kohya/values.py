@@ -12,7 +12,7 @@ from astolfo.errors import InputError
 from astolfo.kohya.launch import Given, Launch
 from astolfo.kohya.options import Becomes, Option, options
 
-_OFF = (None, False, "", 0, 0.0, [])
+_OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, [])
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 _SHOWN = 48  # characters of a value in the account
 _EXPECTED = {

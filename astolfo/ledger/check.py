@@ -6,6 +6,8 @@ The shape of a single entry is the schema's to check; here are names, references
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from astolfo.errors import LedgerError
 from astolfo.ledger import schema
@@ -79,7 +81,7 @@ def _run(ledger: Ledger, run: Run) -> None:
     for key in ("base", "merge_base"):
         name = getattr(run.fields, key)
         if name is not None:
-            _reference(ledger, name, lambda message, key=key: run.error(message, key))
+            _reference(ledger, name, partial(run.error, key=key))
     for name, value in (run.fields.choices or {}).items():
         allowed = schema.Choices.model_fields
         if name not in allowed:
@@ -151,7 +153,7 @@ def _blocks(ledger: Ledger, run: Run) -> None:
         raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.", "unet")
 
 
-def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict) -> bool:
+def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict[str, Any]) -> bool:
     """Whether a parameter of the UNet trains; the first that does is enough, as every plan asks this of every run."""
     return any(trains(unet, rates, name) for name in parameters(config))
 
@@ -159,7 +161,7 @@ def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict) -> 
 def _base(ledger: Ledger, name: str) -> None:
     for scale in SCALES:
         for parent in getattr(ledger.bases[name], scale).parents:
-            _reference(ledger, parent, lambda message, at=scale: ledger.files.error("bases", name, [at], message))
+            _reference(ledger, parent, partial(ledger.files.error, "bases", name, [scale]))
 
 
 def _dataset(ledger: Ledger, name: str) -> None:

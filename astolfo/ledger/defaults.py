@@ -21,7 +21,7 @@ DEFAULTS = schema.RunFields(
 _PLAIN = schema.Precision(weights="bf16", compute="bf16", save="fp16")
 
 
-def filled(fields: schema.RunFields, objective: str | None) -> schema.RunFields:
+def filled(fields: schema.RunFields, objective: schema.ObjectiveKind | None) -> schema.RunFields:
     """The fields with a default for each that has one and is not given; `objective` is that of the base."""
     missing = {name: getattr(DEFAULTS, name) for name in DEFAULTS.model_fields_set if getattr(fields, name) is None}
     if "precision" in missing and (fields.engine or fields.semantics == "kohya"):

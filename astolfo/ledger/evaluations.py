@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from astolfo.ledger.schema import Entry
+from astolfo.ledger.schema import Entry, ObjectiveKind
 
 AXES = ("alpha", "runtime", "uncond", "sampler", "cfg", "steps", "checkpoint")  # of grids, besides the prompts
 SAVED = "saved"  # on the axis `checkpoint`: every checkpoint that the run saves, and its result
@@ -18,7 +18,7 @@ class Axis(Entry):
     """One axis of a grid: the name of what varies, and its values; `checkpoint` has the value `saved`, all that a run saves."""
 
     alpha: list[Annotated[float, Field(ge=0, le=1)]] | None = None
-    runtime: list[Literal["eps", "v", "rf"]] | None = None
+    runtime: list[ObjectiveKind] | None = None
     uncond: list[Literal["zero", "null"]] | None = None
     sampler: list[Literal["DDIM", "Euler"]] | None = None
     cfg: list[float] | None = None
@@ -108,12 +108,19 @@ class Sampling(Entry):
     sampler: Literal["DDIM", "Euler"]
     steps: PositiveInt
     cfg: float
-    runtime: Literal["eps", "v", "rf"]
+    runtime: ObjectiveKind
     grids: Annotated[tuple[NamedGrid, ...], Field(min_length=1)]
 
 
 def sampling(
-    name: str, wanted: EvaluationSet, prompts: PromptSet, *, scale: str, runtime: str, alpha: float | None, saved: list[str]
+    name: str,
+    wanted: EvaluationSet,
+    prompts: PromptSet,
+    *,
+    scale: str,
+    runtime: ObjectiveKind,
+    alpha: float | None,
+    saved: list[str],
 ) -> Sampling:
     """The set `name` for a run of objective `runtime`; `alpha` is the merge that the record names, `saved` its checkpoints."""
     named = {} if alpha is None else {"alpha": [alpha]}
@@ -131,4 +138,4 @@ def _filled(axis: Axis, more: dict[str, list[Any]], saved: list[str]) -> Axis:
     """The axis with `saved` spelt out, and with what else its name stands for in `more`, ascending."""
     values = [one for value in axis.values for one in (saved if value == SAVED else [value])]
     extra = more.get(axis.name, [])
-    return Axis(**{axis.name: sorted({*values, *extra}) if extra else values})
+    return Axis.model_validate({axis.name: sorted({*values, *extra}) if extra else values})

@@ -39,7 +39,7 @@ class Run:
     def error(self, message: str, key: str | None = None) -> LedgerError:
         """A LedgerError at the line of this run's `key` (or of the era's default, or of the run)."""
         era = key in self.era.defaults.model_fields_set and key not in self.entry.model_fields_set
-        return self.document.error(("defaults", key) if era else ("runs", self.id, key or ""), message)
+        return self.document.error(["defaults", str(key)] if era else ["runs", self.id, key or ""], message)
 
     @property
     def counts(self) -> bool:
@@ -119,7 +119,7 @@ class Ledger:
 
     def origin(self, name: str) -> schema.Origin:
         """Where a base comes from at this ledger's scale; a digest that the ledger leaves open is the user's pin."""
-        origin = getattr(self.base(name), self.scale_name)
+        origin: schema.Origin = getattr(self.base(name), self.scale_name)
         if origin.sha256 == "unknown" and name in self._pins:
             return origin.model_copy(update={"sha256": self._pins[name]})
         return origin
@@ -215,7 +215,7 @@ class Ledger:
     def _models(self) -> list[str]:
         return [name for name, base in self.bases.items() if base.kind == "model"]
 
-    def _objective(self, name: str | None, path: tuple[str, ...]) -> str | None:
+    def _objective(self, name: str | None, path: tuple[str, ...]) -> schema.ObjectiveKind | None:
         """The objective of the model that a run starts from: the base's, or that which its run says, up to a cycle or an end."""
         reference = None if name is None else self.reference(name)
         if reference is None or reference.base:

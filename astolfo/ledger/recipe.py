@@ -5,6 +5,7 @@ out, rates as the scale makes them) has one digest; two runs with the same recip
 """
 
 from functools import cache
+from typing import Any
 
 from astolfo.files import json_digest
 from astolfo.ledger import schema
@@ -17,7 +18,7 @@ class Recipe(schema.Entry):
     """Everything that the trainer computes from, except its parents (base weights, dataset, vocabulary)."""
 
     family: schema.Family
-    architecture: dict  # configurations of the model's parts, as diffusers and transformers name them
+    architecture: dict[str, Any]  # configurations of the model's parts, as diffusers and transformers name them
     objective: schema.Objective
     captions: schema.Captions
     unet: schema.UNet  # which of its blocks train: percent (63, 68, 71, 100: fixed sets), or by their names
@@ -38,7 +39,7 @@ class Recipe(schema.Entry):
     loss_spike: float | None = None  # a loss over so many times the usual one is a wrong number; None: none is
     on_failure: str | None = None  # "keep": a wrong number ends the run with its last good state
 
-    def canonical(self) -> dict:
+    def canonical(self) -> dict[str, Any]:
         """The recipe as plain data; `astolfo.files.canonical_json` of it is what is digested.
 
         What is None is left out, so a recipe keeps its digest when later versions know more options.
@@ -57,6 +58,12 @@ def choices_of(run: Run) -> schema.Choices:
     return schema.SEMANTICS[fields.semantics or "reference"].model_copy(update=fields.choices or {})
 
 
+_AS_THEY_STAND = (
+    "captions", "unet", "optimizer", "ranks", "batch_size", "accumulation", "max_grad_norm", "seed", "engine", "loss_spike",
+    "on_failure",
+)  # fmt: skip
+
+
 @cache
 def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Recipe:
     """The recipe of a run at the ledger's scale; after a `restart`, of what it trained from that checkpoint on."""
@@ -67,7 +74,8 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     assert fields.learning_rate
     assert fields.schedule
     precision = scale.precision or fields.precision
-    if fields.engine and precision and precision.update:
+    assert precision
+    if fields.engine and precision.update:
         raise run.error(f"the engine {fields.engine.kind} keeps a master of its own: leave precision's update out.")
     plan = plan_of(ledger, run)
     first = step_of(ledger, restart) if restart else plan.start
@@ -79,31 +87,22 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         family=family,
         architecture=scale.architectures[family],
         objective=run.objective,
-        captions=fields.captions,
-        unet=fields.unet,
-        learning_rate=fields.learning_rate.scaled(factor),
-        optimizer=fields.optimizer,
-        schedule=_schedule(ledger, run, choices, plan.end - first, factor),
-        ranks=fields.ranks,
-        batch_size=fields.batch_size,
-        accumulation=fields.accumulation,
-        max_grad_norm=fields.max_grad_norm,
         precision=precision,
+        learning_rate=fields.learning_rate.scaled(factor),
+        schedule=_schedule(ledger, run, choices, plan.end - first, factor),
         choices=choices,
-        seed=fields.seed,
         first_step=first,
         last_step=plan.end if fields.schedule.falls else None,
         steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
-        engine=fields.engine,
-        loss_spike=fields.loss_spike,
-        on_failure=fields.on_failure,
+        **{name: getattr(fields, name) for name in _AS_THEY_STAND},
     )
 
 
 def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, factor: float) -> schema.Schedule:
     """The run's schedule over so many steps: a warm-up in steps of the scale, and its end at the scale's rates."""
-    found, changes = run.fields.schedule, {}
+    found = run.fields.schedule
     assert found
+    changes: dict[str, Any] = {}
     if found.warmup_ratio:
         each = (run.fields.ranks or 1) if choices.warmup == "kohya" else 1  # that trainer counts a step of every rank
         changes = {"warmup_steps": int(found.warmup_ratio * steps * each), "warmup_ratio": None}

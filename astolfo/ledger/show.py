@@ -12,7 +12,8 @@ from astolfo.ledger.steps import full_steps, plan_of
 
 def listing(ledger: Ledger) -> str:
     """Every run, era by era, one line each."""
-    lines, era = [], None
+    lines: list[str] = []
+    era = None
     for run in ledger.runs.values():
         if run.era.era != era:
             era = run.era.era

@@ -7,6 +7,7 @@ is to be (`astolfo.provenance.stale` keeps that record).
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from astolfo.ledger.evaluations import RESULT, SAVED, sampling
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.references import Reference, parse
+from astolfo.ledger.schema import Family
 from astolfo.ledger.standins import AMOUNT
 from astolfo.ledger.steps import from_scale, full_steps, plan_of, restart_before, step_of
 from astolfo.provenance.code import code_digest
@@ -43,7 +45,7 @@ class Specs:
         for name in ("vocabulary", "autoencoder", "base", "dataset", "segment", "model", "evaluation"):
             setattr(self, name, cache(getattr(self, name)))
 
-    def _spec(self, verb: str, parents: dict[str, Spec | None], **content: Any) -> Spec:
+    def _spec(self, verb: str, parents: Mapping[str, Spec | None], **content: Any) -> Spec:
         named = {role: identity(spec) for role, spec in parents.items() if spec is not None}
         return {
             "verb": verb, "scale": self.ledger.scale_name, "parents": named, "code": code_digest(verb), "lock": self.lock,
@@ -105,8 +107,8 @@ class Specs:
         family = self.ledger.base(encoder).family
         if kind == "store":
             digest = self.ledger.dataset_digest(name)
-            given = {"verb": "given", "dataset": name, "images": size.images, "digest": digest, **flip}
-            return given if size.store is None else given | self._named_store(given["digest"], place, family)
+            given: Spec = {"verb": "given", "dataset": name, "images": size.images, "digest": digest, **flip}
+            return given if size.store is None else given | self._named_store(str(digest), place, family)
         if kind == "folder":
             held = content(place)
             return self._spec(
@@ -119,7 +121,7 @@ class Specs:
             family=family, architecture=scale.architectures[family], **flip,
         )  # fmt: skip
 
-    def _named_store(self, digest: str, place: Path, family: str) -> Spec:
+    def _named_store(self, digest: str, place: Path, family: Family) -> Spec:
         """Of a store that an entry names: its own digest where no other is known, and the latents that it must have."""
         vae = self.ledger.scale.architectures[family]["vae"]
         latents = {"channels": vae["latent_channels"], "factor": 2 ** (len(vae["block_out_channels"]) - 1)}
@@ -150,11 +152,11 @@ class Specs:
             return {"verb": "adopted", "family": self.ledger.family(run), "kind": "model", **file}
         if reference.alpha:
             trained, base = parse(reference.checkpoint), self.ledger.merge_base(run)
-            parents = {"base": self.model(base), "trained": self.model(trained)}
-            return self._spec("merge", parents, alpha=reference.alpha, title=str(reference))
+            merged = {"base": self.model(base), "trained": self.model(trained)}
+            return self._spec("merge", merged, alpha=reference.alpha, title=str(reference))
         step = step_of(self.ledger, reference)
         restart = restart_before(self.ledger, run, step)
-        parents = {"state": self.segment(run.id, step), "base": self._start(run, restart)}
+        parents: dict[str, Spec | None] = {"state": self.segment(run.id, step), "base": self._start(run, restart)}
         about = self._about(run, restart)
         if step == plan_of(self.ledger, run).end and (stopped := self._stopped(run)):
             about["stopped"] = stopped

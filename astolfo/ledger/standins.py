@@ -20,7 +20,7 @@ def base(name: str, entry: schema.Base, shipped: Mapping[str, schema.StandIn], o
 
     An autoencoder has that of its family among the `others`.
     """
-    more: dict[str, schema.Origin] = {}
+    more: dict[str, schema.Origin | None] = {}
     if entry.full is None:
         more["full"] = schema.Origin(file=f"{name}.safetensors")
     if entry.miniature is None:
@@ -59,7 +59,7 @@ def joined(entry: schema.Dataset, others: Mapping[str, schema.Dataset]) -> schem
     if not parts:
         return entry
     images = sum(others[name].images * times for name, times in parts.items())
-    small = sum(one.images * times for name, times in parts.items() if (one := others[name].miniature))
+    small = sum((one.images or 0) * times for name, times in parts.items() if (one := others[name].miniature))
     autoencoder = others[next(iter(parts))].autoencoder
     size = schema.ScaleDataset(images=small)
     return entry.model_copy(update={"images": images, "miniature": size, "autoencoder": autoencoder})

@@ -52,7 +52,8 @@ def _kind(base: schema.Base) -> str:
     return f"{_FAMILIES[base.family]}, {base.objective}"
 
 
-def _source(origin: schema.Origin) -> str:
+def _source(origin: schema.Origin | None) -> str:
+    assert origin  # the ledger has filled what an entry leaves out
     if origin.merge:
         return f"{origin.merge.trained} merged into {origin.merge.base}, {origin.merge.alpha}"
     if origin.mecha:

@@ -6,6 +6,7 @@ A piece is a stretch of bytes of the output files, so it begins and ends anywher
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,14 @@ class Source:
 class Job:
     """Fills pieces of the outputs from the two inputs. One instance serves all threads."""
 
-    def __init__(self, base: SafeFile, trained: SafeFile, sources: dict[str, Source], plans: list, threads: int):
+    def __init__(
+        self,
+        base: SafeFile,
+        trained: SafeFile,
+        sources: dict[str, Source],
+        plans: Sequence[tuple[bytes, dict[str, Entry]]],
+        threads: int,
+    ):
         self.base, self.trained, self.sources, self.plans, self.threads = base, trained, sources, plans, threads
         self.clamped: dict[str, tuple[int, float]] = {}
         self.direct = False
@@ -125,7 +133,8 @@ class Job:
         """The calling thread's working memory."""
         if not hasattr(self._local, "scratch"):
             self._local.scratch = kernel.Scratch(BLOCK)
-        return self._local.scratch
+        found: kernel.Scratch = self._local.scratch
+        return found
 
 
 class _Stretch:
@@ -153,9 +162,11 @@ class _Stretch:
             into[:] = self._stored(only).view(np.uint8)[span.start * SIZES[source.dtype] : span.stop * SIZES[source.dtype]]
             return 0, 0.0
         first, second = (self._values(only), None) if only is not None else (self._values(0), self._values(1))
-        cut = tuple((side[0][span], side[1]) if side else None for side in (first, second))
+        (values, scale), other = first, second and (second[0][span], second[1])
         bounded = source.dtype == "F16" and 0 <= alpha <= 1 and all(side is None or side.dtype == "F16" for side in sides)
-        return kernel.encode(kernel.weigh(cut[0], cut[1], alpha, scratch, last), source.dtype, into, scratch, bounded)
+        return kernel.encode(
+            kernel.weigh((values[span], scale), other, alpha, scratch, last), source.dtype, into, scratch, bounded
+        )
 
     def _values(self, side: int) -> tuple[np.ndarray, float]:
         if side not in self._decoded:

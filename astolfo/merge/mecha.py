@@ -208,9 +208,7 @@ def _shares(files: Mapping[str, SafeFile], more: Mapping[str, Extras]) -> tuple[
             if key not in more[next(iter(having))].replaced:
                 copied[key] = next(iter(having))
                 del anew[key]
-        elif (
-            len(having) == len(files) and {entry.dtype for entry in entries} <= set(kernel.FLOATS) and math.prod(entries[0].shape)
-        ):
+        elif len(having) == len(files) and {entry.dtype for entry in entries} <= set(kernel.FLOATS) and 0 not in entries[0].shape:
             merged.append(key)
         else:
             copied[key] = next(iter(having))
@@ -246,10 +244,12 @@ def _execute(recipe: Path | str, graph: Any, files: Mapping[str, SafeFile], outp
     config = _config(library, output.places)
     inputs = {name: _Input(name, file, output.places) for name, file in files.items()}
 
-    @library.merge_method(identifier="astolfo_write", register=False, reuse_outputs=False)
-    def write(model: library.Parameter(library.StateDict[torch.Tensor], "weight"), **about) -> library.Return(
-        torch.Tensor, "weight"
-    ):
+    # sd-mecha reads from the annotations what a method takes and gives.
+    wanted: Any = library.Parameter(library.StateDict[torch.Tensor], "weight")
+    result: Any = library.Return(torch.Tensor, "weight")
+
+    @library.merge_method(identifier="astolfo_write", register=False, reuse_outputs=False)  # type: ignore[untyped-decorator]
+    def write(model: wanted, **about) -> result:  # type: ignore[no-untyped-def]  # it reads all of them
         output.write(about["key"], model[about["key"]])
         return torch.empty(0)  # sd-mecha keeps what the last step returns until all keys are done
 
@@ -322,7 +322,7 @@ def _bind(library: Any, graph: Any, inputs: Mapping[str, "_Input"], config: Any)
     return bind(graph)
 
 
-class _Input(Mapping):
+class _Input(Mapping[str, Any]):
     """A model as sd-mecha reads it: the keys that are merged, each a float32 copy made when asked for."""
 
     def __init__(self, name: str, file: SafeFile, keys: Mapping[str, Entry]):

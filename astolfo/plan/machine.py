@@ -56,8 +56,8 @@ def _card(found: devices.Found) -> schema.Card:
     own = schema.Card(
         title=found.name.removeprefix("NVIDIA "),
         memory_gib=found.memory_gib or 0,
-        compute_capability=found.compute_capability or (known and known.compute_capability),
-        watts=found.watts or (known and known.watts),
+        compute_capability=found.compute_capability or (known.compute_capability if known else None),
+        watts=found.watts or (known.watts if known else None),
     )
     return own.model_copy(update={"peak_tflops": known.peak_tflops, "source": known.source}) if known else own
 

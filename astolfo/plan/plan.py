@@ -69,7 +69,10 @@ def plan(ledger: Ledger, run: Run, machine: schema.Hardware) -> Needs:
     images = _images(ledger, run, steps.start, steps.end)
     pace = speed(recipe, machine, count)
     days = (images / pace.fast / _DAY, images / pace.slow / _DAY) if pace else None
-    kwh = tuple(day * 24 * machine.power.watts / 1000 for day in days) if days and machine.power else None
+    kwh = None
+    if days and machine.power:
+        low, high = (day * 24 * machine.power.watts / 1000 for day in days)
+        kwh = low, high
     disk = segments * state_bytes(recipe) + result_bytes(recipe) if full else None
     return Needs(
         run=run, recipe=recipe, steps=length, images=images, segments=segments, processes=count, memory=needed,
@@ -103,14 +106,14 @@ def every(ledger: Ledger) -> list[Run]:
 def _images(ledger: Ledger, run: Run, start: int, end: int) -> int:
     """Images that the steps from `start` to `end` see; the last step of an epoch sees what is left of it."""
     per_step, per_epoch = samples_per_step(run), plan_of(ledger, run).steps_per_epoch
-    images = ledger.sole_dataset(run).images
+    images = ledger.sole_dataset(run).images or 0
     if per_epoch is None:
         return (end - start) * per_step
 
-    def seen(step: int) -> int:
-        return step // per_epoch * images + step % per_epoch * per_step
+    def seen(epochs: int, steps: int) -> int:
+        return epochs * images + steps * per_step
 
-    return seen(end) - seen(start)
+    return seen(*divmod(end, per_epoch)) - seen(*divmod(start, per_epoch))
 
 
 def _processes(run: Run, recipe: Recipe, machine: schema.Hardware) -> int:

@@ -150,7 +150,7 @@ def write(
     """
     given = {role: path for role, path in parents.items() if path is not None}
     digests = {name_of(out): read_sidecar(out)} | {name_of(path): sha256_of(path) for path in also}
-    statement = {
+    statement: dict[str, Any] = {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()],
         "predicateType": PREDICATE,
@@ -249,7 +249,8 @@ def _losses(job: str, out: Path, parents: Mapping[str, Path]) -> list[dict[str, 
         return [_loss(out)]
     if job != EXPORT:
         return []
-    rows, state = [], parents.get("state")
+    rows: list[Any] = []
+    state = parents.get("state")
     while state is not None and attestation(state).exists():
         found = read(state)
         rows = list(found.statement["predicate"]["runDetails"]["byproducts"]) + rows

@@ -96,7 +96,7 @@ def _tree(source: str, known: dict[str, str]) -> str:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 node.body = [statement for statement in node.body if not _is_docstring(statement)]
             if not getattr(node, "type_params", True):
-                del node.type_params
+                delattr(node, "type_params")
         known[key] = hashlib.sha256(ast.dump(tree, **_AS_BEFORE).encode()).hexdigest()
     return known[key]
 

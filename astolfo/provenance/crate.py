@@ -56,7 +56,8 @@ def chain(path: Path) -> list[Attestation]:
 
     Raises InputError where one is missing or damaged.
     """
-    root, found, waiting = attestation.root_of(path), {}, [path]
+    root, waiting = attestation.root_of(path), [path]
+    found: dict[str, Attestation] = {}
     while waiting:
         read = attestation.read(waiting.pop())
         found.setdefault(_name(read), read)
@@ -204,9 +205,9 @@ class _Writer:
         for key, value in (one.numerics or {}).items():
             pair = self._add(f"{identifier}-{key}", "PropertyValue", name=key, value=str(value))
             action.append_to("environment", pair)
-        for key, value in _cost(self.root / _name(one)):
+        for key, spent in _cost(self.root / _name(one)):
             usage = self._add(
-                f"{identifier}-{key}", "PropertyValue", name=key, value=str(value), propertyID=f"urn:astolfo:cost:{key}"
+                f"{identifier}-{key}", "PropertyValue", name=key, value=str(spent), propertyID=f"urn:astolfo:cost:{key}"
             )
             if key in _UNITS:
                 usage["unitText"] = _UNITS[key]

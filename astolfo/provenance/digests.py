@@ -8,6 +8,7 @@ its reference. Where another class was measured to give every one of these diges
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +126,23 @@ def _stopped(ledger: Ledger, directory: Path) -> dict[str, str]:
 
 def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
     """Columns for `ledger.table.markdown`: what became of each run where it was rebuilt, and its digest per record."""
-    found = {}
+    found: dict[str, Callable[[Ledger, Run], str]] = {}
     for number, one in enumerate(records(ledger), start=1):
         name = f"{ledger.scale_name}, {one['numerics']['device']} {number}"
-        found[f"rebuilt ({name})"] = lambda _, run, one=one: _became(run, one)
-        found[f"sha256 ({name})"] = lambda _, run, one=one: _short(one["sha256"].get(run.id))
+        found[f"rebuilt ({name})"] = partial(_became, one)
+        found[f"sha256 ({name})"] = partial(_digest_of, one)
     return found
+
+
+def _digest_of(one: dict[str, Any], _: Ledger, run: Run) -> str:
+    return _short(one["sha256"].get(run.id))
 
 
 def _short(digest: str | None) -> str:
     return f"`{digest[:16]}`" if digest else ""
 
 
-def _became(run: Run, one: dict[str, Any]) -> str:
+def _became(one: dict[str, Any], _: Ledger, run: Run) -> str:
     """What became of a rebuilt run, and whether the record says otherwise; how pictures look is the evaluations' to say."""
     if run.id not in one["sha256"]:
         return "made on the way" if run.era.support else "not built"

@@ -154,12 +154,12 @@ def _signer(path: Path, trust: Trust) -> tuple[str, Any]:
     from securesystemslib.signer import SSlibKey
 
     if trust.key is not None:
-        key = SSlibKey.from_crypto(load_pem_public_key(trust.key.read_bytes()))  # type: ignore[arg-type]
+        key = SSlibKey.from_crypto(load_pem_public_key(trust.key.read_bytes()))
         return f"the key {trust.key.name} ({key.keyid[:12]})", key
     bundle = json.loads(signature(path).read_text(encoding="utf-8"))
     first = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"][0]["rawBytes"]
     certificate = x509.load_der_x509_certificate(base64.b64decode(first))
-    return certificate.subject.rfc4514_string(), SSlibKey.from_crypto(certificate.public_key())  # type: ignore[arg-type]
+    return certificate.subject.rfc4514_string(), SSlibKey.from_crypto(certificate.public_key())
 
 
 def _names(trust: Trust) -> str:

@@ -6,6 +6,7 @@ result that was judged. `record` writes them from a working directory's evaluati
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def record(ledger: Ledger, directory: Path, numerics: Mapping[str, str]) -> tupl
         raise InputError(f"{directory}/evaluations holds no evaluation: make one first, such as {_example(ledger)}.")
     path = ledger.folder / FOLDER / ledger.scale_name / f"{json_digest(numerics)[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = next((one["verdicts"] for one in records(ledger) if one["numerics"] == numerics), {})
+    before: dict[str, Any] = next((one["verdicts"] for one in records(ledger) if one["numerics"] == numerics), {})
     write_json(path, {"numerics": dict(numerics), "verdicts": {**before, **found}})
     return path, len(found)
 
@@ -69,8 +70,12 @@ def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
     found: dict[str, Callable[[Ledger, Run], str]] = {}
     for number, one in enumerate(records(ledger), start=1):
         name = f"pictures ({ledger.scale_name}, {one['numerics']['device']} {number})"
-        found[name] = lambda _, run, one=one: said(run, one["verdicts"].get(run.id))
+        found[name] = partial(_said_by, one)
     return found
+
+
+def _said_by(one: dict[str, Any], _: Ledger, run: Run) -> str:
+    return said(run, one["verdicts"].get(run.id))
 
 
 def said(run: Run, judged: Mapping[str, Any] | None) -> str:

@@ -86,7 +86,8 @@ class _Walk:
         self.files: list[tuple[str, Path, str]] = []  # name, path, expected sha256
         self.numerics: dict[str, str] | None = None
         self.noted: list[tuple[str, Attestation]] = []
-        waiting, seen = self._first(path), set()
+        waiting = [*self._first(path)]
+        seen: set[tuple[str, str]] = set()
         while waiting:
             parent = waiting.pop(0)
             if (parent.name, parent.sha256) not in seen:
@@ -98,20 +99,20 @@ class _Walk:
                 self._record(name, found)
         self._hash()
 
-    def _first(self, path: Path) -> tuple[Parent, ...] | list[Parent]:
+    def _first(self, path: Path) -> tuple[Parent, ...]:
         """The artifact itself; returns its parents."""
         top = self._read(path)
         if top is None:
             self._side_car(self.found.name, path, None)
             self.files.append((self.found.name, path, read_sidecar(path) if sidecar(path).exists() else ""))
-            return []
+            return ()
         name, digest = next(iter(top.subjects.items()))
         self.found.name, self.numerics = name, top.numerics
         self._note(name, path, top)
         self._side_car(name, path, digest)
         self.files.append((name, path, digest))
         self._others(top)
-        return [*top.parents]
+        return top.parents
 
     def _visit(self, parent: Parent) -> tuple[Parent, ...]:
         """One ancestor; returns its parents."""

@@ -64,7 +64,7 @@ class Pages:
         listed = [
             self._node(row) if row.name else {"heading": True, "era": row.era, "title": titles[row.era]} for row in self.rows
         ]
-        size = {"width": lanes * _LANE + _LEFT, "height": len(self.rows) * _ROW}
+        size: dict[str, Any] = {"width": lanes * _LANE + _LEFT, "height": len(self.rows) * _ROW}
         return self._page("lineage.html", rows=listed, nodes=nodes, edges=edges, lanes=lanes, **size)
 
     def losses(self) -> str:

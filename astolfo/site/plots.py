@@ -6,6 +6,7 @@ The same states give the same bytes: no date, no version and no font of the syst
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from astolfo.errors import InputError
 from astolfo.files import written
@@ -44,11 +45,14 @@ def draw(curves: Mapping[str, Curve], title: str, out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}):
+    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_STYLE}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=_SIZE, dpi=_DOTS, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)
+        engine: Any = figure.get_layout_engine()
+        engine.set(w_pad=0.15, h_pad=0.15)
         axes = figure.subplots()
-        colours = matplotlib.colormaps["tab20"].colors
+        palette: Any = matplotlib.colormaps["tab20"]
+        colours = palette.colors
         order = [*colours[0::2], *colours[1::2]]  # the strong ones first
         for number, (run, curve) in enumerate(curves.items()):
             _line(axes, run, thin(curve), order[number % len(order)])

@@ -45,7 +45,7 @@ def train_autoencoder(
     `kl_weight` times the mean KL divergence; AdamW, 50 steps of warm-up, linear decay to 0. Raises NumericsError when
     the loss is not finite.
     """
-    autoencoder = initialise(AutoencoderKL.from_config(dict(config)), seed).train()
+    autoencoder: Any = initialise(AutoencoderKL.from_config(dict(config)), seed).train()
     autoencoder.quant_conv.bias.data[autoencoder.config.latent_channels :] = FIRST_LOG_VARIANCE
     optimizer = torch.optim.AdamW(autoencoder.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     groups = _by_size(pictures)

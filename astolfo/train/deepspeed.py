@@ -142,7 +142,7 @@ class DeepSpeedTrainer(Trainer):
 
     def _kernels(self) -> AbstractContextManager:
         """The attention that the recipe asks for, or what the device has instead."""
-        if not self.recipe.engine.attention:
+        if not (self.recipe.engine and self.recipe.engine.attention):
             return nullcontext()
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -167,7 +167,7 @@ class DeepSpeedTrainer(Trainer):
 
     def state(self, position: int) -> State | None:
         """As `Trainer.state`: weights by name, and every rank's partitions with their optimizer state."""
-        entries = {}
+        entries: dict[str, Any] = {}
         for group, partition in enumerate(self.zero.single_partition_of_fp32_groups):
             mine = {"fp32": partition.detach().cpu(), **optimizers.state_of(self.optimizer, partition)}
             for rank in range(self.processes.count):

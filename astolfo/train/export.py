@@ -59,7 +59,8 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
 
 
 def _metadata(spec: dict[str, Any], recipe: Recipe, found: state.State) -> dict[str, str]:
-    title, about = spec["title"], {}
+    title: str = spec["title"]
+    about: dict[str, Any] = {}
     if found.stopped:
         title = f"{title} (stopped at step {found.stopped['step']}: {found.stopped['why']})"
         about["stopped"] = canonical_json(found.stopped | ({"record": spec["stopped"]} if "stopped" in spec else {}))

@@ -9,9 +9,11 @@ segment ends leave no trace in the weights.
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +66,9 @@ class Trainer:
             part.requires_grad_(False)
         chosen = list(trained(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
-        self.parameters = [parameter.requires_grad_(True) for _, _, parameter in chosen]
+        self.parameters = [parameter for _, _, parameter in chosen]
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
         checkpoint(self.parts, placement.gradient_checkpointing)
         if self.device.type == "cpu" and not recipe.engine:
             for part in self.parts.values():
@@ -103,7 +107,7 @@ class Trainer:
         self._bring(rounds)
         block = self.processes.block(self.recipe.ranks)
         self.flat.begin(len(block), self.offload)
-        losses = [self._leaf([row[rank] for row in rounds if row[rank] is not None], rounds) for rank in block]
+        losses = [self._leaf([batch for row in rounds if (batch := row[rank]) is not None], rounds) for rank in block]
         loss = self._mean(losses, step)  # the first numbers that are asked of the device in a step
         if value := spike(self.losses, loss, self.recipe.loss_spike):
             self._wrong("spike", step, [], value)
@@ -245,7 +249,7 @@ class Trainer:
         self.losses = list(state.loss)
 
 
-def checkpoint(parts: dict[str, nn.Module], blocks: bool | tuple[str, ...]) -> None:
+def checkpoint(parts: Mapping[str, Any], blocks: bool | tuple[str, ...]) -> None:
     """Has blocks of a model (True: all) keep few activations and compute the others again in backward, by the same operators.
 
     "text_encoders" are their layers; other names are the UNet's, such as "down_blocks.1". Call it when what trains is known: an
@@ -256,12 +260,12 @@ def checkpoint(parts: dict[str, nn.Module], blocks: bool | tuple[str, ...]) -> N
     for name, part in parts.items():
         if name != "unet":
             trains = any(parameter.requires_grad for parameter in part.parameters())
-            if trains and (blocks is True or "text_encoders" in blocks):
+            if trains and (isinstance(blocks, bool) or "text_encoders" in blocks):
                 part.activation_checkpointing_enable({"use_reentrant": False})
             continue
         part.enable_gradient_checkpointing()
         for place, module in part.named_modules():
-            if blocks is not True and hasattr(module, "gradient_checkpointing"):
+            if not isinstance(blocks, bool) and hasattr(module, "gradient_checkpointing"):
                 module.gradient_checkpointing = any(f"{place}.".startswith(f"{block}.") for block in blocks)
 
 

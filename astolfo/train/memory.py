@@ -92,7 +92,9 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
     """The most bytes that one micro-batch's forward and backward need besides weights and gradients."""
     recipe = Recipe.model_validate_json(recipe_json)
     parts = _parts(recipe)
-    parameters = [parameter.requires_grad_(True) for *_, parameter in trained(recipe, parts)]
+    parameters = [parameter for *_, parameter in trained(recipe, parts)]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     checkpoint(parts, checkpointing)
     flat = Flat(parameters, Processes())
     flat.begin(1)

@@ -86,7 +86,7 @@ def check_machine(recipe: Recipe, device: torch.device) -> None:
 
 
 def _build(choice: schema.Optimizer, rows: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
-    decay = {"weight_decay": choice.weight_decay}
+    decay: dict[str, Any] = {"weight_decay": choice.weight_decay}
     adam = {"betas": choice.betas, "eps": choice.eps, **decay}
     match choice.kind:
         case "AdamW":

@@ -6,6 +6,7 @@ them, as of SDXL's, any set can be named by its blocks.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -36,5 +37,6 @@ def _unused(recipe: Recipe, part: str, encoder: nn.Module) -> tuple[str, ...]:
     """SDXL reads its first text encoder before the last layer, so that layer and the final norm get no gradient."""
     if part != "text_encoder" or recipe.family != "sdxl":
         return ()
-    last = encoder.config.num_hidden_layers - 1
+    config: Any = encoder.config
+    last = config.num_hidden_layers - 1
     return tuple(f"{prefix}{name}" for prefix in ("", "text_model.") for name in (f"encoder.layers.{last}.", "final_layer_norm."))

@@ -23,15 +23,15 @@ class Prodigy(torch.optim.Optimizer):
         super().__init__(list(rows), {**options, "d0": d0, "d": d0, "d_max": d0, "d_numerator": 0.0, "step": 0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update. A step whose weights and gradients have all been 0 so far changes nothing."""
         first = self.param_groups[0]
         lr, kept = self._rate(first), first["beta3"] if first["beta3"] is not None else math.sqrt(first["betas"][1])
         weight = first["d"] / first["d0"]
         parts = [self._observe(group, p, lr, weight, kept) for group, p in self._members()]
-        parts = [part for some in self.gather(_numbers(parts)) for part in some]
-        numerator = kept * first["d_numerator"] + weight * lr * sum(part for part, _ in parts)
-        denominator = sum(part for _, part in parts)
+        numbers = [part for some in self.gather(_numbers(parts)) for part in some]
+        numerator = kept * first["d_numerator"] + weight * lr * sum(part for part, _ in numbers)
+        denominator = sum(part for _, part in numbers)
         found = {"d_numerator": numerator, "step": first["step"] + 1}
         if denominator:
             found |= _estimate(first, first["d_coef"] * numerator / denominator)

@@ -14,6 +14,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from astolfo.devices import watts
 from astolfo.ledger.recipe import Recipe
@@ -89,11 +90,11 @@ class Progress:
 
     def _wait(self) -> None:
         """Of a step that takes longer than _WITHIN, tells that it goes on: the log each minute, the heartbeat as ever."""
-        said = 0
+        said = 0.0
         while not self._done.wait(_WITHIN):
             within = time.monotonic() - self._stepped
             if within < _WITHIN:
-                said = 0
+                said = 0.0
                 continue
             if self._heart is not None:
                 self._heart.alive(self._step, self.end, self.run_end, within)
@@ -121,6 +122,7 @@ class Progress:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
+        assert self._writer
         rows = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=rows)))
 
@@ -130,7 +132,8 @@ class Heartbeat:
 
     def __init__(self, path: Path, run: str):
         self.path, self.run = path, run
-        self._last, self._joules, self._position = time.monotonic(), 0.0, {}
+        self._last, self._joules = time.monotonic(), 0.0
+        self._position: dict[str, Any] = {}
 
     def beat(
         self, step: int, end: int, run_end: int, loss: float, steps_per_second: float, images_per_second: float

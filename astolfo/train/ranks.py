@@ -181,6 +181,7 @@ class Flat:
             return
         self._arrived[index] = True
         value, parameter.grad = parameter.grad, None
+        assert value is not None
         for level, waiting in enumerate(self._waiting):
             if not self._leaf >> level & 1:
                 waiting[index] = self._on_host(value) if self._host else value
@@ -259,7 +260,8 @@ def start(count: int, device: str = "cpu") -> Processes:
     if count == 1:
         return Processes()
     folder = tempfile.TemporaryDirectory(prefix="astolfo-")
-    parent, children, index = os.getpid(), [], 0
+    parent, index = os.getpid(), 0
+    children: list[int] = []
     for number in range(1, count):
         child = os.fork()
         if child == 0:

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,9 @@ class Prepared:
     def on(self, device: torch.device, dtype: torch.dtype) -> "Prepared":
         """The same with what is large, latents and noise, on a device, in the dtype that the model computes with."""
         large = {"latents": self.latents, "noise": self.noise, "added": self.added}
-        there = {name: value.to(device, dtype, non_blocking=True) for name, value in large.items() if value is not None}
+        there: dict[str, Any] = {
+            name: value.to(device, dtype, non_blocking=True) for name, value in large.items() if value is not None
+        }
         return replace(self, **there)
 
 
@@ -107,7 +110,8 @@ class Preparation:
 
     def _drawn(self, keys: Iterable[Key]) -> dict[Key, list[np.ndarray]]:
         """Noise and uniforms of `keys`. One call draws many small ones: most of its time does not depend on their number."""
-        positions, known = defaultdict(list), {}
+        positions: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        known: dict[Key, list[np.ndarray]] = {}
         for position, shape in sorted(keys):
             positions[shape].append(position)
         for shape, members in positions.items():

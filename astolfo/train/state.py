@@ -64,7 +64,7 @@ def save(path: Path, state: State, identity: str, give_back: bool = False) -> st
     tensors |= {f"deepspeed/{name}": value for name, value in state.engine.items()}
     if give_back:
         state.weights, state.optimizer, state.engine = {}, {}, {}
-        entries = value = None  # nothing but `tensors` holds them now
+        entries = value = None  # type: ignore[assignment]  # nothing but `tensors` holds them now
     tensors["loss"] = torch.tensor(state.loss, dtype=torch.float32)
     metadata = {"astolfo.state": FORMAT, "astolfo.position": str(state.position), "astolfo.identity": identity}
     about = {"stopped": state.stopped, "realised": state.realised}

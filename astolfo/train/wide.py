@@ -58,9 +58,9 @@ def widen(part: nn.Module) -> None:
     """Has the linear and convolution layers of a module compute so whenever their weights are bf16; it decides bits."""
     for module in part.modules():
         if type(module) is nn.Linear:
-            module.forward = partial(_linear, module)
+            module.forward = partial(_linear, module)  # type: ignore[method-assign]
         elif type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            module.forward = partial(_convolution, module)
+            module.forward = partial(_convolution, module)  # type: ignore[method-assign]
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from astolfo.commands import LOCK, use_of
 class _Path(click.Path):
     """A path; the empty string, which a rule without that input gives, means none."""
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path | None:
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         return Path(value) if str(value) else None
 
 

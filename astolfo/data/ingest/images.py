@@ -57,12 +57,13 @@ class Pictures(Source):
     def rows(self, workers: Executor) -> Iterator[Row | LeftOut]:
         """Every picture with its bucket."""
         for found, future in ahead(workers, self._row, self.found(), _UNDER_WAY):
+            name = found.id if isinstance(found, LeftOut) else found[0]
             try:
                 yield future.result()
             except Refused as error:
-                yield LeftOut(shown(found[0]), str(error))
+                yield LeftOut(shown(name), str(error))
             except OSError as error:
-                yield LeftOut(shown(found[0]), f"the picture cannot be read: {error.strerror or error}")
+                yield LeftOut(shown(name), f"the picture cannot be read: {error.strerror or error}")
 
     def _row(self, found: Found) -> Row | LeftOut:
         if isinstance(found, LeftOut):

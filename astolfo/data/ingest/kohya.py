@@ -134,7 +134,8 @@ class Kohya(Source):
             name, where = self._place(key, entry)
             tags, sentence = checked_text("tags", entry.get("tags") or ""), checked_text("caption", entry.get("caption") or "")
             size = entry.get("train_resolution")
-            return Row(name, tags, sentence, where, None if size is None else self._bucket(size))
+            bucket = None if size is None else self._bucket(size)  # `_probed` finds it then
+            return Row(name, tags, sentence, where, bucket)  # type: ignore[arg-type]
         except Refused as error:
             return LeftOut(shown(self._said(key)), str(error))
 

@@ -83,7 +83,7 @@ class Listing:
                     hashes.append(hash(row.id))
                 else:
                     left.write(canonical_json(asdict(refused)) + "\n")
-        found = {"rows": len(hashes), "buckets": sorted(writers.buckets), "hint": source.hint()}
+        found: dict[str, Any] = {"rows": len(hashes), "buckets": sorted(writers.buckets), "hint": source.hint()}
         self.found = {**found, "again": self._repeated(np.frombuffer(hashes, np.int64), found["buckets"])}
         self._again = set(self.found["again"])
         write_json(self.done, self.found)

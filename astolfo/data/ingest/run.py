@@ -186,7 +186,7 @@ class _Road:
             shard = write_shard(self.folder / shard_name(*bucket, number), unit.latents[: len(unit.kept)])
         said = {"shard": shard, "left": [asdict(one) for one in (*left, *unit.left)], "notes": unit.notes}
         schema = PART_SCHEMA.with_metadata({"said": canonical_json(said)})
-        columns = list(zip(*unit.kept, strict=True)) or [[] for _ in PART_SCHEMA]
+        columns: list[Any] = list(zip(*unit.kept, strict=True)) or [[] for _ in PART_SCHEMA]
         with written(self._part(bucket, number)) as beside, pa.ipc.new_file(str(beside), schema) as writer:
             writer.write_batch(
                 pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
@@ -298,7 +298,7 @@ class _Unit:
 
     def settle(self) -> None:
         """Encodes what is waiting for it, and gives everything its place."""
-        pixels = [found.pixels for _, found in self.waiting if isinstance(found, Loaded)]
+        pixels: list[Any] = [found.pixels for _, found in self.waiting if isinstance(found, Loaded)]
         encoded = iter(self.encoding.encode(pixels) if pixels and self.encoding else ())
         for row, found in self.waiting:
             try:

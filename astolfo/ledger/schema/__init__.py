@@ -6,7 +6,7 @@ reader sees the effective value in one of two places.
 
 from astolfo.ledger.schema.about import About
 from astolfo.ledger.schema.blocks import UNet, UNetBlocks
-from astolfo.ledger.schema.entry import Digest, Entry, Family, Rate, six_digits
+from astolfo.ledger.schema.entry import Digest, Entry, Family, ObjectiveKind, Rate, six_digits
 from astolfo.ledger.schema.objective import Loss, MultiresNoise, Objective
 from astolfo.ledger.schema.optimizer import OPTIMIZERS, Optimizer
 from astolfo.ledger.schema.runs import Block, Blocks, Era, Outcome, Placement, RunEntry, RunFields
@@ -50,6 +50,7 @@ __all__ = [
     "Merge",
     "MultiresNoise",
     "Objective",
+    "ObjectiveKind",
     "Optimizer",
     "Origin",
     "Outcome",

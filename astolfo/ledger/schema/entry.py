@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Digest = Annotated[str, Field(pattern="^([0-9a-f]{64}|unknown)$")]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Family = Literal["sdxl", "sd2"]
+ObjectiveKind = Literal["eps", "v", "rf"]
 
 
 class Entry(BaseModel):

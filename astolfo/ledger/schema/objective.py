@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from astolfo.ledger.schema.entry import Entry, named
+from astolfo.ledger.schema.entry import Entry, ObjectiveKind, named
 
 Positive = Annotated[float, Field(gt=0)]
 Timestep = Annotated[int, Field(ge=0, le=1000)]
@@ -63,7 +63,7 @@ class Objective(Entry):
     Names are those of sd-scripts' options. Each is explained in docs/semantics.md.
     """
 
-    kind: Literal["eps", "v", "rf"]
+    kind: ObjectiveKind
     zero_terminal_snr: bool = False
     min_snr_gamma: Positive | None = None
     shift: Positive | None = None

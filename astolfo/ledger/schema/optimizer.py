@@ -54,8 +54,8 @@ class Optimizer(Entry):
         return self
 
 
-_ADAM: dict = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
-_LION: dict = {"betas": (0.9, 0.99), "weight_decay": 0.0}
+_ADAM: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
+_LION: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.0}
 _PRODIGY = dict.fromkeys(("beta3", "growth_rate", "bias_correction", "safeguard_warmup", "coupled_decay"))
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "AdamW8bit": _ADAM, "AdamW": _ADAM, "PagedAdamW8bit": _ADAM, "AdamW4bit": _ADAM,

@@ -1,6 +1,6 @@
 """Scales, which give every entry its sizes, and machines that runs can be placed on."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -85,8 +85,8 @@ class Scale(Entry):
     learning_rate_multiplier: Annotated[float, Field(gt=0)] = 1.0
     max_segments: PositiveInt | None = None
     precision: Precision | None = None
-    architectures: dict[Family, dict]
+    architectures: dict[Family, dict[str, Any]]
     buckets: dict[Family, Buckets]
-    pictures: dict | None = None
+    pictures: dict[str, Any] | None = None
     autoencoder_training: AutoencoderTraining | None = None
     vocabulary: Origin

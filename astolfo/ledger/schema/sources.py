@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from astolfo.ledger.schema.entry import Digest, Entry, Family
+from astolfo.ledger.schema.entry import Digest, Entry, Family, ObjectiveKind
 
 
 def _alpha(value: object) -> object:
@@ -67,7 +67,7 @@ class Base(Entry):
 
     family: Family = "sdxl"
     kind: Literal["model", "autoencoder"] = "model"
-    objective: Literal["eps", "v", "rf"] | None = None
+    objective: ObjectiveKind | None = None
     title: str = ""
     note: str = ""
     full: Origin | None = None
@@ -78,7 +78,7 @@ class StandIn(Entry):
     """A model of the library that stands in for others at the miniature; its file, in stand-ins/, has its name."""
 
     family: Family
-    objective: Literal["eps", "v", "rf"]
+    objective: ObjectiveKind
     sha256: Digest
 
 

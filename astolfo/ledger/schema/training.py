@@ -99,6 +99,9 @@ class Engine(Entry):
     attention: Literal["memory-efficient"] | None = None
 
 
+_OWN: dict[str, dict[str, float]] = {"cosine-with-restarts": {"cycles": 1}, "polynomial": {"power": 1.0, "end": 1e-7}}
+
+
 class Schedule(Entry):
     """The learning rate's factor over the steps of a run: a warm-up, then constant or falling. See docs/semantics.md."""
 
@@ -111,7 +114,7 @@ class Schedule(Entry):
 
     @model_validator(mode="after")
     def _complete(self) -> "Schedule":
-        own = {"cosine-with-restarts": {"cycles": 1}, "polynomial": {"power": 1.0, "end": 1e-7}}.get(self.kind, {})
+        own = _OWN.get(self.kind, {})
         for name in ("cycles", "power", "end"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, own.get(name))
