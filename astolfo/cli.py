@@ -37,7 +37,17 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class Sections(click.Group):
+    """A group that lists its verbs by what they are for, each with one short line."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections of `VERBS`, in their order."""
+        for title, verbs in VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl([(str(verb.name), text) for verb, text in verbs.items()], col_max=12)
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option(
     "--config",
     type=FOLDER,
@@ -59,15 +69,49 @@ def cli(context: click.Context, config: Path | None, scale: str | None) -> None:
     context.obj = {"config": config, "scale": scale}
 
 
-VERBS = (
-    init.init, ledger.ledger, plan.plan, plan.hardware, bits.numerics, bits.stale, bits.accept,
-    evidence.lineage, evidence.verify, evidence.verdicts, evidence.compare, evidence.reproduce, evidence.adopt, evidence.sign,
-    evidence.crate,
-    models.inspect, models.pin, models.merge, models.mecha, dataset.dataset,
-    site.site, site.losses, site.card, site.publish, jobs,
-)  # fmt: skip
-for verb in VERBS:
-    cli.add_command(verb)
+VERBS: dict[str, dict[click.Command, str]] = {
+    "Ledger and plan": {
+        init.init: "begin a ledger of your own",
+        ledger.ledger: "show, compare, import and export runs",
+        plan.plan: "what runs cost: steps, memory, disk, days",
+        plan.hardware: "this machine, or a known one, as plan sees it",
+    },
+    "Look": {
+        models.inspect: "what a checkpoint file is",
+        evidence.lineage: "what a model is made from",
+        evidence.verdicts: "what the evaluations found, beside the record",
+        site.site: "a static site of everything that is built",
+        site.losses: "the loss curves of an era",
+        site.card: "the model card of a run",
+    },
+    "Merge": {
+        models.merge: "two checkpoints: A x (1 - alpha) + B x alpha",
+        models.mecha: "by a recipe of sd-mecha",
+    },
+    "Data and files that you bring": {
+        dataset.dataset: "import, check, show and export datasets",
+        models.pin: "a base, dataset or vocabulary, by its digest",
+        evidence.adopt: "a model that you have, instead of training it",
+    },
+    "Evidence": {
+        evidence.verify: "a file and all that it comes from; or every result",
+        evidence.reproduce: "rebuild in a fresh folder, and compare",
+        evidence.compare: "two models: identical, equivalent or different",
+        bits.stale: "what older code or another lock made",
+        bits.accept: "keep what is stale, on record",
+        bits.numerics: "this machine's numerics class and its switches",
+    },
+    "Publish": {
+        evidence.sign: "a model and its attestation",
+        evidence.crate: "pack a model as a Workflow Run RO-Crate",
+        site.publish: "send a model to the Hugging Face Hub",
+    },
+    "Inside": {jobs: "what the workflow's rules call"},
+}
+"""The sections of `astolfo -h`: their verbs, each with its line."""
+for section in VERBS.values():
+    for verb in section:
+        cli.add_command(verb)
 
 
 def main() -> None:

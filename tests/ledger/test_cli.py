@@ -1,6 +1,7 @@
 """The command line answers from the ledger at once, and says plainly what it does not know."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -117,3 +118,13 @@ def test_no_torch_for_the_ledger():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_help_lists_every_verb_once_by_what_it_is_for():
+    """`astolfo -h` shows each verb in one section, with a line that is not cut."""
+    shown = CliRunner().invoke(cli, ["-h"]).output
+    for verb in cli.commands:
+        assert len(re.findall(rf"^  {verb}  +\S", shown, re.M)) == 1, verb
+    assert {"Look:", "Merge:", "Evidence:", "Publish:"} <= set(shown.splitlines())
+    assert "..." not in shown.partition("Ledger and plan:")[2]
+    assert max(map(len, shown.splitlines())) <= 80
