@@ -23,8 +23,8 @@ def commands(program):
         text = page.read_text(encoding="utf-8")
         lines = [line.removeprefix("$ ") for block in BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
         lines += [line for line in re.findall(r"^    (?:\$ )?(\S.*)$", text, re.M) if line.split()[0] == program]
-        for line in [part for line in lines for part in line.split(" && ")] + INLINE.findall(text):
-            words = shlex.split(re.split(r"\s+#|\s{2,}", line.strip())[0])
+        for command in [part for line in lines for part in line.split(" && ")] + INLINE.findall(text):
+            words = shlex.split(re.split(r"\s+#|\s{2,}", command.strip())[0])
             if words and words[0] == program and "..." not in words:
                 found.append(pytest.param(words[1:], id=f"{page.name}: {' '.join(words)}"[:120]))
     return list({param.id: param for param in found}.values())
