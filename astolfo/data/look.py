@@ -145,7 +145,7 @@ def decoded(autoencoder: Any, latents: np.ndarray) -> np.ndarray:
     """The picture, uint8 (height, width, 3), of a sample's latents."""
     import torch
 
-    from astolfo.train.autoencoder import to_pictures
+    from astolfo.data.pixels import to_pictures
 
     with torch.no_grad():
         return to_pictures(autoencoder.decode(torch.from_numpy(latents.astype(np.float32))[None]).sample)[0].numpy()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from astolfo.checkpoint.architecture import Architecture
+from astolfo.data.pixels import encode, to_pictures
 from astolfo.data.procedural import draw
 from astolfo.evaluate import metrics, validate
 from astolfo.evaluate.candidate import Candidate
@@ -28,7 +29,6 @@ from astolfo.evaluate.shared import shared_out
 from astolfo.evaluate.verdict import THRESHOLDS, Evidence, Verdict, judge, over_alphas
 from astolfo.ledger.schema import Objective
 from astolfo.remembered import digest_of
-from astolfo.train.autoencoder import encode, to_pictures
 
 log = logging.getLogger(__name__)
 Looks = dict[str, float]

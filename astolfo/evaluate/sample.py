@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from astolfo import randomness
+from astolfo.data.pixels import to_pictures
 from astolfo.errors import InputError
-from astolfo.train.autoencoder import to_pictures
 from astolfo.train.conditioning import Text
 from astolfo.train.objective import TIMESTEPS
 

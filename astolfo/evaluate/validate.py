@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from astolfo import randomness
+from astolfo.data.pixels import encode
 from astolfo.data.procedural import draw, scene
 from astolfo.data.store import Store
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.prompts import prompt_of
 from astolfo.evaluate.sample import SMALL, TOGETHER
-from astolfo.train.autoencoder import encode
 from astolfo.train.objective import TIMESTEPS, alphas_cumprod
 
 BANDS = [(first, first + 99) for first in range(0, TIMESTEPS, 100)]

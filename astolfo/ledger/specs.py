@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from astolfo.data.ingest.content import content, digest_of_store
 from astolfo.errors import LedgerError
 from astolfo.files import json_digest, sha256_of
+from astolfo.ledger.code import code_digest
+from astolfo.ledger.content import content, digest_of_store
 from astolfo.ledger.evaluations import RESULT, SAVED, sampling
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.recipe import recipe_of
@@ -22,7 +23,6 @@ from astolfo.ledger.references import Reference, parse
 from astolfo.ledger.schema import Family
 from astolfo.ledger.standins import AMOUNT
 from astolfo.ledger.steps import from_scale, full_steps, plan_of, restart_before, step_of
-from astolfo.provenance.code import code_digest
 
 Spec = dict[str, Any]
 MECHA = "mecha"  # where, in the ledger's folder, the recipes of sd-mecha lie

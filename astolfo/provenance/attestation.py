@@ -21,9 +21,9 @@ import astolfo
 from astolfo.errors import InputError
 from astolfo.files import json_digest, read_sidecar, sha256_of, write_json
 from astolfo.ledger import schema
+from astolfo.ledger.code import MODULES, code_digest
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
-from astolfo.provenance.code import MODULES, code_digest
 from astolfo.provenance.stale import ACCEPTED
 
 STATEMENT = "https://in-toto.io/Statement/v1"

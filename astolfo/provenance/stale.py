@@ -21,9 +21,9 @@ from typing import Any
 from astolfo import program
 from astolfo.errors import InputError, StateError
 from astolfo.files import write_json
+from astolfo.ledger.code import MODULES, code_digest
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
-from astolfo.provenance.code import MODULES, code_digest
 
 MADE, ACCEPTED = ".made.json", ".accepted.json"
 _PLACES = ("vocabulary/*", "rebuilt/*", "datasets/*/*", "bases/*", "states/*/*", "results/*", "evaluations/*/*")

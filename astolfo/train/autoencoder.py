@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from astolfo import randomness
+from astolfo.data.pixels import encode, to_input, to_pictures
 from astolfo.errors import NumericsError
 from astolfo.train.initialise import initialise
 
@@ -87,13 +88,6 @@ def standardise(autoencoder: AutoencoderKL, pictures: Sequence[np.ndarray]) -> N
 
 
 @torch.no_grad()
-def encode(autoencoder: AutoencoderKL, pictures: torch.Tensor, at_once: int = 64) -> torch.Tensor:
-    """Mean latents, unscaled, of uint8 (n, height, width, 3) -> float32 (n, 4, height / factor, width / factor)."""
-    parts = [autoencoder.encode(to_input(part)).latent_dist.mean for part in pictures.split(at_once)]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
 def psnr(autoencoder: AutoencoderKL, pictures: Sequence[np.ndarray]) -> float:
     """Peak signal-to-noise ratio, in dB over all pixels of `pictures`, of encoding and decoding to 8 bits."""
     errors = []
@@ -101,16 +95,6 @@ def psnr(autoencoder: AutoencoderKL, pictures: Sequence[np.ndarray]) -> float:
         decoded = to_pictures(autoencoder.decode(encode(autoencoder, group)).sample)
         errors.append((decoded.double() - group.double()).square().flatten())
     return 10.0 * math.log10(255.0**2 / max(torch.cat(errors).mean().item(), 1e-9))
-
-
-def to_input(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, height, width, 3) -> float32 (n, 3, height, width) in [-1, 1]."""
-    return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0).contiguous()
-
-
-def to_pictures(output: torch.Tensor) -> torch.Tensor:
-    """float (n, 3, height, width) in [-1, 1] -> uint8 (n, height, width, 3), clipped and rounded."""
-    return (output.permute(0, 2, 3, 1) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _by_size(pictures: Sequence[np.ndarray]) -> Groups:

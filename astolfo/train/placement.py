@@ -8,10 +8,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 _NODES = Path("/sys/devices/system/node")
@@ -33,6 +34,7 @@ class Placement:
     run_end: int | None = None  # the run's last step, for the time to it
     samples: Path | None = None  # folder for sample pictures
     sample_every: int | None = None  # steps between them
+    draw: Callable[[Any, Path | None, Path], None] | None = None  # what draws them: of trainer, base and the PNG's path
     keep_states: int | None = None  # so many last states of the run stay, besides those in `named`
     named: tuple[int, ...] = ()  # steps whose states stay
     numa: int | None = None

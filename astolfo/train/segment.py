@@ -178,10 +178,9 @@ class _Job:
         """Draws sample pictures after so many steps, where they are asked for."""
         if not self.placement.sample_every or done % self.placement.sample_every or trainer.processes.index:
             return
-        from astolfo.train.preview import draw
-
         assert self.placement.samples
-        draw(trainer, self.inputs.base, self.placement.samples / f"{done:08d}.png")
+        assert self.placement.draw
+        self.placement.draw(trainer, self.inputs.base, self.placement.samples / f"{done:08d}.png")
 
     def _tell(self, error: WrongNumber, processes: ranks.Processes) -> None:
         """Writes the failure report beside the state, and the log."""

@@ -17,8 +17,6 @@ from PIL import Image
 from astolfo.data.ingest.bucketing import Bucketing, centred, resized
 from astolfo.data.ingest.colours import Reading
 from astolfo.data.ingest.folder import Folder
-from astolfo.data.ingest.kinds import PICTURES as SUFFIXES
-from astolfo.data.ingest.kinds import role, split
 from astolfo.data.ingest.pictures import PLAIN, probe, read
 from astolfo.data.ingest.run import Encoding, run
 from astolfo.data.ingest.source import Refused
@@ -26,6 +24,8 @@ from astolfo.data.ingest.table import Table
 from astolfo.data.ingest.tars import Tars
 from astolfo.data.store import LEFT_OUT, Store
 from astolfo.errors import InputError
+from astolfo.ledger.kinds import PICTURES as SUFFIXES
+from astolfo.ledger.kinds import role, split
 from tests.hostile.pictures import BLUE, CAPTIONS, NAMES, NOTES, PICTURES, RED, REFUSED_NAMES, half_clear, plain, saved, turned
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged metadata

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from astolfo.data.pixels import encode
 from astolfo.data.procedural import draw, scene
 from astolfo.errors import NumericsError
-from astolfo.train.autoencoder import encode, psnr, standardise, train_autoencoder
+from astolfo.train.autoencoder import psnr, standardise, train_autoencoder
 
 CONFIG = {
     "block_out_channels": [8, 8, 8],

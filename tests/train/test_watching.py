@@ -11,6 +11,7 @@ from PIL import Image
 from astolfo import devices
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.autoencoder import save_autoencoder
+from astolfo.evaluate.preview import draw
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
 from astolfo.train import progress
@@ -97,7 +98,7 @@ def test_sample_pictures_leave_no_trace(train, spec_of, inputs, ledger, tmp_path
     export(about | {"parents": {"state": identity(spec)}}, train(spec, "base"), None, tmp_path / "vae.safetensors", base)
     given, spec = Inputs(base=base, dataset=inputs.dataset, vocabulary=inputs.vocabulary), spec_of(0, 2, **QUICK)
     out = tmp_path / "drawn" / "00000002.safetensors"
-    place = Placement(samples=tmp_path / "samples", sample_every=1)
+    place = Placement(samples=tmp_path / "samples", sample_every=1, draw=draw)
     assert in_child(lambda: train_segment(spec, given, None, out, place)) == 0
     assert digest(out) == digest(train(spec, "plain", given=given))
     pictures = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "samples").iterdir())]

@@ -17,7 +17,7 @@ try:
     from astolfo.ledger.steps import from_scale, named_steps, restart_before
     from astolfo.ledger.table import eras
     from astolfo.provenance import stale
-    from astolfo.provenance.code import code_digest
+    from astolfo.ledger.code import code_digest
     from astolfo.provenance.digests import models
 except ImportError as error:
     raise WorkflowError(

@@ -159,7 +159,7 @@ def import_(spec: dict, log: Path | None, folder: Path, encoder: Path, device: s
     """Imports a folder of pictures: brings them to the scale's sizes, encodes, stores."""
     done = begin(log, encoder)
     from astolfo import devices, numerics
-    from astolfo.data.ingest.content import content
+    from astolfo.ledger.content import content
 
     _check_pictures(out.name, folder, content(folder), spec)
     if device == "cuda":

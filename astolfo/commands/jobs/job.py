@@ -66,7 +66,8 @@ def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dic
     except (OSError, json.JSONDecodeError) as error:
         raise click.BadParameter(f"expected a spec as JSON, or @FILE: {error}") from None
     from astolfo.files import sha256_of
-    from astolfo.provenance import code, stale
+    from astolfo.ledger import code
+    from astolfo.provenance import stale
 
     if spec.get("verb") in code.MODULES:
         assert context.parent

@@ -82,7 +82,7 @@ def train(
     for parent in filter(None, parents.values()):
         read_sidecar(parent)  # a missing one is an error now, not after the training
     inputs = Inputs(base=base, dataset=store, vocabulary=words)
-    where |= _fitting(spec["recipe"], processes, device, where)
+    where |= _fitting(spec["recipe"], processes, device, where) | {"draw": _draw}
     _train(train_segment, (spec, inputs, state, out, Placement(processes=processes, device=device, **where)))
     if ranks.launched():  # of several processes that were started together the first one tells of what they made
         click.get_current_context().exit()
@@ -103,6 +103,12 @@ def export(spec: dict, log: Path | None, state: Path, base: Path | None, encoder
 
     write(spec, state, base, encoder, out)
     done("export", out, spec, {"state": state, "base": base, "autoencoder": encoder})
+
+
+def _draw(trainer: Any, base: Path | None, out: Path) -> None:
+    from astolfo.evaluate.preview import draw
+
+    draw(trainer, base, out)
 
 
 def _train(work: Callable[..., None], given: tuple[Any, ...]) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from astolfo.data.ingest.kinds import alike, without_picture_suffix
 from astolfo.data.ingest.npz import Missing
 from astolfo.data.ingest.source import Refused
+from astolfo.ledger.kinds import alike, without_picture_suffix
 
 Read = TypeVar("Read")
 _CACHE = re.compile(r"(.+?)(?:_(\d{3,})x(\d{3,})_(sdxl|sd))?\.npz", re.IGNORECASE | re.DOTALL)

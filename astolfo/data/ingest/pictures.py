@@ -17,9 +17,9 @@ from PIL import Image
 from astolfo import randomness
 from astolfo.data.ingest.bucketing import Bucketing, centred, letterbox, resized
 from astolfo.data.ingest.colours import Reading, decoded, turned
-from astolfo.data.ingest.kinds import FORMATS
 from astolfo.data.ingest.run import Encoding
 from astolfo.data.ingest.source import Loaded, Refused
+from astolfo.ledger.kinds import FORMATS
 from astolfo.remembered import digest_of
 
 CROPS = ("kohya", "reference")
@@ -125,7 +125,7 @@ def encoder(
     """
     import torch
 
-    from astolfo.train.autoencoder import to_input
+    from astolfo.data.pixels import to_input
 
     autoencoder = autoencoder.to(device)
 

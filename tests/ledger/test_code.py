@@ -2,7 +2,7 @@
 
 import pytest
 
-from astolfo.provenance.code import _PACKAGE, MODULES, _tree
+from astolfo.ledger.code import _PACKAGE, MODULES, _tree
 
 SOURCE = '"""A module."""\n\n\ndef double(x):\n    """Twice x."""\n    return 2 * x  # exact\n'
 

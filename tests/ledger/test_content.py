@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from astolfo.data.ingest import content as module
-from astolfo.data.ingest.content import content
+from astolfo.ledger import content as module
+from astolfo.ledger.content import content
 
 
 @pytest.fixture

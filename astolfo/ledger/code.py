@@ -26,11 +26,11 @@ _DATA = (
 _ROAD = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
          "data/ingest/pictures.py", "data/ingest/run.py", "data/ingest/source.py")  # fmt: skip
 _PICTURES = ("data/ingest/bring.py", "data/ingest/colours.py", "data/ingest/folder.py", "data/ingest/images.py",
-             "data/ingest/kinds.py", "train/autoencoder.py")  # fmt: skip
+             "data/pixels.py", "ledger/kinds.py")  # fmt: skip
 MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
-    "autoencoder": (*_MODEL, "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
-    "dataset": (*_MODEL, *_ROAD, "data/join.py", "data/procedural.py", "data/make.py"),
+    "autoencoder": (*_MODEL, "data/pixels.py", "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
+    "dataset": (*_MODEL, *_ROAD, "data/join.py", "data/make.py", "data/pixels.py", "data/procedural.py"),
     "import": (*_MODEL, *_ROAD, *_PICTURES, "data/join.py"),
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
@@ -41,12 +41,12 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         *_MODEL,
         *_DATA,
+        "data/pixels.py",
         "data/procedural.py",
         "evaluate",
         "ledger/evaluations.py",
         "ledger/schema",
         "pins.py",
-        "train/autoencoder.py",
         "train/conditioning.py",
         "train/loss.py",
         "train/objective.py",
@@ -82,7 +82,8 @@ def _files(verb: str) -> list[Path]:
 def _remembered() -> dict[str, str]:
     """Digests of trees by the sha256 of their source, as earlier processes left them in this working directory."""
     try:
-        return json.loads(_MEMORY.read_text(encoding="utf-8"))
+        found: dict[str, str] = json.loads(_MEMORY.read_text(encoding="utf-8"))
+        return found
     except (OSError, ValueError):
         return {}
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from astolfo.checkpoint.autoencoder import load_autoencoder
 from astolfo.data.captions import caption
+from astolfo.evaluate.grid import save_png
+from astolfo.evaluate.sample import Settings, sample
 from astolfo.ledger.schema import Captions
 from astolfo.train.loop import Trainer
 from astolfo.train.model import architecture_of
@@ -24,9 +26,6 @@ def draw(trainer: Trainer, base: Path | None, out: Path) -> None:
 
     The autoencoder is read from `base` for the occasion, so that no memory is held between the pictures.
     """
-    from astolfo.evaluate.grid import save_png
-    from astolfo.evaluate.sample import Settings, sample
-
     if base is None:
         log.warning("no sample pictures: a model from nothing has no autoencoder to draw with")
         return

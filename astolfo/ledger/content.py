@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astolfo.data.ingest.kinds import CAPTIONS, PICTURE, role
 from astolfo.errors import PlacementError
 from astolfo.files import json_digest, sha256_of, write_json
+from astolfo.ledger.kinds import CAPTIONS, PICTURE, role
 from astolfo.remembered import SETTLED, identity
 
 MEMORY = Path(".astolfo") / "content.json"
