@@ -5,6 +5,7 @@ and as long as a Snakemake or a job of ours lives, it holds a shared lock on `.a
 Snakemake's lock can ask first.
 """
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -12,11 +13,9 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 ALIVE = Path(".astolfo/alive")
 _PERIOD = 0.5  # seconds
-_held: list[IO[str]] = []
 
 
 def hold_alive() -> None:
@@ -25,7 +24,7 @@ def hold_alive() -> None:
         ALIVE.parent.mkdir(exist_ok=True)
         file = open(ALIVE, "a")  # noqa: SIM115 - stays open as long as the process lives
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        _held.append(file)
+        atexit.register(file.close)  # and until then it is held
 
 
 def watch_parent(parent: int | None = None, patience: float = 0.0) -> None:

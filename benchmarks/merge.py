@@ -109,7 +109,7 @@ def run(arguments: list[str]) -> int:
 def worker(verb: str, *rest: str) -> None:
     """What runs in the measured process."""
     if verb == "merge":
-        from astolfo.merge.weighted_sum import merge
+        from astolfo.merging.weighted_sum import merge
 
         folder, first, second, digests, direct, *alphas = rest
         merge(first, second, {float(a): f"{folder}/out-{a}" for a in alphas}, digests=digests == "1", direct=direct == "1")

@@ -133,7 +133,10 @@ STAGES = (
         pytest("tests/nix"),
     ),
     Stage(
-        "checkpoints", "true-size checkpoints load in the programs that people use", 4, pytest("tests/checkpoint", "tests/merge")
+        "checkpoints",
+        "true-size checkpoints load in the programs that people use",
+        4,
+        pytest("tests/checkpoint", "tests/merging"),
     ),
 )
 

@@ -12,8 +12,8 @@ from astolfo.checkpoint.inspect import inspect, report
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.errors import InputError
 from astolfo.files import sha256_of, sidecar, write_sidecar
-from astolfo.merge.mecha import merge_mecha
-from astolfo.merge.weighted_sum import merge
+from astolfo.merging.mecha import merge_mecha
+from astolfo.merging.weighted_sum import merge
 from astolfo.remembered import digest_of, known
 
 KEY = "model.diffusion_model.w"

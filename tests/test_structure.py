@@ -10,7 +10,7 @@ LAYERS = (
     {"ledger", "program"},
     {"checkpoint", "plan"},
     {"data"},
-    {"merge", "pins", "train"},
+    {"merging", "pins", "train"},
     {"evaluate", "kohya"},
     {"provenance"},
     {"site"},

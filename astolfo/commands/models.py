@@ -70,7 +70,7 @@ def merge(
     part: tuple[str, ...], block: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha, streamed. Several alphas read the inputs once."""
-    from astolfo.merge.weighted_sum import merge as weighted_sum
+    from astolfo.merging.weighted_sum import merge as weighted_sum
 
     if len(alpha) != len(output):
         raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
@@ -88,7 +88,7 @@ def merge(
 )
 def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None) -> None:
     """Merges checkpoints by a .mecha RECIPE of sd-mecha; NAME=FILE says what each model of the recipe stands for."""
-    from astolfo.merge.mecha import merge_mecha
+    from astolfo.merging.mecha import merge_mecha
 
     _nothing_in_the_way((output,))
     click.echo(merge_mecha(recipe, named(models), output, dtype=dtype))

@@ -35,8 +35,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/sdscripts.py", "train/state.py", "train/model.py"),
-    "merge": (*_FILES, "merge/weighted_sum.py", "merge/kernel.py", "merge/fill.py"),
-    "mecha": (*_FILES, "merge"),
+    "merge": (*_FILES, "merging/weighted_sum.py", "merging/kernel.py", "merging/fill.py"),
+    "mecha": (*_FILES, "merging"),
     "stand-in": (*_FILES, "checkpoint/standin.py"),
     "evaluate": (
         *_MODEL,

@@ -98,6 +98,11 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     )
 
 
+def named(ledger: Ledger, run: str) -> Recipe:
+    """The recipe of a run, by its ID, at the ledger's scale. Raises LedgerError with near names for a run that there is not."""
+    return recipe_of(ledger, ledger.run(run))
+
+
 def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, factor: float) -> schema.Schedule:
     """The run's schedule over so many steps: a warm-up in steps of the scale, and its end at the scale's rates."""
     found = run.fields.schedule

@@ -66,12 +66,13 @@ class Verification:
         return {**vars(self), "verified": self.good, "verdict": self.verdict}
 
 
-def verify(path: Path, ledger: Ledger | None = None, *, parents: bool = True) -> Verification:
+def verify(path: Path | str, ledger: Ledger | None = None, *, parents: bool = True) -> Verification:
     """Verifies the artifact at `path` and its chain; with `ledger`, also against the recorded digests.
 
     `parents=False` follows the chain by its attestations without reading the parents' bytes. Raises InputError when there is no
     such file.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is no file. Name an artifact, such as results/RUN.safetensors.")
     return _Walk(path, ledger, parents).found

@@ -6,7 +6,7 @@ import torch
 from astolfo.checkpoint.model import load_state_dicts
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.merged import weighted
-from astolfo.merge.weighted_sum import merge
+from astolfo.merging.weighted_sum import merge
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.82, 1.0])

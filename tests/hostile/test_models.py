@@ -17,8 +17,8 @@ from astolfo.checkpoint.model import check, load_state_dicts, save
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.errors import CheckpointError, NumericsError
 from astolfo.files import sidecar
-from astolfo.merge.mecha import merge_mecha
-from astolfo.merge.weighted_sum import merge
+from astolfo.merging.mecha import merge_mecha
+from astolfo.merging.weighted_sum import merge
 from tests.checkpoint.conftest import SDXL, random_states
 from tests.hostile.models import BROKEN, IDS, NORM, ODD, TAKEN, ids
 

@@ -18,7 +18,7 @@ from astolfo.errors import LedgerError
 def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) -> None:
     """Merges a checkpoint with its base."""
     done = begin(log, base, trained)
-    from astolfo.merge.weighted_sum import merge as weighted_sum
+    from astolfo.merging.weighted_sum import merge as weighted_sum
 
     metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
     logging.getLogger("astolfo").info("%s", weighted_sum(base, trained, {float(spec["alpha"]): out}, metadata=metadata))
@@ -35,7 +35,7 @@ def mecha(spec: dict, log: Path | None, recipes: Path, models: tuple[str, ...], 
     given = named(models)
     done = begin(log, *given.values())
     from astolfo.files import sha256_of
-    from astolfo.merge.mecha import merge_mecha
+    from astolfo.merging.mecha import merge_mecha
 
     recipe = recipes / f"{spec['recipe']}.mecha"
     found = sha256_of(recipe) if recipe.is_file() else "no such file"

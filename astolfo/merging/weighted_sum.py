@@ -30,8 +30,8 @@ from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
 from astolfo.files import canonical_json, sidecar, write_sidecar, written
-from astolfo.merge import kernel
-from astolfo.merge.fill import AHEAD, Job, Source
+from astolfo.merging import kernel
+from astolfo.merging.fill import AHEAD, Job, Source
 from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}

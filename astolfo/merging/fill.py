@@ -15,7 +15,7 @@ import numpy as np
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile
 from astolfo.checkpoint.stream import PIECE
 from astolfo.errors import CheckpointError, NumericsError
-from astolfo.merge import kernel
+from astolfo.merging import kernel
 
 BLOCK = 1 << 18  # elements; a thread's arrays then stay in the processor's cache
 AHEAD = 8  # pieces

@@ -15,7 +15,7 @@ from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
 from astolfo.errors import CheckpointError, LedgerError, NumericsError
 from astolfo.files import read_sidecar, sha256_of
-from astolfo.merge.mecha import merge_mecha, normalised
+from astolfo.merging.mecha import merge_mecha, normalised
 from tests.conftest import CONFIG, STAND_INS
 
 RECIPES = CONFIG / "mecha"
@@ -118,7 +118,7 @@ def test_two_builds_are_the_same_file_wherever_and_whatever_the_inputs_are_calle
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from astolfo import numerics; numerics.pin()\n"
-        "from astolfo.merge.mecha import merge_mecha\n"
+        "from astolfo.merging.mecha import merge_mecha\n"
         f"for recipe, names in {WHOLE}:\n"
         "    given = {name: f'../other-{name}.safetensors' for name in names}\n"
         f"    merge_mecha(f'{RECIPES}/{{recipe}}.mecha', given, recipe)"

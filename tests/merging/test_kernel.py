@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from astolfo.merge.kernel import Scratch, decode, encode, weigh
+from astolfo.merging.kernel import Scratch, decode, encode, weigh
 
 HALVES = np.arange(65536, dtype=np.uint16).view(np.float16)
 FINITE = HALVES[np.isfinite(HALVES)]

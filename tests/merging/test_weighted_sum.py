@@ -14,8 +14,8 @@ from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
 from astolfo.errors import AstolfoError, CheckpointError, NumericsError, PlacementError
 from astolfo.files import read_sidecar, sha256_of
-from astolfo.merge import fill
-from astolfo.merge.weighted_sum import merge
+from astolfo.merging import fill
+from astolfo.merging.weighted_sum import merge
 
 UNET, TE, TE2, VAE = (
     "model.diffusion_model.input_blocks.4.0.w",
@@ -294,7 +294,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
     for seed, name in enumerate("ab"):
         write_file(tmp_path / name, {UNET: np.full((340_000, 303), 0.1 + seed, "f2")})
     code = (
-        "import resource, sys; from astolfo.merge.weighted_sum import merge;"
+        "import resource, sys; from astolfo.merging.weighted_sum import merge;"
         f"merge({str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}, {{0.5: {str(tmp_path / 'x')!r}}});"
         "assert 'torch' not in sys.modules; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
