@@ -20,7 +20,7 @@ from typing import Any
 
 from astolfo.checkpoint import folder, layout
 from astolfo.checkpoint.architecture import Architecture
-from astolfo.checkpoint.extras import Extras, extras
+from astolfo.checkpoint.extras import POSITIONS, Extras, extras
 from astolfo.checkpoint.metadata import HASH_KEY
 from astolfo.checkpoint.safefile import Pending, SafeFile, bytes_of, open_file, torch_dtype, write_file
 from astolfo.errors import CheckpointError, NumericsError
@@ -126,13 +126,14 @@ def save(
     markers: Mapping[str, Any] | None = None,
     pooled_projection: str = "reference",
     copy_from: Path | str | None = None,
+    positions: bool = True,
 ) -> Saved:
     """Writes a single file, whole or not at all, with its side-car.
 
     `models` maps parts to modules or state dicts; parts it lacks are copied byte for byte from `copy_from`, together with the
-    optional keys of every part. `dtypes` is "fp16", "bf16" or "fp32", for all parts or by part. `metadata` and `markers` come
-    from `astolfo.checkpoint.metadata`. Raises CheckpointError when a part or weight is missing, NumericsError for a NaN or an
-    infinity (the key is named), and leaves no file then.
+    optional keys of every part (CLIP's position ids only with `positions`). `dtypes` is "fp16", "bf16" or "fp32", for all parts
+    or by part. `metadata` and `markers` come from `astolfo.checkpoint.metadata`. Raises CheckpointError when a part or weight is
+    missing, NumericsError for a NaN or an infinity (the key is named), and leaves no file then.
     """
     _check_pooled(pooled_projection)
     absent = [part for part in architecture.parts if part not in models]
@@ -150,7 +151,8 @@ def save(
         more = extras(source)
         for line in more.lines():
             log.info("%s: %s", source.path, line)
-        tensors |= _copied(source, architecture, absent, more)
+        copied = _copied(source, architecture, absent, more)
+        tensors |= {key: value for key, value in copied.items() if positions or key != POSITIONS}
     digest = write_file(
         path, tensors | dict(markers or {}), metadata, hash_key=HASH_KEY if HASH_KEY in (metadata or {}) else None
     )

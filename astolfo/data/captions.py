@@ -16,30 +16,42 @@ What is done to that text, and in which order, is sd-scripts' (`library/train_ut
 import re
 
 from astolfo import randomness
+from astolfo.data import sdscripts
 from astolfo.ledger.schema import Captions
 
 COMMA = ","
 _PIECES = re.compile(r"\{\{|\}\}|[{}|]|[^{}|]+")
 
 
-def caption(recipe: Captions, tags: str, sentence: str, *, seed: int, position: int, epoch: int = 0) -> str:
-    """The text of the sample at absolute `position`, in `epoch` (from 0); its picks are keyed by (seed, position)."""
+def caption(
+    recipe: Captions, tags: str, sentence: str, *, seed: int, position: int, epoch: int = 0, way: str | None = None
+) -> str:
+    """The text of the sample at absolute `position`, in `epoch` (from 0); its picks are keyed by (seed, position).
+
+    `way` is a recipe's choice `captions`: with "kohya" or "kohya-native" steps 2 and 3 are those of `astolfo.data.sdscripts`.
+    """
     if recipe.dropout and randomness.uniform(seed, "caption dropout", position)[0] < recipe.dropout:
         return ""
     if recipe.dropout_every_epochs and (epoch + 1) % recipe.dropout_every_epochs == 0:
         return ""
-    texts = [tags, sentence]
-    if recipe.wildcards:
-        texts = [_line(text, number, seed, position) for number, text in enumerate(texts)]
-    chosen = _chosen(recipe.kind, [text for text in texts if text], seed, position)
-    chosen = " ".join(part for part in (recipe.prefix, chosen, recipe.suffix) if part is not None)
-    if recipe.wildcards:
-        chosen = expanded(chosen, seed=seed, position=position)
+    if way in ("kohya", "kohya-native"):
+        chosen = sdscripts.text(recipe, tags, sentence, way=way, seed=seed, position=position)
+    else:
+        chosen = _text(recipe, tags, sentence, seed, position)
     if recipe.shuffle or recipe.tag_dropout:
         chosen = ", ".join(_varied(recipe, *_pieces(recipe, chosen), seed=seed, position=position))
     if recipe.secondary_separator:
         chosen = chosen.replace(recipe.secondary_separator, recipe.separator or COMMA)
     return chosen
+
+
+def _text(recipe: Captions, tags: str, sentence: str, seed: int, position: int) -> str:
+    texts = [tags, sentence]
+    if recipe.wildcards:
+        texts = [_line(text, number, seed, position) for number, text in enumerate(texts)]
+    chosen = _chosen(recipe.kind, [text for text in texts if text], seed, position)
+    chosen = " ".join(part for part in (recipe.prefix, chosen, recipe.suffix) if part is not None)
+    return expanded(chosen, seed=seed, position=position) if recipe.wildcards else chosen
 
 
 def _pieces(recipe: Captions, text: str) -> tuple[list[str], list[str], list[str]]:

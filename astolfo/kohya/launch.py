@@ -61,6 +61,7 @@ class Launch:
     line: int
     text: str
     trainer: str  # a key of options.TRAINERS; "" for one that is refused
+    script: str = ""  # the trainer's file name, as the line has it
     refused: str = ""
     given: dict[str, Given] = field(default_factory=dict)
     runner: dict[str, Given] = field(default_factory=dict)  # options of accelerate
@@ -215,7 +216,7 @@ def _launch(path: Path, command: Command) -> Launch | None:
         )
     if name not in _TRAINERS and not (name.startswith("sdxl_train") and not any(part in name for part in _OTHERS)):
         return _refused(launch, name)
-    launch.trainer = _TRAINERS.get(name, "sdxl")
+    launch.trainer, launch.script = _TRAINERS.get(name, "sdxl"), name
     _own_options(launch, words)
     return launch
 

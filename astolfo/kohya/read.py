@@ -5,7 +5,8 @@
     found.refusals              what has no counterpart; `lossy` takes the runs without it, and their notes say so
 
 A base or a dataset that several launches share is one entry. A launch that begins from a file which an earlier one saves begins
-from that run. Where a line is silent the trainer's defaults stand (kohya-ss/sd-scripts at 48d368f), with `semantics: kohya`.
+from that run. Where a line is silent the trainer's defaults stand (kohya-ss/sd-scripts at 48d368f). The line shows whose
+semantics it has: `kohya` are upstream's, `kohya-native` those of the fork whose options or script it has.
 """
 
 import hashlib
@@ -56,6 +57,9 @@ def reading(found: Sequence[Launch], files: Files, ledger: Ledger | None = None,
     return result
 
 
+_NATIVE = ("sdxl_train_v2.py", "sdxl_train_native.py")
+
+
 class _Reading:
     """One launch, read into `result`."""
 
@@ -73,7 +77,10 @@ class _Reading:
         objective = training.objective(values)
         optimizer = training.optimizer(values)
         ranks = self._ranks()
-        schedule, choices = training.schedule(values, optimizer, ranks["ranks"])
+        schedule, choices = training.schedule(values, optimizer)
+        if self.ledger is None or self.ledger.about.semantics_version is None:
+            choices = {}  # its semantics have them
+        semantics = self._semantics()
         sources = Sources(result=self.result, ledger=self.ledger, values=values, called=self.called)
         reference, continues = sources.base(family, objective)
         fields: dict[str, Any] = {
@@ -84,7 +91,7 @@ class _Reading:
             "objective": objective,
             "captions": dataset.captions(values, source),
             "unet": 100,
-            "learning_rate": training.one_rate(values, optimizer, training.rates(values, family)),
+            "learning_rate": training.one_rate(values, optimizer, training.rates(values, family, semantics)),
             "optimizer": optimizer,
             "schedule": schedule,
             **ranks,
@@ -93,8 +100,8 @@ class _Reading:
             "max_grad_norm": training._plain(values.get("max_grad_norm")),
             "precision": training.precision(values),
             **self._saves(),
-            "semantics": "kohya",
-            "choices": choices | self._diffusers(),
+            "semantics": semantics,
+            "choices": choices | self._choices(),
             "seed": self._seed(self.called),
             "engine": training.engine(values),
             "placement": self._placement(),
@@ -126,6 +133,19 @@ class _Reading:
         if values.on("clip_skip"):
             values.refuse("clip_skip", "SD 2.x reads the layer that its model has", "without it")
         return "sd2"
+
+    def _semantics(self) -> str:
+        """Which trainer's arithmetic: the fork's where the line starts its script or has an option that it alone has."""
+        launch = self.launch
+        if launch.trainer != "sdxl":
+            return "kohya"
+        own = next((one for one in launch.given.values() if one.option.of == ("train-native",)), None)
+        if launch.script in _NATIVE:
+            if launch.script == "sdxl_train_v2.py":
+                launch.remarks.append(f"{launch.place}: sdxl_train_v2.py is not public; it is read as the fork's native trainer.")
+        elif own is None:
+            return "kohya"
+        return "kohya-native"
 
     def _name(self, number: int, of: int) -> str:
         """The run's name: --output_name, else an ID of eight digits (the script's, in --log_prefix ...), else the script's."""
@@ -230,13 +250,21 @@ class _Reading:
             found["keep_states"] = values.get("save_last_n_epochs_state")
         return found
 
-    def _diffusers(self) -> dict[str, str]:
-        """That trainer transposes the pooled projection of a Diffusers folder, and not that of a single file."""
+    def _choices(self) -> dict[str, str]:
+        """Choices that the line makes otherwise than its trainer does as a rule."""
+        found = {}
         path = str(self.values.get("pretrained_model_name_or_path"))
-        if self.launch.trainer != "sdxl" or is_file(path):
-            return {}
-        self.notes.append("The line's base is a Diffusers folder, whose pooled projection that trainer reads as inference does.")
-        return {"pooled_projection": "reference"}
+        if self.launch.trainer == "sdxl" and not is_file(path):  # it transposes the projection of a folder, not of a file
+            self.notes.append(
+                "The line's base is a Diffusers folder, whose pooled projection that trainer reads as inference does."
+            )
+            found["pooled_projection"] = "reference"
+        if self.values.get("no_half_vae"):
+            if training.precision(self.values)["compute"] == "fp32":
+                self.values.none("no_half_vae", "Without --mixed_precision nothing is rounded")
+            else:
+                found["untrained"] = "compute-but-vae"
+        return found
 
 
 def _lay_over(fields: dict[str, Any], said: dict[str, Any]) -> None:

@@ -146,7 +146,7 @@ def _loss(values: Values) -> dict[str, Any]:
     return {"loss": found}
 
 
-def rates(values: Values, family: str) -> dict[str, Any]:
+def rates(values: Values, family: str, semantics: str) -> dict[str, Any]:
     """Learning rates by part."""
     main = values.get("learning_rate")
     found: dict[str, Any] = {"unet": main}
@@ -168,6 +168,10 @@ def rates(values: Values, family: str) -> dict[str, Any]:
         _without(
             values, ("learning_rate_te", "learning_rate_te1", "learning_rate_te2"), "Of --train_text_encoder, which is not given"
         )
+        encoders = (0.0, 0.0)
+    elif semantics == "kohya-native" and bool(encoders[0]) != bool(encoders[1]):
+        name = f"learning_rate_te{1 if encoders[0] else 2}"
+        values.none(name if values.on(name) else "train_text_encoder", "That fork trains both text encoders, or neither")
         encoders = (0.0, 0.0)
     if encoders[0] == encoders[1]:
         return found | ({"text_encoders": encoders[0]} if encoders[0] else {})
@@ -229,7 +233,7 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
     return {name: list(value) if isinstance(value, tuple) else _plain(value) for name, value in found.items()}
 
 
-def schedule(values: Values, chosen: Any, ranks: int) -> tuple[Any, dict[str, str]]:
+def schedule(values: Values, chosen: Any) -> tuple[Any, dict[str, str]]:
     """The schedule, and the choice that its warm-up needs."""
     kind = chosen["kind"] if isinstance(chosen, dict) else chosen
     name = str(values.get("lr_scheduler"))

@@ -13,6 +13,7 @@ from astolfo.errors import LedgerError
 from astolfo.ledger import schema
 from astolfo.ledger.files import unknown
 from astolfo.ledger.ledger import SCALES, Ledger, Run
+from astolfo.ledger.recipe import choices_of
 from astolfo.ledger.references import Reference, mistaken_for, parse, problem_of
 from astolfo.ledger.unet import FIXED, known_blocks, parameters, trains, unknown_blocks
 
@@ -100,6 +101,13 @@ def _possible(ledger: Ledger, run: Run) -> None:
             "objective.contrastive compares the samples of a micro-batch, so at batch_size 1 it cannot act. "
             "Use batch_size 2 or more, or leave contrastive out.",
             "objective",
+        )
+    assert fields.captions
+    if fields.captions.kind == "tags" and fields.captions.wildcards and choices_of(ledger, run).captions == "kohya":
+        raise run.error(
+            "sd-scripts at 48d368f gives a row of tags alone an empty caption under wildcards, so no caption would be read. Add "
+            "choices: {captions: kohya-native}, as its fork and its own earlier versions read it, or leave wildcards out.",
+            "captions",
         )
     _blocks(ledger, run)
     encoder = ledger.base(ledger.datasets[str(fields.dataset)].autoencoder)

@@ -24,8 +24,8 @@ _PLAIN = schema.Precision(weights="bf16", compute="bf16", save="fp16")
 def filled(fields: schema.RunFields, objective: schema.ObjectiveKind | None) -> schema.RunFields:
     """The fields with a default for each that has one and is not given; `objective` is that of the base."""
     missing = {name: getattr(DEFAULTS, name) for name in DEFAULTS.model_fields_set if getattr(fields, name) is None}
-    if "precision" in missing and (fields.engine or fields.semantics == "kohya"):
-        missing["precision"] = _PLAIN  # that engine keeps a master of its own, that trainer has no such update
+    if "precision" in missing and (fields.engine or fields.semantics in ("kohya", "kohya-native")):
+        missing["precision"] = _PLAIN  # that engine keeps a master of its own, those trainers have no such update
     if fields.objective is None:
         missing["objective"] = schema.Objective(kind=objective or "eps")
     return fields.model_copy(update=missing)

@@ -5,6 +5,7 @@ out, rates as the scale makes them) has one digest; two runs with the same recip
 """
 
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from astolfo.files import json_digest
@@ -38,6 +39,7 @@ class Recipe(schema.Entry):
     engine: schema.Engine | None = None  # None: ours
     loss_spike: float | None = None  # a loss over so many times the usual one is a wrong number; None: none is
     on_failure: str | None = None  # "keep": a wrong number ends the run with its last good state
+    ftfy: str | None = None  # under the choice `text: ftfy`: its version, whose tables decide tokens
 
     def canonical(self) -> dict[str, Any]:
         """The recipe as plain data; `astolfo.files.canonical_json` of it is what is digested.
@@ -52,10 +54,10 @@ class Recipe(schema.Entry):
         return json_digest(self.canonical())
 
 
-def choices_of(run: Run) -> schema.Choices:
-    """The named choices of a run: those of its semantics, with its own laid over."""
-    fields = run.fields
-    return schema.SEMANTICS[fields.semantics or "reference"].model_copy(update=fields.choices or {})
+def choices_of(ledger: Ledger, run: Run) -> schema.Choices:
+    """The named choices of a run: those of its semantics, in the ledger's version of them, with its own laid over."""
+    table = schema.SEMANTICS_AT_FIRST if ledger.about.semantics_version == 1 else schema.SEMANTICS
+    return table[run.fields.semantics or "reference"].model_copy(update=run.fields.choices or {})
 
 
 _AS_THEY_STAND = (
@@ -82,7 +84,7 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     assert fields.optimizer
     # From nothing, the rates are meant as they stand; Prodigy's are factors of what it estimates.
     factor = scale.learning_rate_multiplier if run.fields.base and fields.optimizer.kind != "Prodigy" else 1.0
-    choices = choices_of(run)
+    choices = choices_of(ledger, run)
     return Recipe(
         family=family,
         architecture=scale.architectures[family],
@@ -94,6 +96,7 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
         first_step=first,
         last_step=plan.end if fields.schedule.falls else None,
         steps_per_epoch=plan.steps_per_epoch if fields.batch_size == 1 else None,  # else it depends on the buckets
+        ftfy=version("ftfy") if choices.text == "ftfy" else None,
         **{name: getattr(fields, name) for name in _AS_THEY_STAND},
     )
 

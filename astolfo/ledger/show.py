@@ -5,7 +5,7 @@ from typing import Any
 
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.recipe import recipe_of
+from astolfo.ledger.recipe import choices_of, recipe_of
 from astolfo.ledger.references import Reference, parse
 from astolfo.ledger.steps import full_steps, plan_of
 
@@ -89,7 +89,7 @@ def as_data(ledger: Ledger, run: Run) -> dict[str, Any]:
 
 def difference(ledger: Ledger, a: Run, b: Run) -> str:
     """What differs between two runs' effective entries, key by key, and whether their recipes at this scale do."""
-    first, second = _flat(a), _flat(b)
+    first, second = _flat(ledger, a), _flat(ledger, b)
     keys = [key for key in [*first, *(key for key in second if key not in first)] if first.get(key) != second.get(key)]
     rows = [("", a.id, b.id), *((key, first.get(key, "-"), second.get(key, "-")) for key in keys)]
     digests = [recipe_of(ledger, run).digest for run in (a, b)]
@@ -101,10 +101,12 @@ def difference(ledger: Ledger, a: Run, b: Run) -> str:
     return "\n".join(lines + ([f"the recipes are equal: {digests[0]}"] if equal else []))
 
 
-def _flat(run: Run) -> dict[str, str]:
-    """The effective entry with one key per value: learning_rate.unet, placement.numa ..."""
+def _flat(ledger: Ledger, run: Run) -> dict[str, str]:
+    """The effective entry with one key per value: learning_rate.unet, placement.numa ..., and all that its semantics choose."""
     found = {}
-    for name, value in run.fields.model_dump(mode="json", exclude_none=True).items():
+    entry = run.fields.model_dump(mode="json", exclude_none=True)
+    entry["choices"] = choices_of(ledger, run).model_dump(mode="json", exclude_none=True)
+    for name, value in entry.items():
         found.update(
             {f"{name}.{key}": str(item) for key, item in value.items()} if isinstance(value, dict) else {name: str(value)}
         )

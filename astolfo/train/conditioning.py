@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from astolfo.data.store import Sample
-from astolfo.data.tokens import chunks
+from astolfo.data.tokens import Mended, chunks
 from astolfo.data.vocabulary import tokenizer, tokenizers
 
 Encoded = tuple[Tensor, Tensor | None]  # context, pooled vector
@@ -22,15 +22,23 @@ ROOM = 4 << 30  # bytes of the host's memory for conditioning that is remembered
 class Text:
     """Both tokenizers and text encoders of a model, as one function from captions to conditioning."""
 
-    def __init__(self, encoders: Sequence[nn.Module], tokenizers: Sequence, *, tokens: int, context: str):
+    def __init__(
+        self, encoders: Sequence[nn.Module], tokenizers: Sequence, *, tokens: int, context: str, mended: Mended | None = None
+    ):
         self.encoders, self.tokenizers, self.tokens, self.context = encoders, tokenizers, tokens, context
+        self.mended = mended
 
     @classmethod
-    def of(cls, parts: Mapping[str, nn.Module], vocabulary: Path, *, tokens: int, context: str) -> "Text":
-        """The text encoders among a model's `parts` with their tokenizers over the vocabulary in that folder."""
+    def of(
+        cls, parts: Mapping[str, nn.Module], vocabulary: Path, *, tokens: int, context: str, ftfy: str | None = None
+    ) -> "Text":
+        """The text encoders among a model's `parts` with their tokenizers over the vocabulary in that folder.
+
+        `ftfy`: the version that mends captions before their tokens are read; None where nothing does.
+        """
         encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
         both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
-        return cls(encoders, both, tokens=tokens, context=context)
+        return cls(encoders, both, tokens=tokens, context=context, mended=Mended(both[0], ftfy) if ftfy else None)
 
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> Encoded:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
@@ -38,7 +46,7 @@ class Text:
 
     def read(self, captions: Sequence[str]) -> list[Tensor]:
         """Each encoder's token numbers of `captions`, int64 (batch, chunks, 77), on the CPU. Any thread may ask."""
-        return [torch.from_numpy(ids) for ids in chunks(self.tokenizers, captions, self.tokens)]
+        return [torch.from_numpy(ids) for ids in chunks(self.tokenizers, captions, self.tokens, self.mended)]
 
     def encode(self, tokens: Sequence[Tensor], device: torch.device | str) -> Encoded:
         """Context and pooled vector, as above, from each encoder's token numbers."""

@@ -8,7 +8,7 @@ import torch
 
 from astolfo.checkpoint import metadata
 from astolfo.checkpoint.autoencoder import load_autoencoder
-from astolfo.checkpoint.model import save
+from astolfo.checkpoint.model import load_state_dicts, save
 from astolfo.errors import StateError
 from astolfo.files import canonical_json, read_sidecar
 from astolfo.ledger.recipe import Recipe
@@ -25,7 +25,9 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
     A run that a wrong number stopped, or of which the spec says that it was `stopped`, gives a checkpoint that says so in its
     title and in `astolfo.stopped`.
     Weights that did not train, and the autoencoder, are the base's, byte for byte where the dtype stays; a run from nothing
-    takes its `autoencoder` from that file. Where the optimizer means an average of the weights, the checkpoint has that.
+    takes its `autoencoder` from that file. Under the choice `untrained: compute` parts that did not train are rounded to the
+    dtype of the arithmetic, and position ids are left out, as sd-scripts does. Where the optimizer means an average of the
+    weights, the checkpoint has that.
     """
     recipe = Recipe.model_validate(spec["recipe"])
     found = state.load(trained, spec["parents"]["state"])
@@ -41,15 +43,23 @@ def export(spec: dict[str, Any], trained: Path, base: Path | None, autoencoder: 
         assert autoencoder is not None
         parts["vae"] = load_autoencoder(autoencoder, architecture)
     touched = {name.partition(".")[0] for name in found.weights} | ({*parts} if base is None else set())
+    models: dict[str, Any] = {part: module for part, module in parts.items() if part in touched}
+    rounded = base is not None and recipe.choices.untrained in ("compute", "compute-but-vae")
+    if rounded:
+        assert base
+        kept = {*touched, *(["vae"] if recipe.choices.untrained == "compute-but-vae" else [])}
+        absent = [part for part in architecture.parts if part not in kept]
+        models |= load_state_dicts(base, architecture, absent, recipe.precision.compute, recipe.choices.pooled_projection)
     saved = save(
         out,
-        {part: module for part, module in parts.items() if part in touched},
+        models,
         architecture,
         dtypes=recipe.precision.save,
         metadata=_metadata(spec, recipe, found) | _for_viewers(spec, recipe, found, base),
         markers=metadata.markers(recipe.objective.kind, recipe.objective.zero_terminal_snr),
         pooled_projection=recipe.choices.pooled_projection,
         copy_from=base,
+        positions=not rounded,
     )
     for key, overflow in saved.overflows.items():
         log.warning(

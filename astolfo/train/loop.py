@@ -28,7 +28,7 @@ from astolfo.train import update
 from astolfo.train.conditioning import Remembered, Text
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.loss import Task, loss
-from astolfo.train.model import DTYPES, build_parts, latent_scale
+from astolfo.train.model import DTYPES, build_parts, latent_scale, noised_dtype
 from astolfo.train.objective import Objective
 from astolfo.train.partial import trained
 from astolfo.train.placement import Placement
@@ -58,7 +58,9 @@ class Trainer:
         self.store = Repeated(Store(inputs.dataset))
         self.order = _order(recipe, self.store)
         self.parts = self._parts(inputs.base)
-        self.text = Text.of(self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context)
+        self.text = Text.of(
+            self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context, ftfy=recipe.ftfy
+        )
         prepare, block = Preparation(recipe, self.text), processes.block(recipe.ranks)
         self.reader = Reader(self.store, self.order, block, prepare, partial(prepare.take, self.store))
         self.objective = Objective(recipe, self.device)
@@ -155,7 +157,7 @@ class Trainer:
             self.conditioning.begin([given.tokens for given in self._brought.values()], self.device)
 
     def _ready(self, batch: Batch) -> Prepared:
-        return self.reader.batch(batch).on(self.device, DTYPES[self.recipe.precision.weights])
+        return self.reader.batch(batch).on(self.device, noised_dtype(self.recipe))
 
     def _predict(self, batch: Batch) -> tuple[Task, Tensor]:
         given = self._brought.get(batch.position) or self._ready(batch)
@@ -167,7 +169,7 @@ class Trainer:
             if pooled is not None:
                 added = {"text_embeds": pooled, "time_ids": given.time_ids.to(self.device, non_blocking=True)}
             prediction = self.parts["unet"](
-                task.noisy, task.timestep, context.to(dtype), added_cond_kwargs=added, return_dict=False
+                task.noisy.to(dtype), task.timestep, context.to(dtype), added_cond_kwargs=added, return_dict=False
             )[0]
         return task, prediction
 
@@ -207,8 +209,11 @@ class Trainer:
 
     def _clip(self, owned: Tensor) -> None:
         """Scales the gradient down to the recipe's joint norm; the norm is summed parameter by parameter, in their order."""
-        if not self.recipe.max_grad_norm:
+        way = self.recipe.choices.clipping
+        if not self.recipe.max_grad_norm or way == "never":
             return
+        if way == "gradients":
+            return self._clip_in_their_dtype(owned)
         squares = torch.zeros(len(self.parameters), dtype=torch.float64, device=self.device)
         for index, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
@@ -216,6 +221,16 @@ class Trainer:
         norm = math.sqrt(sum(self.processes.gather(squares.cpu()).sum(dim=0).tolist()))
         if norm > self.recipe.max_grad_norm:
             owned.mul_(self.recipe.max_grad_norm / (norm + 1e-6))
+
+    def _clip_in_their_dtype(self, owned: Tensor) -> None:
+        """As `torch.nn.utils.clip_grad_norm_`: each norm, the norm of the norms and the factor have the gradients' dtype."""
+        norms = torch.zeros(len(self.parameters), dtype=torch.float64, device=self.device)
+        for index, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                norms[index] = torch.linalg.vector_norm(parameter.grad)
+        every = self.processes.gather(norms.cpu()).sum(dim=0).to(owned.dtype)  # each has one owner, so that this adds zeros
+        factor = self.recipe.max_grad_norm / (torch.linalg.vector_norm(every) + 1e-6)
+        owned.mul_(factor.clamp(max=1.0).to(owned.device))
 
     # ---- states
 

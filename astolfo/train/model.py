@@ -30,6 +30,12 @@ def held_dtype(recipe: Recipe) -> str:
     return "fp32" if recipe.precision.update == "master" else recipe.precision.weights
 
 
+def noised_dtype(recipe: Recipe) -> torch.dtype:
+    """The dtype of latents, noise and target (the choice `latents`); what the UNet is given is cast to that of its weights."""
+    wanted = {"fp32": "fp32", "compute": recipe.precision.compute, None: recipe.precision.weights}[recipe.choices.latents]
+    return DTYPES[wanted]
+
+
 def build_parts(recipe: Recipe, base: Path | None, device: torch.device) -> dict[str, nn.Module]:
     """UNet and text encoders on `device`, from `base`, or with first weights of the recipe's seed when it is None.
 

@@ -3,7 +3,7 @@
     AdamW                       torch              Loshchilov and Hutter, arXiv:1711.05101
     AdamW8bit, PagedAdamW8bit   bitsandbytes       the same with moments in 8 bits, Dettmers et al., arXiv:2110.02861
     AdamW4bit                   torchao            the same with moments in 4 bits, Li et al., arXiv:2309.01507
-    Lion                        pytorch_optimizer  Chen et al., arXiv:2302.06675
+    Lion                        pytorch_optimizer  Chen et al., arXiv:2302.06675; under `lion: add` ours (`astolfo.train.lion`)
     Lion8bit                    bitsandbytes       the same with its moment in 8 bits
     CautiousLion, C-Lion        pytorch_optimizer  Liang et al., arXiv:2411.16085
     AdaFactor                   transformers       Shazeer and Stern, arXiv:1804.04235
@@ -39,6 +39,7 @@ from astolfo import quiet
 from astolfo.errors import PlacementError
 from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
+from astolfo.train.lion import Lion
 from astolfo.train.prodigy import Gather, Prodigy
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ def build(
         rows.append({"params": members, "lr": given, "rate": given})
     if recipe.optimizer.kind == "Prodigy":
         return Prodigy(rows, gather, **_options(recipe.optimizer))
+    if recipe.optimizer.kind == "Lion" and recipe.choices.lion == "add":
+        return Lion(rows, **_options(recipe.optimizer))
     return _build(recipe.optimizer, rows, device)
 
 

@@ -124,8 +124,11 @@ class Preparation:
 
     def captions(self, batch: Batch, samples: Sequence[Sample]) -> list[str]:
         """The text that each sample of a micro-batch is trained with."""
-        placed, about = zip(self._positions(batch), samples, strict=True), {"seed": self.seed, "epoch": batch.epoch}
-        return [caption(self.recipe.captions, one.tags, one.sentence, position=at, **about) for at, one in placed]
+        wanted, way = self.recipe.captions, self.recipe.choices.captions
+        return [
+            caption(wanted, one.tags, one.sentence, seed=self.seed, position=position, epoch=batch.epoch, way=way)
+            for position, one in zip(self._positions(batch), samples, strict=True)
+        ]
 
     def _positions(self, batch: Batch) -> range:
         first = batch.position * self.recipe.batch_size

@@ -22,7 +22,7 @@ _WORDS = {
     "captions.kind": "kind of captions", "captions.tokens": "token count", "ranks": "GPUs", "unet": "UNet", "dataset": "dataset",
     "epochs": "epochs", "steps": "steps", "until_step": "topped", "merge_base": "merge is weighed", "on_failure": "nan",
     "restart_epochs": "restart", "objective.shift": "shift", "accumulation": "accumulation", "optimizer.kind": "here CautiousLion",
-    "learning_rate": "rate|1e-6|1e-5|text encoder|TTE", "base": "continues|restart|author's file|starts from|takes", "continues": "continues|takes",
+    "semantics": "sdxl_train_v2.py.* kohya-native", "learning_rate": "rate|1e-6|1e-5|text encoder|TTE", "base": "continues|restart|author's file|starts from|takes", "continues": "continues|takes",
 }  # fmt: skip
 """A key in which a command line differs from the record -> what a note that names the difference says."""
 
@@ -31,7 +31,8 @@ def line(name, facts):
     """The command line that facts were read off, with its folders' names made up."""
     second, te = facts.get("v2"), facts.get("learning_rate_te")
     words = [f"numactl --cpunodebind={facts['numa']}"] if "numa" in facts else []
-    words += ["accelerate launch", "fine_tune.py" if second else "sdxl_train.py", f"--log_prefix=trial_{name}_"]
+    script = "sdxl_train_v2.py" if name >= "25022301" else "sdxl_train.py"
+    words += ["accelerate launch", "fine_tune.py" if second else script, f"--log_prefix=trial_{name}_"]
     words.append(f"--pretrained_model_name_or_path=/models/{facts['starts_from']}")
     folder = facts["dataset"] + ("-sd2" if second else "")  # its index was another, meta_lat_sd1.json
     words += [
@@ -91,4 +92,13 @@ def test_what_differs_is_named_by_a_note(name):
 
 def test_lines_without_a_difference_in_their_rates_have_the_record_s():
     """Seeds, rates, batches, precision and cadence of the big production run come out as recorded."""
-    assert set(differences("25112201")) == {"captions.tokens", "ranks", "unet"}
+    assert set(differences("25112201")) == {"captions.tokens", "ranks", "unet", "semantics"}
+
+
+def test_each_line_shows_its_trainer():
+    """sdxl_train_v2.py is the fork's native trainer, all that came before it upstream's."""
+    files = Files([])
+    for name, facts in FACTS.items():
+        launch = launches_in(shell.parse(Path(f"{name}.sh"), line(name, facts)), files)
+        found = reading(launch, files, LEDGER).runs[0].fields["semantics"]
+        assert found == ("kohya-native" if name >= "25022301" else "kohya"), name

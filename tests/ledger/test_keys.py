@@ -50,7 +50,7 @@ def test_a_ratio_becomes_steps(mine):
     length = found.last_step - found.first_step
     assert found.schedule.warmup_steps == int(0.25 * length)
     assert "warmup_ratio" not in found.canonical()["schedule"]
-    kohya = recipe(mine(**keys, semantics="kohya", choices={"warmup": "kohya"}))
+    kohya = recipe(mine(**keys, semantics="kohya"))
     assert kohya.schedule.warmup_steps == int(0.25 * length * 2)
 
 
@@ -68,9 +68,9 @@ def test_a_polynomials_end_scales_as_rates_do(mine):
 
 @pytest.mark.parametrize("value", ["kohya", "reference"])
 def test_the_way_a_schedule_counts_is_a_choice(mine, value):
-    """`choices: {warmup: ...}` is in the recipe where it is said, and nowhere else; another value is refused with those that are."""
+    """A run's choice is laid over its semantics', and stands in the recipe; another value is refused with those that are."""
     assert recipe(mine(choices={"warmup": value})).canonical()["choices"]["warmup"] == value
-    assert "warmup" not in recipe(mine()).canonical()["choices"]
+    assert recipe(mine(semantics=value)).canonical()["choices"]["warmup"] == value
     with pytest.raises(LedgerError, match="choice warmup cannot be 'x': expected reference or kohya"):
         mine(choices={"warmup": "x"})
 

@@ -14,6 +14,7 @@ from astolfo.ledger.schema.scales import AutoencoderTraining, Buckets, Card, Har
 from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin, ScaleDataset, StandIn
 from astolfo.ledger.schema.training import (
     SEMANTICS,
+    SEMANTICS_AT_FIRST,
     Captions,
     Choices,
     Engine,
@@ -27,6 +28,7 @@ from astolfo.ledger.schema.training import (
 __all__ = [
     "OPTIMIZERS",
     "SEMANTICS",
+    "SEMANTICS_AT_FIRST",
     "About",
     "AutoencoderTraining",
     "Base",

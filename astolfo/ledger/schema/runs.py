@@ -74,7 +74,7 @@ class RunFields(Entry):
     max_grad_norm: Annotated[float, Field(ge=0)] | None = None
     precision: Precision | None = None
     save_every: SaveEvery | None = None
-    semantics: Literal["kohya", "reference"] | None = None
+    semantics: Literal["kohya", "kohya-native", "reference"] | None = None
     choices: dict[str, str] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     merge_base: str | None = None

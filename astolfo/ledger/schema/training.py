@@ -161,9 +161,9 @@ class SaveEvery(Entry):
 
 
 class Choices(Entry):
-    """Where the original trainer's arithmetic differs from the papers; `semantics` sets all, a run may set single ones.
+    """Where the original trainers' arithmetic differs from the papers; `semantics` sets all, a run may set single ones.
 
-    Each is explained, with its evidence, in docs/semantics.md.
+    Each is explained, with its evidence, in docs/semantics.md. What is None is computed as it was before there was that choice.
     """
 
     noise: Literal["sample", "micro-step"]  # what noise and timestep are keyed by
@@ -173,9 +173,13 @@ class Choices(Entry):
     context: Literal["inference", "stripped"]  # chunks as 77 + 77 + 77, or inner begin/end tokens dropped: 227
     short_step: Literal["actual", "full"]  # what the loss of an epoch's last short step is divided by
     rf_timestep: Literal["continuous", "floor"]  # the timestep that rf tells the UNet: 1000 s, or its integer part
-    warmup: Literal["reference", "kohya"] | None = (
-        None  # how a schedule counts; None, as `reference`: by steps, the first one full
-    )
+    warmup: Literal["reference", "kohya"] | None = None  # how a schedule counts; None, as `reference`: by steps, the first full
+    latents: Literal["fp32", "compute"] | None = None  # dtype of latents, noise and target; None: that of the weights
+    text: Literal["plain", "ftfy"] | None = None  # whether ftfy mends a caption before its tokens are read
+    captions: Literal["reference", "kohya", "kohya-native"] | None = None  # how tags and sentence join, and what braces mean
+    clipping: Literal["float64", "gradients", "never"] | None = None  # dtype of the norm that gradients are clipped by
+    lion: Literal["lerp", "add"] | None = None  # how Lion averages: the same in fp32, another last bit in bf16
+    untrained: Literal["base", "compute", "compute-but-vae"] | None = None  # what does not train: the base's, or rounded
 
 
 def values_of(choice: str) -> tuple[str, ...]:
@@ -188,10 +192,22 @@ def values_of(choice: str) -> tuple[str, ...]:
 SEMANTICS = {
     "reference": Choices(
         noise="sample", snr_table="rescaled", pooled_projection="reference", schedule_dtype="fp32", context="inference",
-        short_step="actual", rf_timestep="continuous",
+        short_step="actual", rf_timestep="continuous", warmup="reference", latents="fp32", text="plain", captions="reference",
+        clipping="float64", lion="lerp", untrained="base",
     ),
     "kohya": Choices(
         noise="micro-step", snr_table="original", pooled_projection="kohya", schedule_dtype="compute", context="stripped",
-        short_step="full", rf_timestep="floor",
+        short_step="full", rf_timestep="floor", warmup="kohya", latents="compute", text="ftfy", captions="kohya",
+        clipping="gradients", lion="add", untrained="compute",
+    ),
+    "kohya-native": Choices(
+        noise="micro-step", snr_table="original", pooled_projection="kohya", schedule_dtype="fp32", context="stripped",
+        short_step="full", rf_timestep="floor", warmup="kohya", latents="fp32", text="ftfy", captions="kohya-native",
+        clipping="never", lion="lerp", untrained="compute",
     ),
 }  # fmt: skip
+"""The papers; and two trainers: kohya-ss/sd-scripts at 48d368f, and its fork 6DammK9/sd-scripts (train-native) at 42b8d79."""
+
+_LATER = dict.fromkeys(("warmup", "latents", "text", "captions", "clipping", "lion", "untrained"))
+SEMANTICS_AT_FIRST = SEMANTICS | {name: SEMANTICS[name].model_copy(update=_LATER) for name in ("reference", "kohya")}
+"""What a ledger with `semantics_version: 1` means by them: what the first version did, before it named all that differs."""
