@@ -7,6 +7,9 @@ wildcards the first is read. Braces then pair by `\\{([^}]+)\\}`, across what wa
 
 The two differ in a row with tags alone, under wildcards. To `kohya-native` (and to sd-scripts until January 2026) its tags are
 the caption, one line of them; to `kohya`, at 48d368f, its caption is empty.
+
+`kind: tags` and `pick` have one text a sample, and read it as that trainer reads a picture's caption file: lines without what is
+blank around them, and no blank ones to draw.
 """
 
 import re
@@ -18,16 +21,11 @@ _GROUP = re.compile(r"\{([^}]+)\}")
 
 
 def text(recipe: Captions, tags: str, sentence: str, *, way: str, seed: int, position: int) -> str:
-    """A sample's text with prefix and suffix, its line and its alternatives drawn; `way`: kohya or kohya-native.
-
-    Of `pick` and `tags`, which that trainer has not, the chosen text is its index's only one.
-    """
-    if recipe.kind == "pick" and tags and sentence:
-        number = int(randomness.integers(seed, "caption pick", position, 2)[0])
-        tags, sentence = "", (tags, sentence)[number]
-    elif recipe.kind == "tags" and tags:
-        sentence = ""
-    found = _joined(recipe, tags, sentence, way)
+    """A sample's text with prefix and suffix, its line and its alternatives drawn; `way`: kohya or kohya-native."""
+    if recipe.kind == "concat":
+        found = _joined(recipe, tags, sentence, way)
+    else:
+        found = _alone(recipe, [one for one in (tags, sentence) if one], seed, position)
     found = " ".join(part for part in (recipe.prefix, found, recipe.suffix) if part is not None)
     lines = found.split("\n")
     if not recipe.wildcards:
@@ -35,6 +33,14 @@ def text(recipe: Captions, tags: str, sentence: str, *, way: str, seed: int, pos
     if len(lines) > 1:
         found = lines[int(randomness.uniform(seed, "caption line", position)[0] * len(lines))]
     return _drawn(found, seed, position)
+
+
+def _alone(recipe: Captions, given: list[str], seed: int, position: int) -> str:
+    number = 0
+    if recipe.kind == "pick" and len(given) > 1:
+        number = int(randomness.integers(seed, "caption pick", position, 2)[0])
+    lines = [line.strip() for one in given[number : number + 1] for line in one.split("\n")]
+    return "\n".join(line for line in lines if line) if recipe.wildcards else lines[0] if lines else ""
 
 
 def _joined(recipe: Captions, tags: str, sentence: str, way: str) -> str:

@@ -27,15 +27,15 @@ class Mended:
     """A text's tokens after ftfy: `“a”` is `"a"`, `girl’s` is `girl` and `'s`, `&amp;` is `&`, full-width letters are plain ones.
 
     ftfy.fix_text, runs of white space as one space, Python's lower case, then CLIP's words as the library `regex` finds them
-    (`CLIPTokenizer.bpe` and `_tokenize` in transformers 4). Raises InputError where the installed ftfy is not `wanted`.
+    (`CLIPTokenizer.bpe` and `_tokenize` in transformers 4). Raises InputError where ftfy is not of the `wanted` version.
     """
 
     _WORDS = regex.compile(
         r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+", regex.IGNORECASE
     )
 
-    def __init__(self, tokenizer: Any, wanted: str):
-        if wanted != (found := version("ftfy")):
+    def __init__(self, tokenizer: Any, wanted: str | None = None):
+        if wanted not in (None, found := version("ftfy")):
             raise InputError(
                 f"expected ftfy {wanted}, whose tables decide the recipe's tokens, found {found}. Use the environment of that "
                 "recipe, or plan the run again with this one."

@@ -111,7 +111,7 @@ def captions(values: Values, found: Source) -> dict[str, Any]:
     result: dict[str, Any] = {"kind": kind, "tokens": int(values.get("max_token_length"))}
     if values.get("enable_wildcard"):
         result["wildcards"] = True
-    result |= _pieces(values)
+    result |= _pieces(values, kind)
     for name, key in (("caption_dropout_rate", "dropout"), ("caption_dropout_every_n_epochs", "dropout_every_epochs"),
                       ("caption_prefix", "prefix"), ("caption_suffix", "suffix")):  # fmt: skip
         if values.get(name):
@@ -120,7 +120,7 @@ def captions(values: Values, found: Source) -> dict[str, Any]:
     return result
 
 
-def _pieces(values: Values) -> dict[str, Any]:
+def _pieces(values: Values, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if values.get("shuffle_caption"):
         found["shuffle"] = True
@@ -133,7 +133,7 @@ def _pieces(values: Values) -> dict[str, Any]:
             values.none(name, "Pieces are neither shuffled nor dropped")
     if values.get("secondary_separator"):
         found["secondary_separator"] = values.get("secondary_separator")
-    if values.get("caption_separator") != "," and found:
+    if values.get("caption_separator") != "," and (found or kind == "concat"):
         found["separator"] = values.get("caption_separator")
     return found
 

@@ -103,10 +103,10 @@ def _possible(ledger: Ledger, run: Run) -> None:
             "objective",
         )
     assert fields.captions
-    if fields.captions.kind == "tags" and fields.captions.wildcards and choices_of(ledger, run).captions == "kohya":
+    if fields.captions.joins_only and choices_of(ledger, run).captions in (None, "reference"):
         raise run.error(
-            "sd-scripts at 48d368f gives a row of tags alone an empty caption under wildcards, so no caption would be read. Add "
-            "choices: {captions: kohya-native}, as its fork and its own earlier versions read it, or leave wildcards out.",
+            "captions.separator is read by shuffle, tag_dropout and secondary_separator, or joins the texts under choices: "
+            "{captions: kohya}: give one, or leave it out.",
             "captions",
         )
     _blocks(ledger, run)

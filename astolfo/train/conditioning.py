@@ -30,15 +30,16 @@ class Text:
 
     @classmethod
     def of(
-        cls, parts: Mapping[str, nn.Module], vocabulary: Path, *, tokens: int, context: str, ftfy: str | None = None
-    ) -> "Text":
+        cls, parts: Mapping[str, nn.Module], vocabulary: Path, *, tokens: int, context: str, mends: bool = False,
+        ftfy: str | None = None,
+    ) -> "Text":  # fmt: skip
         """The text encoders among a model's `parts` with their tokenizers over the vocabulary in that folder.
 
-        `ftfy`: the version that mends captions before their tokens are read; None where nothing does.
+        `mends`: whether ftfy mends captions before their tokens are read; `ftfy`: its version, where that was decided.
         """
         encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
         both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
-        return cls(encoders, both, tokens=tokens, context=context, mended=Mended(both[0], ftfy) if ftfy else None)
+        return cls(encoders, both, tokens=tokens, context=context, mended=Mended(both[0], ftfy) if mends else None)
 
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> Encoded:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""

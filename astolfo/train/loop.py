@@ -59,8 +59,9 @@ class Trainer:
         self.order = _order(recipe, self.store)
         self.parts = self._parts(inputs.base)
         self.text = Text.of(
-            self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context, ftfy=recipe.ftfy
-        )
+            self.parts, inputs.vocabulary, tokens=recipe.captions.tokens, context=recipe.choices.context,
+            mends=recipe.choices.text == "ftfy", ftfy=recipe.ftfy,
+        )  # fmt: skip
         prepare, block = Preparation(recipe, self.text), processes.block(recipe.ranks)
         self.reader = Reader(self.store, self.order, block, prepare, partial(prepare.take, self.store))
         self.objective = Objective(recipe, self.device)

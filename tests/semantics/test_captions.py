@@ -23,8 +23,6 @@ NAMES = {
 def texts(row, way, kind="concat"):
     """All texts that 400 positions make of a row."""
     options = {NAMES[name]: value for name, value in row.get("options", {}).items()}
-    if "separator" in options:  # which is refused where nothing reads it; there, what joins the texts does
-        options["shuffle"], options["keep_tokens"] = True, 9
     recipe = Captions(kind=kind, **options)
     return {caption(recipe, row["tags"], row["sentence"], seed=1, position=at, way=way) for at in range(400)}
 
@@ -34,3 +32,12 @@ def texts(row, way, kind="concat"):
 def test_every_result_is_one_of_theirs(row, way):
     """A row gives exactly the texts that the trainer of that name gives."""
     assert texts(row, way) == set(row.get(way, row["kohya"]))
+
+
+@pytest.mark.parametrize("way", ["kohya", "kohya-native"])
+def test_a_text_alone_is_read_as_a_caption_file_is(way):
+    """`train_util.py:1964-1968`: under wildcards one of the lines that are not blank, stripped; else the first line."""
+    row = {"tags": " a \n\n b", "sentence": "s"}
+    assert texts(row, way, "tags") == {"a"}
+    assert texts(row | {"options": {"enable_wildcard": True}}, way, "tags") == {"a", "b"}
+    assert texts(row | {"options": {"enable_wildcard": True}}, way, "pick") == {"a", "b", "s"}

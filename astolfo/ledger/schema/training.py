@@ -34,11 +34,16 @@ class Captions(Entry):
         for name in ("keep_tokens", "keep_tokens_separator"):
             if getattr(self, name) and not pieces:
                 raise ValueError(f"{name} says what shuffle and tag_dropout leave alone: give one of them, or leave it out.")
-        if self.separator and not (pieces or self.secondary_separator):
+        if self.joins_only and self.kind != "concat":
             raise ValueError("separator is read by shuffle, tag_dropout and secondary_separator: give one, or leave it out.")
         if self.separator == ",":
             object.__setattr__(self, "separator", None)  # one recipe, however it is written
         return self
+
+    @property
+    def joins_only(self) -> bool:
+        """Whether nothing but the joining of tags and sentence could read the separator that is given."""
+        return bool(self.separator) and not (self.shuffle or self.tag_dropout or self.secondary_separator)
 
 
 class LearningRate(Entry):
