@@ -48,7 +48,7 @@ def test_a_silent_line_has_the_trainer_s_defaults(fields):
         ("--lr_scheduler polynomial --lr_scheduler_power 2", "schedule", {"kind": "polynomial", "power": 2}),
         ("--lr_scheduler linear", "semantics", "kohya"),
         ("--pin_memory", "semantics", "kohya-native"),
-        ("--initial_step 500 --skip_until_initial_step", "semantics", "kohya-native"),
+        ("--skip_until_initial_step", "semantics", "kohya-native"),
         ("--no_half_vae --mixed_precision bf16", "choices", {"untrained": "compute-but-vae"}),
         ("--v_parameterization --zero_terminal_snr --min_snr_gamma=5", "objective",
          {"kind": "v", "zero_terminal_snr": True, "min_snr_gamma": 5}),

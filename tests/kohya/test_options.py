@@ -15,7 +15,7 @@ from astolfo.ledger import schema
 from tests.conftest import ROOT
 
 TRAINERS = yaml.safe_load((Path(__file__).parent / "trainers.yaml").read_text())
-_SECTIONS = {"bases": schema.Base, "datasets": schema.Dataset}
+_SECTIONS = {"choices": schema.Choices, "bases": schema.Base, "datasets": schema.Dataset}
 
 
 def test_every_option_of_sdxl_train_is_in_the_table():

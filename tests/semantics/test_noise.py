@@ -2,9 +2,9 @@
 
 `noise.json` was made by running the trainers' own code: `DDPMScheduler(scaled_linear)`, `prepare_scheduler_for_custom_training`,
 `fix_noise_scheduler_betas_for_zero_terminal_snr`, then `add_noise` and `get_velocity` on latents times 0.13025. kohya: as
-`sdxl_train.py:640-737` of kohya-ss/sd-scripts at 48d368f has it (diffusers 0.32.1), latents and noise in bf16. kohya-native:
-`train_native.py:380-398` and `:215-245` of 6DammK9/sd-scripts at 42b8d79 (diffusers 0.25.0), both in fp32; the input is cast at last
-(`sdxl_train.py:182` there). A row: timestep, sqrt(alpha-bar), sigma, the UNet's input and the v target of two values.
+`sdxl_train.py:641-709` of kohya-ss/sd-scripts at 48d368f has it (diffusers 0.32.1), latents and noise in bf16. kohya-native:
+`train_native.py:382-392` and `:224-252` of 6DammK9/sd-scripts at 42b8d79 (diffusers 0.25.0), both in fp32; the input is cast at last
+(`sdxl_train.py:201` there). A row: timestep, sqrt(alpha-bar), sigma, the UNet's input and the v target of two values.
 """
 
 import json
