@@ -20,8 +20,8 @@ _COMMON = ("elementary.py", "errors.py", "files.py", "numerics.py", "randomness.
 _FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
 _DATA = (
-    "data/captions.py", "data/join.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/store.py", "data/tokens.py",
-    "data/vocabulary.py",
+    "data/captions.py", "data/join.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/sdscripts.py",
+    "data/store.py", "data/tokens.py", "data/vocabulary.py",
 )  # fmt: skip
 _ROAD = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
          "data/ingest/pictures.py", "data/ingest/run.py", "data/ingest/source.py")  # fmt: skip

@@ -4,7 +4,7 @@ The rule is that of pytorch_optimizer (Chen et al., arXiv:2302.06675), and in fp
 b m + (1 - b) g, each product rounded, where pytorch_optimizer, and lion-pytorch 0.0.6 of the fork, interpolate at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,9 +17,8 @@ class Lion(torch.optim.Optimizer):
         super().__init__(rows, {"betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """The update of every parameter that has a gradient."""
-        assert closure is None
         for group in self.param_groups:
             (beta1, beta2), rate = group["betas"], group["lr"]
             for parameter in (one for one in group["params"] if one.grad is not None):
