@@ -7,12 +7,13 @@ PYTHON ?= python3
 SCALE ?=
 LEDGER ?=
 DIR ?= .
+VERBOSE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # Targets come first: --config takes every word that follows it.
 CONFIG = $(if $(SCALE)$(LEDGER),--config $(if $(SCALE),scale=$(SCALE)) $(if $(LEDGER),"ledger=$(abspath $(LEDGER))"))
-SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" $(CONFIG)
+SNAKEMAKE = $(ROOT)envs/snakemake $@ --snakefile $(ROOT)Snakefile --directory "$(DIR)" $(if $(VERBOSE),--verbose) $(CONFIG)
 ASTOLFO = $(BIN)/astolfo $(if $(SCALE),--scale $(SCALE)) $(if $(LEDGER),--config "$(LEDGER)")
 
 .PHONY: help env evidence develop ledger site verify check test test-all lint lock FORCE
@@ -22,8 +23,9 @@ help:
 	@echo 'make results/ID.safetensors     build a run (miniature scale; SCALE=full DIR=/big/disk for the real thing)'
 	@echo 'make evaluations/ID/index.html  its pictures and numbers'
 	@echo 'make site                       site/index.html: everything that is built, to look at and to give away'
+	@echo 'make report.zip                 Snakemake'"'"'s report on the ledger'"'"'s targets, a page to unzip and open'
 	@echo 'make ledger                     every run of the ledger, with its merges; make verify: compare the digests'
-	@echo 'make ... LEDGER=FOLDER          of another ledger than config/'
+	@echo 'make ... LEDGER=FOLDER          of another ledger than config/; make ... VERBOSE=1: all that Snakemake says'
 	@echo 'make test                       the test suite; make test-all: the longer proofs as well'
 	@echo 'make check                      formats, lint, types, the ledger and pure functions: the loop of editing'
 	@echo 'make env                        the environment alone, in .venv; make evidence: what signs, verifies and packs'
@@ -60,7 +62,9 @@ docs/sd-scripts.md: FORCE env
 docs/ledger.md: FORCE env
 	@$(BIN)/astolfo ledger table --markdown > $@
 
+# Of the ledger's targets, which are built first: Snakemake reports on nothing less.
 report.zip: FORCE env
+	@$(subst $@,,$(SNAKEMAKE))
 	@$(subst $@,--report $@,$(SNAKEMAKE))
 
 # The loop of editing: formats, lint, types, the ledger and pure functions.

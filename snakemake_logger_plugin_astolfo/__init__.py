@@ -4,6 +4,7 @@ A line for each job that starts and ends, with how far the build is; of a job th
 their specs are left to `--verbose`, which gives Snakemake's own output, as a dry run does.
 """
 
+import re
 import sys
 import time
 from collections import deque
@@ -16,7 +17,10 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 _LAST = 12  # lines of a failed job's log
-_WIDE = 300  # characters of a line that are shown
+_WIDE = 300  # characters of a line that are shown; a log's lines are sentences, and shown whole
+_STEPS = ("Select jobs to execute", "Using shell:", "Assuming unrestricted shared filesystem")  # of Snakemake's own work
+_INTERRUPTED = "Terminating processes on user request"
+_COMMAND = re.compile(r"Command '.*' (?:returned non-zero exit status \d+|died with <Signals\.(\w+): \d+>)\.", re.DOTALL)
 _SILENT = {
     LogEvent.SHELLCMD, LogEvent.RUN_INFO, LogEvent.RESOURCES_INFO, LogEvent.WORKFLOW_STARTED, LogEvent.JOB_STARTED,
     LogEvent.PROGRESS, LogEvent.RULEGRAPH, LogEvent.DEBUG_DAG,
@@ -30,7 +34,7 @@ class LogHandler(LogHandlerBase):
         settings = self.common_settings
         self.stream = sys.stdout if settings.stdout else sys.stderr
         self.jobs: dict[int, tuple[str, float]] = {}  # number -> what it makes, when it began
-        self.done, self.total = 0, 0
+        self.done, self.total, self.interrupted = 0, 0, False
         self.whole = None
         if settings.verbose or settings.dryrun:
             self.whole = ColorizingTextHandler(nocolor=settings.nocolor, stream=self.stream)
@@ -41,7 +45,7 @@ class LogHandler(LogHandlerBase):
         if self.whole is not None:
             self.whole.emit(record)
         elif text := self.said(record):
-            print("\n".join(_cut(line) for line in text.splitlines()), file=self.stream, flush=True)
+            print(text, file=self.stream, flush=True)
 
     def said(self, record: LogRecord) -> str:
         """The text of a record; "" for what is only counted."""
@@ -56,7 +60,15 @@ class LogHandler(LogHandlerBase):
             return self._ends(about)
         if event == LogEvent.JOB_ERROR:
             return self._fails(about)
-        return record.getMessage().strip() if record.msg is not None else ""
+        text = record.getMessage().strip() if record.msg is not None else ""
+        if text.startswith(_STEPS):
+            return ""
+        self.interrupted |= text.startswith(_INTERRUPTED)
+        if (command := _COMMAND.search(text)) is not None:
+            return (
+                "" if self.interrupted else _ended_by(command[1])
+            )  # a job's command, with its spec: what became of it is told by the job's own lines
+        return "\n".join(_cut(line) for line in text.splitlines())
 
     def _starts(self, about: dict[str, Any]) -> str:
         name = about["output"][0] if about["output"] else about["rule_name"]
@@ -70,10 +82,12 @@ class LogHandler(LogHandlerBase):
 
     def _fails(self, about: dict[str, Any]) -> str:
         name, _ = self.jobs.pop(about["jobid"], (", ".join(about["output"]) or about["rule_name"], 0.0))
+        if self.interrupted:
+            return f"{self._far()} stopped {about['rule_name']}: {name}"
         lines = [f"{self._far()} FAILED  {about['rule_name']}: {name}"]
         for log in about["log"]:
             lines += [f"    the last lines of {log}:", *(f"    | {line}" for line in _tail(Path(str(log).split(" ")[0])))]
-        return "\n".join([*lines, "    (its whole command: --verbose)"])
+        return "\n".join([*lines, "    (its whole command: --verbose, or make ... VERBOSE=1)"])
 
     def _far(self) -> str:
         width = len(str(self.total))
@@ -107,6 +121,14 @@ def _tail(log: Path) -> list[str]:
             return [line.rstrip() for line in deque(lines, _LAST)] or ["(it is empty)"]
     except OSError as error:
         return [f"(it cannot be read: {error.strerror})"]
+
+
+def _ended_by(signal: str | None) -> str:
+    """What is to be said of a command's end besides that it failed: nothing, or the signal, of which no log can tell."""
+    if signal is None:
+        return ""
+    why = " (by somebody, or by the system for want of memory)" if signal == "SIGKILL" else ""
+    return f"A job was ended by {signal}{why}; what is finished stays."
 
 
 def _cut(line: str) -> str:

@@ -39,8 +39,8 @@ STAGES = (
     ),
     Stage(
         "tutorial",
-        "docs/your-own.md as it stands: from an empty folder to an evaluation, a merge, a card and a site",
-        4,
+        "docs/your-own.md as it stands, from an empty folder to a site; strangers reproduce what was published of a ledger",
+        6,
         pytest("tests/workflow/test_own.py"),
     ),
     Stage(
@@ -91,9 +91,9 @@ STAGES = (
     ),
     Stage(
         "graph",
-        "a rewritten segment in a chain of 778 and a stale cache are noticed",
-        2,
-        pytest("tests/workflow/test_traps.py"),
+        "a rewritten segment in a chain of 778 and a stale cache are noticed; Snakemake's archive of a checkout",
+        3,
+        pytest("tests/workflow/test_traps.py", "tests/workflow/test_reports.py"),
     ),
     Stage(
         "equivalence",

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import astolfo
 from astolfo.errors import InputError
 from astolfo.files import verified
-from astolfo.ledger.ledger import Ledger
+from astolfo.ledger.ledger import PINS, Ledger
 from astolfo.ledger.references import Reference
-from astolfo.program import LOCK, SNAKEFILE
+from astolfo.program import LOCK, SNAKEFILE, build
 from astolfo.provenance import attestation
 from astolfo.provenance.attestation import Attestation
 from astolfo.provenance.extra import needed
@@ -41,12 +41,13 @@ def crate(ledger: Ledger, reference: Reference, directory: Path, out: Path, lice
         from rocrate.rocrate import ROCrate
     path = directory / reference.path
     if not path.exists():
-        raise InputError(f"{path} is missing: a crate is of a built model. Build it (`make {reference.path}`) first.")
+        first = build(reference.path, directory=directory)
+        raise InputError(f"{path} is missing: a crate is of a built model. Build it (`{first}`) first.")
     verified(path)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: a crate is made in a folder of its own. Name another one with -o.")
     found = ROCrate(version="1.1")
-    _Writer(found, ledger, path, license).write()
+    _Writer(found, ledger, path, license, directory / PINS).write()
     found.write(out)
     return out
 
@@ -77,11 +78,11 @@ def chain(path: Path) -> list[Attestation]:
 class _Writer:
     """One crate being filled."""
 
-    def __init__(self, crate: Any, ledger: Ledger, path: Path, license: str):
+    def __init__(self, crate: Any, ledger: Ledger, path: Path, license: str, pins: Path):
         self.crate, self.ledger, self.path = crate, ledger, path
         self.root, self.chain = attestation.root_of(path), chain(path)
         self.jobs = [one for one in self.chain if not one.adopted]
-        self.license = license
+        self.license, self.pins = license, pins
         self.artifacts: dict[str, Any] = {}
 
     def write(self) -> None:
@@ -115,11 +116,14 @@ class _Writer:
         self.crate.root_dataset["conformsTo"] = [*said, workflow]
 
     def _files(self) -> None:
-        """The lock, and the ledger's own texts."""
+        """The lock, the digests of what was brought, and the ledger's own texts."""
         self.lock = self.crate.add_file(LOCK, "lock.txt", properties={
             "name": "the locked environment", "description": "Every package of the environment with its version and sha256.",
             "encodingFormat": "text/plain",
         })  # fmt: skip
+        if self.pins.exists():
+            about = {"name": "the pinned files", "description": "The sha256 of each file that was brought."}
+            self.crate.add_file(self.pins, PINS, properties=about | {"encodingFormat": "text/plain"})
         for file in texts(self.ledger.folder):
             about = {"name": f"ledger: {file.relative_to(self.ledger.folder)}", "encodingFormat": "text/plain"}
             self.crate.add_file(file, f"ledger/{file.relative_to(self.ledger.folder)}", properties=about)

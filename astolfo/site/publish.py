@@ -16,11 +16,12 @@ from astolfo.files import sha256_of, sidecar, verified
 from astolfo.ledger.ledger import PINS, Ledger, Run
 from astolfo.ledger.references import Reference
 from astolfo.program import LOCK
-from astolfo.provenance.crate import texts
+from astolfo.provenance.attestation import attestation, name_of
+from astolfo.provenance.crate import chain, texts
 from astolfo.provenance.published import LEDGER, LOCKED
 from astolfo.provenance.sign import envelope, signature
 from astolfo.site import card as cards
-from astolfo.site.facts import attestation_path, gather
+from astolfo.site.facts import gather
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,11 @@ class Item:
 
 
 def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
-    """What belongs to the publication of a run's result.
+    """What belongs to the publication of a run's result: all that `astolfo reproduce` and `astolfo verify` ask of a folder.
 
-    Raises InputError when the result is not built, or is not the file that its side-car names.
+    The attestations of what it comes from lie where its own names them, `states/`, `bases/` ..., so that a stranger follows the
+    whole chain. Raises InputError when the result is not built, or is not the file that its side-car names, and where the chain
+    has a gap.
     """
     path = directory / Reference(run=run.id).path
     if not path.exists():
@@ -50,9 +53,10 @@ def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
     facts = gather(ledger, directory, run.id)
     card = cards.card(facts, run).replace("](../evaluations/", "](evaluations/")
     items = [Item(name="README.md", text=card), Item(name=path.name, source=path)]
-    attestation = attestation_path(str(path))
-    beside = (sidecar(path), Path(attestation), signature(path), envelope(path))
+    beside = (sidecar(path), attestation(path), signature(path), envelope(path))
     items += [Item(name=one.name, source=one) for one in beside if one.exists()]
+    if attestation(path).exists():
+        items += [Item(name=name_of(one.path), source=one.path) for one in chain(path)[:-1]]
     items += [Item(name=f"{LEDGER}/{file.relative_to(ledger.folder)}", source=file) for file in texts(ledger.folder)]
     items += [Item(name=LOCKED, source=LOCK)]
     items += [Item(name=PINS, source=directory / PINS)] if (directory / PINS).exists() else []

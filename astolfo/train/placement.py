@@ -16,6 +16,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 _NODES = Path("/sys/devices/system/node")
+_PCI = Path("/sys/bus/pci/devices")
 _RAMDISK = Path("/dev/shm")
 _SPARE = 1 << 30  # bytes that stay free on the RAM disk
 
@@ -54,6 +55,16 @@ def bind(node: int | None) -> None:
         return
     os.sched_setaffinity(0, cpus)
     log.info("bound to the %d CPUs of NUMA node %d", len(cpus), node)
+
+
+def node_of(pci_domain_id: int, pci_bus_id: int, pci_device_id: int) -> int | None:
+    """The NUMA node that a PCI device, such as a GPU, is attached to; None where the machine does not tell."""
+    address = f"{pci_domain_id:04x}:{pci_bus_id:02x}:{pci_device_id:02x}.0"
+    try:
+        node = int((_PCI / address / "numa_node").read_text())
+    except OSError:
+        return None
+    return node if node >= 0 else None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from astolfo.alive import watch_parent
 from astolfo.errors import AstolfoError, PlacementError
+from astolfo.train.placement import bind, node_of
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
 _LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -244,8 +245,26 @@ class Flat:
 
 
 def launched() -> int | None:
-    """This process's number among those that torchrun started on one or more machines; None when it runs by itself."""
+    """This process's number among those that torchrun, accelerate or its mpirun started; None when it runs by itself.
+
+    Raises PlacementError where accelerate expected mpirun to start several, and this one knows of no other.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and "RANK" not in os.environ:
+        _read_mpi()
     return int(os.environ["RANK"]) if all(name in os.environ for name in _LAUNCHER) else None
+
+
+def _read_mpi() -> None:
+    """Gives a process that accelerate had mpirun start (its MULTI_CPU) the names that torchrun has for its place."""
+    from accelerate.utils import get_cpu_distributed_information
+
+    found = get_cpu_distributed_information()
+    if found.world_size == 1:
+        raise PlacementError(
+            "accelerate was told of several processes and started one: for MULTI_CPU it leaves that to mpirun. Add "
+            "`--mpirun_hostfile FILE` to accelerate launch, or use torchrun."
+        )
+    os.environ |= {"RANK": str(found.rank), "LOCAL_RANK": str(found.local_rank), "WORLD_SIZE": str(found.world_size)}
 
 
 def start(count: int, device: str = "cpu") -> Processes:
@@ -278,9 +297,15 @@ def start(count: int, device: str = "cpu") -> Processes:
 
 
 def _join(device: str) -> Processes:
-    """The processes of torchrun's world, each with the device of its number on its own machine."""
+    """The processes of torchrun's world, each with the device of its number on its own machine.
+
+    Where accelerate's configuration says `enable_cpu_affinity`, each keeps to the CPUs of its device's NUMA node.
+    """
     if device != "cpu":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if os.environ.get("ACCELERATE_CPU_AFFINITY") == "1":
+            about: Any = torch.cuda.get_device_properties()  # torch's annotations leave its PCI address out
+            bind(node_of(about.pci_domain_id, about.pci_bus_id, about.pci_device_id))
     torch.distributed.init_process_group(_backend(device), init_method="env://")
     return Processes(torch.distributed.get_world_size(), torch.distributed.get_rank(), launched=True)
 

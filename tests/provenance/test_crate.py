@@ -27,6 +27,7 @@ requests_cache = pytest.importorskip("requests_cache")
 def made(built, tmp_path):
     for path in built.values():
         Meter().write(path)
+    (built["base"].parent.parent / "pins.yaml").write_text(f"AK: {sha256_of(built['base'])}\n")
     return crate(load(CONFIG), parse("25112201-0.50"), built["base"].parent.parent, tmp_path / "crate")
 
 
@@ -69,10 +70,16 @@ def test_the_profiles_validator_accepts_it(made, tmp_path):
 
 
 def test_it_holds_what_is_needed_and_names_the_rest(made, built):
-    """The model, the ledger, the workflow, the lock and every attestation lie in it; what it started from has its digest."""
+    """The model, the ledger, the pins, the workflow, the lock and every attestation lie in it; what it started from has its digest."""
     read = rocrate.ROCrate(made)
     assert (made / "results/25112201-0.50.safetensors").read_bytes() == built["merge"].read_bytes()
-    for path in ("lock.txt", "ledger/ledger.yaml", "workflow/Snakefile", "states/25112201/00000002.safetensors.attestation.json"):
+    for path in (
+        "lock.txt",
+        "pins.yaml",
+        "ledger/ledger.yaml",
+        "workflow/Snakefile",
+        "states/25112201/00000002.safetensors.attestation.json",
+    ):
         assert (made / path).is_file(), path
     base = next(one for one in read.get_entities() if one.get("name") == "bases/AK.safetensors")
     assert base["sha256"] == sha256_of(built["base"])
@@ -92,7 +99,10 @@ def test_two_crates_are_the_same(made, built, tmp_path):
 def test_what_cannot_be_packed(built, tmp_path):
     """What is not built, a folder that holds something, a chain with a gap: each refused, and why."""
     ledger, directory = load(CONFIG), built["base"].parent.parent
-    with pytest.raises(InputError, match="is missing: a crate is of a built model"):
+    with pytest.raises(
+        InputError,
+        match=r"is missing: a crate is of a built model\. Build it \(`.*results/26011101\.safetensors.*DIR=.*`\) first",
+    ):
         crate(ledger, parse("26011101"), directory, tmp_path / "none")
     with pytest.raises(InputError, match="is not empty"):
         crate(ledger, parse("25112201"), directory, directory)

@@ -7,13 +7,25 @@ import pytest
 import yaml
 
 from astolfo.errors import InputError
+from astolfo.provenance import attestation
 from astolfo.site import publish
 from astolfo.site.card import card, write
 from astolfo.site.facts import gather
 from tests.ledger.test_cli import astolfo
 from tests.site.conftest import OTHER, RUN, write_model
 
+BASE = "bases/AK-NIL-1.2.safetensors"
 TOKEN = "hf_a_secret_of_the_user"
+
+
+@pytest.fixture
+def attested(outputs, tmp_path):
+    """A copy of the outputs in which the result and its base have attestations of this program."""
+    folder = shutil.copytree(outputs, tmp_path / "copy")
+    base, path = folder / BASE, folder / "results" / f"{RUN}.safetensors"
+    attestation.write("adopt", base, {"verb": "pinned", "scale": "miniature"}, {})
+    attestation.write("link", path, {"verb": "link", "scale": "miniature"}, {"base": base})
+    return folder
 
 
 def header_of(text: str) -> dict:
@@ -58,11 +70,10 @@ def test_two_cards_are_the_same(ledger, outputs):
     assert card(gather(ledger, outputs, RUN), run) == card(gather(ledger, outputs), run)
 
 
-def test_publication_is_a_dry_run_by_default(outputs, tmp_path):
+def test_publication_is_a_dry_run_by_default(attested):
     """Without --upload the verb lists names, sizes and digests, needs no token, and says that nothing was uploaded."""
-    shutil.copytree(outputs, tmp_path / "copy")
-    (tmp_path / "copy" / "results" / f"{RUN}.safetensors.sig").write_text("signed")
-    out = astolfo("publish", RUN, "--to", "me/model", "-d", str(tmp_path / "copy")).stdout
+    (attested / "results" / f"{RUN}.safetensors.sig").write_text("signed")
+    out = astolfo("publish", RUN, "--to", "me/model", "-d", str(attested)).stdout
     assert f"evaluations/{RUN}/grid.png" in out
     assert f"{RUN}.safetensors.sig" in out
     assert "Nothing was uploaded." in out
@@ -95,30 +106,30 @@ def hub(monkeypatch, tmp_path):
     return FakeHub.calls
 
 
-def test_an_upload_is_one_commit_with_the_users_token(ledger, outputs, hub, monkeypatch, tmp_path):
-    """Model, card as README.md with its pictures' links, digest and attestation; private; the token is written nowhere."""
+def test_an_upload_is_one_commit_with_the_users_token(ledger, attested, hub, monkeypatch, tmp_path):
+    """Model, card as README.md with its pictures' links, digest and attestations; private; the token is written nowhere."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    items = publish.collect(ledger, outputs, ledger.run(RUN))
+    items = publish.collect(ledger, attested, ledger.run(RUN))
     assert publish.upload(items, "me/model", public=False) == "https://example.org/commit"
     assert [call[0] for call in hub] == ["client", "repository", "commit"]
     assert hub[0][1]["token"] == TOKEN
     assert hub[1][2]["private"]
     sent = hub[2][2]
     assert {"README.md", f"{RUN}.safetensors", f"{RUN}.safetensors.sha256", f"evaluations/{RUN}/grid.png"} <= set(sent)
+    assert {f"{RUN}.safetensors.attestation.json", f"{BASE}.attestation.json", "ledger/ledger.yaml", "lock.txt"} <= set(sent)
     assert f"](evaluations/{RUN}/grid.png)" in sent["README.md"].getvalue().decode()
-    for folder in (outputs, tmp_path):
-        assert not [path for path in folder.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
 
 
-def test_without_a_token_nothing_is_asked_of_the_hub(ledger, outputs, hub, monkeypatch):
+def test_without_a_token_nothing_is_asked_of_the_hub(ledger, attested, hub, monkeypatch):
     """The message says how to give one."""
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(InputError, match="set HF_TOKEN"):
-        publish.upload(publish.collect(ledger, outputs, ledger.run(RUN)), "me/model", public=False)
+        publish.upload(publish.collect(ledger, attested, ledger.run(RUN)), "me/model", public=False)
     assert hub == []
 
 
-def test_a_refusal_does_not_show_the_token(ledger, outputs, hub, monkeypatch):
+def test_a_refusal_does_not_show_the_token(ledger, attested, hub, monkeypatch):
     """What the Hub answers is passed on without the token."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
@@ -127,7 +138,7 @@ def test_a_refusal_does_not_show_the_token(ledger, outputs, hub, monkeypatch):
 
     monkeypatch.setattr(FakeHub, "create_repo", refuse)
     with pytest.raises(InputError, match="did not take me/model: 401 for <token>"):
-        publish.upload(publish.collect(ledger, outputs, ledger.run(RUN)), "me/model", public=False)
+        publish.upload(publish.collect(ledger, attested, ledger.run(RUN)), "me/model", public=False)
 
 
 def test_a_damaged_result_is_not_published(ledger, outputs, tmp_path):
@@ -137,6 +148,13 @@ def test_a_damaged_result_is_not_published(ledger, outputs, tmp_path):
         file.write(b"x")
     with pytest.raises(InputError, match="is damaged"):
         publish.collect(ledger, tmp_path / "copy", ledger.run(RUN))
+
+
+def test_a_chain_with_a_gap_is_not_published(ledger, attested):
+    """Where an attestation that the result's own names is missing, it is named, and nothing is collected."""
+    (attested / f"{BASE}.attestation.json").unlink()
+    with pytest.raises(InputError, match=r"AK-NIL-1\.2\.safetensors has no attestation beside it"):
+        publish.collect(ledger, attested, ledger.run(RUN))
 
 
 def test_a_run_that_is_not_built_has_no_card(outputs):

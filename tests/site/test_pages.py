@@ -72,7 +72,7 @@ def test_a_run_that_stopped_says_so(site):
 def test_a_run_without_outputs_has_a_page(site):
     """A run that is not built is shown with its entry and how to build it."""
     text = (site / "runs" / "25112201.html").read_text()
-    assert "make results/25112201.safetensors" in text
+    assert "snakemake results/25112201.safetensors" in text
     assert "data-chart" not in text
 
 

@@ -1,15 +1,18 @@
 """A checkpoint made from a state: trained weights in, everything else byte for byte the base's, and no date."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.autoencoder import save_autoencoder
 from astolfo.checkpoint.model import load
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import StateError
+from astolfo.files import read_sidecar
 from astolfo.ledger.specs import identity
 from astolfo.train import state
 from astolfo.train.export import export
@@ -62,7 +65,17 @@ def test_the_second_version_tells_viewers(exported):
     about, path, folder = exported
     export(about | {"metadata": 2, "images": 48}, path, folder / "base.safetensors", None, folder / "second.safetensors")
     first, second = open_file(folder / "run.safetensors"), open_file(folder / "second.safetensors")
-    assert {key for key in second.metadata if key not in first.metadata} >= {"ss_unet_lr", "ss_num_train_images", "ss_optimizer"}
+    with safe_open(folder / "second.safetensors", framework="pt") as file:  # as sd-scripts' tools/show_metadata.py reads a model
+        shown = file.metadata()
+    added = {key: value for key, value in shown.items() if key not in first.metadata}
+    assert added
+    assert all(key.startswith("ss_") for key in added)
+    assert (shown["ss_v2"], shown["ss_base_model_version"]) == ("False", "sdxl_base_v1-0")
+    recipe = about["recipe"]
+    assert float(shown["ss_unet_lr"]) == recipe["learning_rate"]["unet"]
+    assert (int(shown["ss_seed"]), int(shown["ss_steps"]), int(shown["ss_num_train_images"])) == (recipe["seed"], 1, 48)
+    assert re.fullmatch(r"[a-z_0-9.]+\.\w+\((\w+=.+)?\)", shown["ss_optimizer"])
+    assert shown["ss_new_sd_model_hash"] == read_sidecar(folder / "base.safetensors")
     assert {key: second.metadata[key] for key in first.metadata} == first.metadata
     assert all(bytes(first.raw(key)) == bytes(second.raw(key)) for key in first.keys())
 

@@ -1,6 +1,8 @@
 """What a build says: a line per job that starts and ends, a failing job's last lines, and nothing of its spec."""
 
+import logging
 import os
+from types import SimpleNamespace
 
 from tests.conftest import ROOT
 from tests.workflow.conftest import snakemake
@@ -37,3 +39,39 @@ def test_a_dry_run_is_snakemakes_own(tmp_path):
     assert [line for line in ours.stdout.splitlines() if "segment" in line] == [
         line for line in plain.stdout.splitlines() if "segment" in line
     ]
+
+
+def handler(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from snakemake_logger_plugin_astolfo import LogHandler
+
+    made = LogHandler.__new__(LogHandler)
+    made.common_settings = SimpleNamespace(stdout=False, verbose=False, dryrun=False)
+    made.__post_init__()
+    return made
+
+
+def record(text, **about):
+    return logging.makeLogRecord({"msg": text, "levelno": logging.ERROR, **about})
+
+
+FAILED = {"event": "job_error", "jobid": 1, "rule_name": "segment", "output": ["states/x"], "log": []}
+COMMAND = 'CalledProcessError in file "train.smk", line 47:\nCommand \'exec astolfo --spec {"a":\n1}\' '
+
+
+def test_what_became_of_a_command_is_said_without_it(monkeypatch):
+    """An exit status is told by the job's lines alone; a signal, which leaves no line in a log, is named."""
+    made = handler(monkeypatch)
+    assert made.said(record(COMMAND + "returned non-zero exit status 1.", event="error")) == ""
+    said = made.said(record(COMMAND + "died with <Signals.SIGKILL: 9>.", event="error"))
+    assert said.startswith("A job was ended by SIGKILL (by somebody, or by the system for want of memory)")
+    assert "--spec" not in said
+    assert made.said(record(None, **FAILED)).startswith("[0/0] FAILED  segment: states/x\n")
+
+
+def test_what_a_user_interrupts_has_not_failed(monkeypatch):
+    """After Ctrl-C, a job that ends early is said to be stopped, without the lines of its log."""
+    made = handler(monkeypatch)
+    assert made.said(record("Terminating processes on user request, this might take some time."))
+    assert made.said(record(COMMAND + "died with <Signals.SIGINT: 2>.", event="error")) == ""
+    assert made.said(record(None, **FAILED)) == "[0/0] stopped segment: states/x"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from astolfo.ledger import load
+from astolfo.site.publish import collect
 from tests.conftest import CONFIG, ROOT
 
 HERE = Path(sys.executable).parent
@@ -87,6 +89,34 @@ def test_the_tutorial_leads_to_pictures(tmp_path):
     assert "my-first" in (tmp_path / "my-runs" / "site" / "index.html").read_text()
     other = call("astolfo", "--config", CONFIG, "site", cwd=tmp_path / "my-runs", check=False)
     assert "holds the ledger" in other.stderr
+
+
+@pytest.mark.slow
+def test_strangers_reproduce_what_was_published(folder, tmp_path_factory):
+    """Built in one tree, published and packed: `astolfo reproduce` of either folder, in another tree, makes the same file and chain."""
+    build = ("snakemake", "-s", ROOT / "workflow" / "Snakefile", "--cores", "2")
+    call(*build, "results/my-first.safetensors", cwd=folder)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    call("astolfo", "crate", "my-first", "-o", elsewhere / "crate", cwd=folder)
+    ledger = load(folder / "config", "miniature")
+    for item in collect(ledger, folder, ledger.run("my-first")):
+        path = elsewhere / "published" / item.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(item.source.read_bytes() if item.source else item.text.encode())
+    shutil.rmtree(folder)
+    for name in ("crate", "published"):
+        (model,) = (elsewhere / name).rglob("my-first.safetensors")
+        checked = call("astolfo", "verify", model, "--attestations-only", cwd=elsewhere).stdout
+        assert "my-first.safetensors: verified" in checked
+        assert "attested but not re-hashed: states/my-first/" in checked
+        work = tmp_path_factory.mktemp("stranger")
+        done = call("astolfo", "reproduce", elsewhere / name, cwd=work)
+        assert (
+            f"my-first.safetensors: reproduced, identical to {model}, and so is its attestation: every ancestor too"
+            in done.stdout
+        )
+        assert "done    results/my-first.safetensors" in done.stderr  # a line per job, as `make` says it
+        assert "--spec" not in done.stderr
 
 
 def test_init_overwrites_nothing(tmp_path):

@@ -83,8 +83,9 @@ if workflow.is_main_process:
 
 def called(*words):
     """The beginning of a shell line that calls the program. `exec` makes a job Snakemake's own child, so that it notices when
-    Snakemake is gone. Braces are doubled, as Snakemake formats the line."""
-    line = (sys.executable, "-P", "-m", "astolfo", "--config", CONFIG, "--scale", SCALE, *words)
+    Snakemake is gone. Braces are doubled, as Snakemake formats the line. The ledger's path is whole, so that the line is the
+    same however the ledger was named; else Snakemake reports every rule as changed."""
+    line = (sys.executable, "-P", "-m", "astolfo", "--config", CONFIG.resolve(), "--scale", SCALE, *words)
     escaped = shlex.join(map(str, line)).replace("{", "{{").replace("}", "}}")
     return f"exec {escaped} "
 
