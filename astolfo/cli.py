@@ -135,3 +135,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        log = logging.getLogger("astolfo")
+        log.error("astolfo: %s cannot be used: %s.", error.filename, error.strerror)
+        log.debug("where that happened", exc_info=True)
+        sys.exit(1)

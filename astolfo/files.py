@@ -135,6 +135,10 @@ def read_sidecar(path: Path | str) -> str:
         digest = record.read_text(errors="replace").split()[0]
     except (FileNotFoundError, IndexError):
         raise InputError(f"{path} has no digest beside it: expected {record}, as the sha256sum program writes.") from None
+    except OSError as error:
+        raise InputError(
+            f"{record} cannot be read: {error.strerror}. Expected a digest, as the sha256sum program writes."
+        ) from None
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise InputError(f"{record} does not hold a sha256: found {digest[:80]!r}.")
     return digest

@@ -133,10 +133,18 @@ def _checked(ledger: Ledger, file: Path, family: Family, kind: str) -> tuple[str
 
 
 def _linked(name: str, file: Path, digest: str, directory: Path, place: str) -> Path:
-    """Links `file` to its place below `inputs/` and records its digest; returns the link."""
+    """Links `file` to its place below `inputs/` and records its digest; returns the link.
+
+    Raises InputError where something else than a link is there: it may be its owner's only copy.
+    """
     target = directory / INPUTS / place
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.resolve() != file.resolve():
+    if os.path.realpath(target) != os.path.realpath(file):
+        if target.exists() and not target.is_symlink():
+            raise InputError(
+                f"{target} is there already, and is no link to {file}. Move it to another folder first; or, if it is the file "
+                "that you mean, name that one."
+            )
         target.unlink(missing_ok=True)
         target.symlink_to(file.resolve())
     write_text(directory / PINS, yaml.safe_dump({**read_pins(directory), name: digest}, sort_keys=True))

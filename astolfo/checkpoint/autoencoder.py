@@ -6,7 +6,7 @@ from typing import Any
 
 from astolfo.checkpoint import layout
 from astolfo.checkpoint.architecture import Architecture
-from astolfo.checkpoint.safefile import SafeFile, open_file, write_file
+from astolfo.checkpoint.safefile import SafeFile, is_float, open_file, write_file
 from astolfo.errors import CheckpointError
 
 
@@ -50,4 +50,8 @@ def _keys(file: SafeFile, architecture: Architecture) -> Iterator[tuple[str, lay
         if key not in file or not layout.same_shape(file.shape(key), place.shape):
             found = file.shape(key) if key in file else "nothing"
             raise CheckpointError(f"{file.path}: expected {key} with shape {place.shape} in an autoencoder, found {found}.")
+        if not is_float(file.dtype(key)):
+            raise CheckpointError(
+                f"{file.path}: expected floats as {key}, found {file.dtype(key)}. Get the file as fp16 or fp32."
+            )
         yield key, place

@@ -18,6 +18,7 @@ import numpy as np
 from astolfo.checkpoint.safefile import SafeFile
 from astolfo.errors import CheckpointError
 
+_CONTEXT = 77  # tokens that CLIP reads
 POSITIONS = "conditioner.embedders.0.transformer.text_model.embeddings.position_ids"
 _COPIES = {
     "conditioner.embedders.1.model.text_projection.weight": "conditioner.embedders.1.model.text_projection",
@@ -48,10 +49,14 @@ class Extras:
         for key, why in self.dropped.items():
             kinds.setdefault(why, []).append(key)
         for why, keys in kinds.items():
-            more = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
-            yield f"left out: {', '.join(keys[:3])}{more} ({why})"
+            yield f"left out: {few(keys)} ({why})"
         for key, values in self.replaced.items():
             yield f"0 to {values.size - 1} is written for {key}, which holds no such numbers in int64"
+
+
+def few(keys: list[str]) -> str:
+    """The first three of some keys, and how many more there are."""
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
 
 
 def extras(file: SafeFile) -> Extras:
@@ -64,7 +69,7 @@ def extras(file: SafeFile) -> Extras:
         elif key in _OTHER_POSITIONS:
             _mended(file, key)
             found.dropped[key] = "positions that every program counts itself"
-        elif key in _COPIES and _COPIES[key] in file:
+        elif key in _COPIES:
             _check_copy(file, key, _COPIES[key])
             found.dropped[key] = f"a copy of {_COPIES[key]}"
         elif why := next((why for pattern, why in _UNREAD.items() if pattern.fullmatch(key)), None):
@@ -83,22 +88,26 @@ def values_of(file: SafeFile, key: str) -> np.ndarray:
 
 
 def _mended(file: SafeFile, key: str) -> np.ndarray | None:
-    """Position ids as they should be, where they are not; None where they are. Raises CheckpointError for another order."""
-    values, wanted = values_of(file, key), np.arange(file.shape(key)[-1] if file.shape(key) else 0)
+    """Position ids as they should be, where they are not; None where they are. CheckpointError for another order or shape."""
+    values, wanted = values_of(file, key), np.arange(_CONTEXT)
+    if values.shape not in ((_CONTEXT,), (1, _CONTEXT)):
+        found = list(values.shape)
+        raise CheckpointError(f"{file.path}: {key} has the shape {found}, expected {[1, _CONTEXT]}. Get the file again.")
     if file.dtype(key) == "I64" and np.array_equal(values.reshape(-1), wanted):
         return None
     flat = values.reshape(-1)
     rising = bool((np.diff(flat) >= 0).all()) and flat.min(initial=0) >= 0 and flat.max(initial=0) <= flat.size
-    known = flat.size == wanted.size and rising
-    if not known and np.isfinite(flat).all():
+    if not rising and np.isfinite(flat).all():
         raise CheckpointError(
-            f"{file.path}: {key} is {np.array2string(flat[:5], precision=3)} ..., expected 0 to {wanted.size - 1}. No program "
+            f"{file.path}: {key} is {np.array2string(flat[:5], precision=3)} ..., expected 0 to {_CONTEXT - 1}. No program "
             "writes that: get the file again."
         )
     return wanted.astype(np.int64).reshape(file.shape(key))
 
 
 def _check_copy(file: SafeFile, key: str, original: str) -> None:
+    if original not in file:
+        raise CheckpointError(f"{file.path}: {key} is there without {original}, of which it is a copy. Save it once more.")
     one, other = values_of(file, key), values_of(file, original)
     if one.shape != other.T.shape or not np.allclose(one, other.T, rtol=2**-7, atol=1e-6, equal_nan=True):
         raise CheckpointError(

@@ -42,6 +42,9 @@ _OPENCLIP = {"embeddings.token_embedding": "token_embedding", "final_layer_norm"
              "text_projection.weight": "text_projection"}  # fmt: skip
 _OPENCLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
                    "self_attn.out_proj": "attn.out_proj"}  # fmt: skip
+_SCHEDULE = re.compile(
+    r"(denoiser\.)?(betas|(log_)?sigmas|logvar|lvlb_weights|scale_factor|posterior_\w+|\w*alphas_cumprod\w*|edm_\w+)(\..*)?"
+)
 _QKV = re.compile(r"(encoder\.layers\.\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
 
 
@@ -128,6 +131,14 @@ def part_of(key: str) -> str | None:
             if key.startswith(prefix):
                 return part
     return None
+
+
+def is_weight(key: str, kind: str) -> bool:
+    """Whether a key of a model of that kind (`identify`) is a weight by its name, and no schedule or note beside them.
+
+    In SDXL and SD 2 weights are what belongs to a part; of other kinds the names of schedules are known.
+    """
+    return part_of(key) is not None if kind in PREFIXES else not _SCHEDULE.fullmatch(key)
 
 
 def block_of(key: str) -> str | None:

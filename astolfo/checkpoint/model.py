@@ -20,9 +20,9 @@ from typing import Any
 
 from astolfo.checkpoint import folder, layout
 from astolfo.checkpoint.architecture import Architecture
-from astolfo.checkpoint.extras import POSITIONS, Extras, extras
-from astolfo.checkpoint.metadata import HASH_KEY
-from astolfo.checkpoint.safefile import Pending, SafeFile, bytes_of, open_file, torch_dtype, write_file
+from astolfo.checkpoint.extras import POSITIONS, Extras, extras, few
+from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
+from astolfo.checkpoint.safefile import Pending, SafeFile, bytes_of, is_float, open_file, torch_dtype, write_file
 from astolfo.errors import CheckpointError, NumericsError
 
 log = logging.getLogger(__name__)
@@ -151,6 +151,8 @@ def save(
         more = extras(source)
         for line in more.lines():
             log.info("%s: %s", source.path, line)
+        if beside := [key for key in source if layout.part_of(key) is None and key not in (*more.dropped, *MARKERS)]:
+            log.info("%s: not copied, as no weight: %s", source.path, few(beside))
         copied = _copied(source, architecture, absent, more)
         tensors |= {key: value for key, value in copied.items() if positions or key != POSITIONS}
     digest = write_file(
@@ -204,7 +206,7 @@ def _checked_places(file: SafeFile, architecture: Architecture, part: str, more:
         f"{key} {file.shape(key)} instead of {expected[key].shape}" for key in found if not _fits(file.shape(key), expected[key])
     ]
     _refuse(file, part, "has wrong shapes:", wrong)
-    odd = [f"{key} {file.dtype(key)}" for key in found if file.dtype(key)[0] not in "FB" or file.dtype(key) == "BOOL"]
+    odd = [f"{key} {file.dtype(key)}" for key in found if not is_float(file.dtype(key))]
     _refuse(file, part, "has no floats as weights:", odd)
     return places
 

@@ -35,6 +35,12 @@ SIZES = {
 }
 """Bytes per element of each dtype, by its name in the file."""
 
+
+def is_float(dtype: str) -> bool:
+    """Whether a dtype, by its name in the file, is one that weights have."""
+    return dtype == "BF16" or dtype.startswith("F")
+
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "I32": "<i4", "U32": "<u4",

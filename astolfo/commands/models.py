@@ -74,6 +74,8 @@ def merge(
 
     if len(alpha) != len(output):
         raise AstolfoError(f"Expected one --output per --alpha, found {len(output)} for {len(alpha)}.")
+    if twice := {one for one in alpha if alpha.count(one) > 1}:
+        raise AstolfoError(f"Expected each --alpha once, found {min(twice):g} more than once. One --output of it is enough.")
     _nothing_in_the_way(output)
     outputs = dict(zip(alpha, output, strict=True))
     click.echo(weighted_sum(base, trained, outputs, dtype=dtype, per_part=_weights(part), per_block=_weights(block)))
@@ -98,6 +100,7 @@ def _nothing_in_the_way(outputs: tuple[Path, ...]) -> None:
     """Raises AstolfoError for an output that is an artifact of the graph, or any other file than what a merge by hand made."""
     from astolfo.checkpoint.safefile import open_file
     from astolfo.errors import CheckpointError
+    from astolfo.files import sidecar
     from astolfo.provenance.attestation import attestation
 
     for path in outputs:
@@ -109,6 +112,8 @@ def _nothing_in_the_way(outputs: tuple[Path, ...]) -> None:
                 made = "astolfo.merge" in file.metadata
             if not made:
                 raise AstolfoError(f"{path} is there already, and is no merge by this program. Name another, or move it away.")
+        elif sidecar(path).exists() and path.name not in sidecar(path).read_text(errors="replace").split():
+            raise AstolfoError(f"{sidecar(path)} is there already, and is of another file. Name another output, or move it away.")
 
 
 def _weights(given: tuple[str, ...]) -> dict[str, float]:

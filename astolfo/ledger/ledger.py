@@ -260,9 +260,17 @@ class Ledger:
 
 
 def read_pins(directory: Path) -> dict[str, str]:
-    """The user's pins of a working directory: name -> sha256; empty when it has none."""
+    """The user's pins of a working directory: name -> sha256; empty when it has none. Raises LedgerError for another text."""
     path = directory / PINS
-    return {str(k): str(v) for k, v in (yaml.safe_load(path.read_text()) or {}).items()} if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path} is no YAML: {' '.join(str(error).split())}. Expected lines of NAME: SHA256.") from None
+    if not isinstance(found, dict):
+        raise LedgerError(f"{path}: expected lines of NAME: SHA256, found a {type(found).__name__}.")
+    return {str(name): str(digest) for name, digest in found.items()}
 
 
 def load(folder: Path | str, scale: str = "miniature", pins: Mapping[str, str] | None = None) -> Ledger:

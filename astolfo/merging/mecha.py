@@ -9,6 +9,8 @@ one at a time, so neither paths nor its file format, threads or key order reach 
 - what is a float on all sides goes through the recipe; what the recipe leaves out of it is the first model's;
 - what is no float (position_ids), and what not all models have, is copied from the first model that has it, and listed;
 - what a file holds beyond its parts is left out or written anew as `checkpoint.extras` says, and listed;
+- what lies beside the parts (schedules such as alphas_cumprod, embeddings) is no weight: it is copied from the first model
+  that has it, and listed;
 - marker keys (v_pred, ztsnr) are the first model's: a marker that only others have is dropped;
 - dtypes and metadata are the first model's, less what no longer holds (hash, date, parents, recipe), plus the parents'
   digests and the merge itself.
@@ -30,7 +32,7 @@ import numpy as np
 
 from astolfo import numerics
 from astolfo.checkpoint.extras import Extras, extras
-from astolfo.checkpoint.layout import identify, same_shape
+from astolfo.checkpoint.layout import identify, is_weight, same_shape
 from astolfo.checkpoint.metadata import MARKERS
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
@@ -199,11 +201,15 @@ def _shares(files: Mapping[str, SafeFile], more: Mapping[str, Extras]) -> tuple[
     anew = {key: values for one in more.values() for key, values in one.replaced.items()}
     merged, copied = [], {}
     first = next(iter(files.values()))
+    kind = identify(first.keys())
     for key in dict.fromkeys(key for file in files.values() for key in file):
         having = {name: file.entries[key] for name, file in files.items() if key in file}
         if (key in MARKERS and key not in first) or key in dropped:
             continue
         entries = list(having.values())
+        if not is_weight(key, kind):
+            copied[key] = next(iter(having))
+            continue
         if key in anew:
             if key not in more[next(iter(having))].replaced:
                 copied[key] = next(iter(having))

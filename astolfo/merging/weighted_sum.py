@@ -9,6 +9,8 @@ read the inputs once. Nothing is ever held but a few pieces of 4 MiB. Rules for 
 - where alpha is 0 or 1, the other side is not looked at; the tensor is copied byte for byte if the dtype is kept;
 - what is not a float on both sides is copied from the base, and listed where the sides differ in it;
 - marker keys (v_pred, ztsnr) are the trained model's: a marker that only the base has is dropped;
+- what else lies beside the parts (schedules such as alphas_cumprod, embeddings) is no weight: it is copied byte for byte,
+  from the trained model like the markers, and listed where the sides differ in it;
 - any other key that only one side has is copied from that side. All three kinds of lonely keys are listed in the result.
 
 The output's dtype is that of the base, tensor by tensor, unless told. Metadata is the trained model's, less what no longer
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.checkpoint.extras import Extras, extras
-from astolfo.checkpoint.layout import block_of, identify, part_of, same_shape
+from astolfo.checkpoint.layout import block_of, identify, is_weight, part_of, same_shape
 from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.checkpoint.stream import Output, produce
@@ -50,6 +52,7 @@ class Merged:
     dropped: list[str] = field(default_factory=list)
     clamped: dict[str, tuple[int, float]] = field(default_factory=dict)
     no_floats: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
     extras: dict[str, list[str]] = field(default_factory=dict)  # by file, what was left out of it or written anew
 
     def __str__(self) -> str:
@@ -61,6 +64,7 @@ class Merged:
         )
         lines += [f"{what}, as the other side lacks it: {', '.join(keys)}" for what, keys in lists if keys]
         lines += [f"copied from the base, as it is no float on both sides: {', '.join(self.no_floats)}"] if self.no_floats else []
+        lines += [f"copied from the trained model, as it is no weight: {', '.join(self.beside)}"] if self.beside else []
         lines += [f"{file}: {line}" for file, said in self.extras.items() for line in said]
         lines += [
             f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in self.clamped.items()
@@ -108,7 +112,7 @@ def merge(
         added = metadata if callable(metadata) else lambda _: metadata or {}
         plans = [plan(specs, _metadata(second, parents, alpha, options) | dict(added(alpha))) for alpha in alphas]
         job = Job(first, second, sources, plans, _thread_count(threads))
-        no_floats = [key for key, source in sources.items() if source.trained is None and _differ(first, second, key, source)]
+        differ = [key for key, source in sources.items() if _differ(first, second, key, source)]
         found = _write(job, list(outputs.values()), digests, direct)
     return Merged(
         dict(zip(alphas, found, strict=True)) if digests else {},
@@ -117,15 +121,17 @@ def merge(
         [key for key in second if key not in first and key in sources],
         [key for key in first if key not in sources and key in MARKERS],
         job.clamped,
-        no_floats,
+        [key for key in differ if sources[key].base],
+        [key for key in differ if sources[key].trained],
         {f"{role} {file.path.name}": lines for role, file in (("base", first), ("trained", second))
          if (lines := list(more[role].lines()))},
     )  # fmt: skip
 
 
 def _differ(first: SafeFile, second: SafeFile, key: str, source: Source) -> bool:
-    """Whether both sides have a tensor that was copied from the base, and not the same bytes."""
-    return source.literal is None and key in first and key in second and first.raw(key) != second.raw(key)
+    """Whether both sides have a tensor that was copied from one of them, and not the same bytes."""
+    copied = source.literal is None and (source.base is None or source.trained is None)
+    return copied and key in first and key in second and first.raw(key) != second.raw(key)
 
 
 def check_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
@@ -194,7 +200,7 @@ def _sources(
 ) -> dict[str, Source]:
     dropped = {key for one in more.values() for key in one.dropped}
     replaced = {key: values for one in more.values() for key, values in one.replaced.items()}
-    sources = {}
+    kind, sources = identify(base.keys()), {}
     for key in dict.fromkeys([*base.keys(), *trained.keys()]):
         first, second = base.entries.get(key), trained.entries.get(key)
         if key in dropped:
@@ -205,6 +211,12 @@ def _sources(
         if key in MARKERS:
             if second is not None:
                 sources[key] = Source(None, second, second.dtype, second.shape, alphas)
+            continue
+        if not is_weight(key, kind):
+            one = second or first
+            assert one is not None
+            beside = (None, second) if second else (first, None)
+            sources[key] = Source(*beside, one.dtype, one.shape, alphas)
             continue
         if first and second:
             _check_pair(key, first, second)

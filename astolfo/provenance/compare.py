@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from astolfo.checkpoint.safefile import SafeFile, open_file
-from astolfo.errors import InputError
+from astolfo.errors import CheckpointError, InputError
 from astolfo.files import sha256_of
 from astolfo.ledger import Ledger
 from astolfo.ledger.schema import Entry
@@ -108,10 +108,10 @@ def compare(a: Path, b: Path, bounds: Bounds, *, base: Path | None = None) -> Co
     Raises CheckpointError for a file that is no safetensors file, InputError when they differ and no base is found: distances
     would have no measure.
     """
-    if sha256_of(a) == sha256_of(b):
-        return Comparison(verdict=IDENTICAL)
     found = Comparison(verdict=EQUIVALENT)
     with open_file(a) as first, open_file(b) as second:
+        if sha256_of(a) == sha256_of(b):
+            return Comparison(verdict=IDENTICAL)
         if odd := _mismatch(first, second):
             return Comparison(verdict=DIFFERENT, reasons=[f"{odd} has not the same dtype and shape in both"], first_tensor=odd)
         base = base or _common_base(a, b)
@@ -122,17 +122,30 @@ def compare(a: Path, b: Path, bounds: Bounds, *, base: Path | None = None) -> Co
             )
         with open_file(base) as origin:
             _weights(found, list(distances(first, second, origin)), bounds)
+        for key in first:
+            if first.dtype(key) not in _FLOATS and first.raw(key) != second.raw(key):
+                found.differ(f"{key} differs, and of {first.dtype(key)} no distance is taken")
+                found.first_tensor = found.first_tensor or key
     _losses(found, a, b, bounds)
     _pictures(found, a, b, bounds)
     return found
 
 
 def distances(a: SafeFile, b: SafeFile, base: SafeFile) -> Iterator[Tensor]:
-    """The tensors that training moved, in the order of file `a`; `base` is what both were trained from."""
+    """The tensors that training moved, in the order of file `a`; `base` is what both were trained from.
+
+    Raises CheckpointError for a base that lacks one of them, or has it in another shape or as no float.
+    """
     for key in a:
         same = a.raw(key) == b.raw(key)
-        if a.dtype(key) not in _FLOATS or (same and key in base and a.raw(key) == base.raw(key)):
+        if a.dtype(key) not in _FLOATS or (same and (key not in base or a.raw(key) == base.raw(key))):
             continue
+        if key not in base or base.shape(key) != a.shape(key) or base.dtype(key) not in _FLOATS:
+            there = f"{base.dtype(key)} of {list(base.shape(key))}" if key in base else "none"
+            raise CheckpointError(
+                f"{base.path} is not what {a.path} was trained from: expected {key} as floats of {list(a.shape(key))}, found "
+                f"{there}. Name the right file with --base."
+            )
         apart = moved = resolution = 0.0
         for left, right, start in zip(_values(a, key), _values(b, key), _values(base, key), strict=True):
             apart += _square(left - right)

@@ -9,6 +9,7 @@ import json
 import struct
 
 import numpy as np
+import torch
 
 L, G = "conditioner.embedders.0.", "conditioner.embedders.1.model."
 IDS = f"{L}transformer.text_model.embeddings.position_ids"
@@ -20,6 +21,11 @@ VAE = "first_stage_model.decoder.conv_in.weight"
 
 def ids(dtype, scale=1.0):
     return (np.arange(77) * scale).astype(dtype)[None]
+
+
+def bfloat(values):
+    """Values in fp32 as torch's bfloat16."""
+    return torch.from_numpy(values).bfloat16()
 
 
 def add(**more):
@@ -62,6 +68,11 @@ ODD = {
     "position ids in fp32": (put(IDS, ids("f4")), TAKEN, "0 to 76 is written"),
     "position ids in int32": (put(IDS, ids("i4")), TAKEN, "0 to 76 is written"),
     "position ids that are NaN": (put(IDS, ids("f4", np.nan)), TAKEN, "0 to 76 is written"),
+    "position ids in bf16": (put(IDS, lambda t: bfloat(ids("f4", 0.58))), TAKEN, "0 to 76 is written"),
+    "position ids without a shape": (put(IDS, np.int64(0)), REFUSED, "has the shape [], expected [1, 77]"),
+    "no position ids in their tensor": (put(IDS, np.empty(0, "f4")), REFUSED, "has the shape [0], expected [1, 77]"),
+    "position ids as a column": (put(IDS, ids("i8").T), REFUSED, "has the shape [77, 1], expected [1, 77]"),
+    "position ids of a longer context": (put(IDS, np.arange(248)[None]), REFUSED, "has the shape [1, 248], expected [1, 77]"),
     "position ids backwards": (put(IDS, ids("i8")[:, ::-1]), REFUSED, "expected 0 to 76"),
     "position ids of the second encoder": (put(f"{G}transformer.text_model.embeddings.position_ids", ids("i8")), TAKEN, "left out"),
     "the same in fp16": (put(f"{G}transformer.text_model.embeddings.position_ids", ids("f2", 0.58)), TAKEN, "left out"),
@@ -70,6 +81,8 @@ ODD = {
     "a scale of CLIP-L": (put(f"{L}logit_scale", np.float32(4.6)), TAKEN, "left out"),
     "a second spelling of the projection": (put(f"{PROJECTION}.weight", lambda t: t[PROJECTION].T), TAKEN, "a copy of"),
     "the same in another dtype": (put(f"{PROJECTION}.weight", lambda t: t[PROJECTION].T.astype("f4")), TAKEN, "a copy of"),
+    "a projection under its second name alone": (
+        lambda t: {k if k != PROJECTION else f"{k}.weight": v for k, v in t.items()}, REFUSED, "is there without"),
     "another projection": (put(f"{PROJECTION}.weight", lambda t: t[PROJECTION].T + 1), REFUSED, "says something else"),
     "an untransposed projection": (put(f"{PROJECTION}.weight", lambda t: t[PROJECTION]), REFUSED, "says something else"),
     "a projection of another shape": (put(f"{PROJECTION}.weight", np.zeros((3, 3), "f2")), REFUSED, "says something else"),
@@ -79,6 +92,8 @@ ODD = {
     "a decay of averages": (put("model_ema.decay", np.float32(0.999)), TAKEN, "averages of training"),
     "a loss of the autoencoder": (put("first_stage_model.loss.logvar", np.zeros((), "f4")), TAKEN, "autoencoder's training"),
     "a schedule": (put("alphas_cumprod", np.linspace(1, 0, 9, dtype="f4")), TAKEN, ""),
+    "schedules in half": (add(betas=np.zeros(9, "f2"), sqrt_alphas_cumprod=np.ones(9, "f2"), edm_mean=np.ones(4, "f2")), TAKEN, ""),
+    "an embedding": (put("bundle_emb.a girl.clip_g", np.ones((2, 3), "f2")), TAKEN, ""),
     "sigmas": (put("denoiser.sigmas", np.linspace(0, 14, 9, dtype="f4")), TAKEN, ""),
     "a marker": (put("v_pred", np.empty(0, "f4")), TAKEN, ""),
     "both markers": (add(v_pred=np.empty(0, "f4"), ztsnr=np.empty(0, "f4")), TAKEN, ""),

@@ -19,9 +19,11 @@ from astolfo.errors import CheckpointError, NumericsError
 from astolfo.files import sidecar
 from astolfo.merging.mecha import merge_mecha
 from astolfo.merging.weighted_sum import merge
+from astolfo.provenance.compare import DIFFERENT, Bounds, compare
 from tests.checkpoint.conftest import SDXL, random_states
-from tests.hostile.models import BROKEN, IDS, NORM, ODD, TAKEN, ids
+from tests.hostile.models import BROKEN, IDS, NORM, ODD, TAKEN, VAE, ids, put, without
 
+BOUNDS = Bounds(measured="for the test", weights=0.1, tensor=0.2, loss=0.01, pictures=2.0)
 RECIPE = 'version 0.1.0\nmodel "a"\nmodel "b"\nmerge "weighted_sum" &0 &1 alpha=0.5\n'
 
 
@@ -66,6 +68,8 @@ def verbs(good, tmp_path):
         "merge it": lambda path: merge(good, path, {0.5: tmp_path / "merged"}),
         "merge into it": lambda path: merge(path, good, {0.5: tmp_path / "merged"}),
         "mecha": lambda path: mecha(good, path, tmp_path / "mixed"),
+        "compare": lambda path: compare(path, good, BOUNDS, base=good),
+        "compare with it": lambda path: compare(good, path, BOUNDS, base=good),
     }
 
 
@@ -94,6 +98,7 @@ def test_what_programs_save_is_taken_or_refused_by_name(good, tmp_path, what):
         report(inspect(path, scan=True))
         assert {one.name for one in tmp_path.iterdir()} == {"x.safetensors"}
         return
+    assert compare(path, good, BOUNDS, base=good).verdict in (DIFFERENT, "identical") or "linear" in what
     with open_file(path) as file:
         heard = [*check(path, toy()).lines(), summary(not_finite(file))]
     assert said in "\n".join(heard)
@@ -176,6 +181,69 @@ def test_a_nan_is_seen_in_eight_bits(good, tmp_path, dtype, bits, nan, inf):
         assert (int(values.isnan().sum()), int(values.isinf().sum())) == (nan, inf)
     with pytest.raises(CheckpointError, match=r"expected F16, BF16 or F32 to sum, found F8"):
         merge(good, tmp_path / "x", {0.5: tmp_path / "m"})
+    tensors[NORM] = (tensors[NORM].view(torch.uint8) ^ 1).view(tensors[NORM].dtype)
+    write_file(tmp_path / "y", tensors)
+    assert compare(tmp_path / "x", tmp_path / "y", BOUNDS, base=good).verdict == DIFFERENT
+
+
+SCHEDULES = ("alphas_cumprod", "betas", "log_one_minus_alphas_cumprod", "denoiser.sigmas", "edm_mean", "bundle_emb.a.clip_g")
+
+
+def test_no_sum_is_made_of_schedules(good, tmp_path):
+    """What lies beside the parts is the trained model's (of a recipe the first's), byte for byte and in its dtype, and named."""
+    models = []
+    for number in (1, 2):
+        more = {key: np.linspace(number, 3, 1000, dtype="f4") for key in SCHEDULES}
+        models.append(odd(good, tmp_path / f"{number}", lambda tensors, more=more: tensors | more))
+    same = odd(good, tmp_path / "3", lambda tensors: tensors | {key: np.linspace(2, 3, 1000, dtype="f4") for key in SCHEDULES})
+    done = str(merge(*models, {0.3: tmp_path / "merged"}, dtype="fp16"))
+    assert all(key in done.partition("copied from the trained model, as it is no weight: ")[2] for key in SCHEDULES)
+    assert "no weight" not in str(merge(models[1], same, {0.3: tmp_path / "alike"}))
+    done = str(mecha(*models, tmp_path / "mixed"))
+    assert all(key in done.partition("copied from a: ")[2] for key in SCHEDULES)
+    for made, source in (("merged", models[1]), ("alike", same), ("mixed", models[0])):
+        with open_file(tmp_path / made) as found, open_file(source) as expected:
+            assert [bytes(found.raw(key)) for key in SCHEDULES] == [bytes(expected.raw(key)) for key in SCHEDULES]
+
+
+def test_a_model_of_another_kind_is_summed_but_for_its_schedules(tmp_path):
+    """Where no part is known, every tensor is a weight whose name is no schedule's: an autoencoder alone is summed whole."""
+    for number in (1, 3):
+        tensors = {key: np.full(4, number, "f4") for key in ("encoder.conv_in.weight", "decoder.conv_in.weight", "betas")}
+        write_file(tmp_path / f"{number}", tensors)
+    merge(tmp_path / "1", tmp_path / "3", {0.5: tmp_path / "out"})
+    with open_file(tmp_path / "out") as file:
+        assert {key: file.array(key)[0] for key in file} == {"encoder.conv_in.weight": 2, "decoder.conv_in.weight": 2, "betas": 3}
+
+
+def test_what_has_no_distance_is_not_equivalent(good, tmp_path):
+    """Two files that differ in a tensor without a distance are different, by its name; a base that does not fit is refused."""
+    ours = odd(good, tmp_path / "a", put(IDS, ids("i8")))
+    other = odd(good, tmp_path / "b", put(IDS, ids("i8")[:, ::-1]))
+    found = compare(ours, other, BOUNDS, base=good)
+    assert (found.verdict, found.first_tensor) == (DIFFERENT, IDS)
+    other = odd(good, tmp_path / "b", lambda tensors: tensors | {IDS: ids("i8"), NORM: tensors[NORM] + 1})
+    for wrong in (lambda t: t[NORM][:3], lambda t: t[NORM].astype("i1"), None):
+        base = odd(good, tmp_path / "c", put(NORM, wrong) if wrong else without(NORM))
+        with pytest.raises(CheckpointError, match=f"is not what .* was trained from: expected {NORM}"):
+            compare(ours, other, BOUNDS, base=base)
+
+
+def test_a_marker_that_the_base_lacks_is_no_distance(good, tmp_path):
+    """Models of a v run whose base was an eps model are compared: the marker has no values to lie apart."""
+    first = odd(good, tmp_path / "a", put("v_pred", np.empty(0, "f4")))
+    moved = odd(good, tmp_path / "b", lambda tensors: tensors | {"v_pred": np.empty(0, "f4"), NORM: tensors[NORM] + 1})
+    assert compare(first, moved, BOUNDS, base=good).first_tensor == NORM
+
+
+def test_an_autoencoder_of_integers_is_refused(good, tmp_path):
+    """Integers are not taken for an autoencoder's weights, neither in a whole model nor by themselves."""
+    path = odd(good, tmp_path / "x", put(VAE, lambda tensors: tensors[VAE].astype("i1")))
+    alone = {key.removeprefix("first_stage_model."): value for key, value in tensors_of(path).items() if "first_stage" in key}
+    write_file(tmp_path / "y", alone)
+    for file in (path, tmp_path / "y"):
+        with pytest.raises(CheckpointError, match="expected floats as .*, found I8"):
+            load_autoencoder(file, toy())
 
 
 def test_a_quantised_weight_is_not_taken_for_another_in_silence(good, tmp_path):
