@@ -1,5 +1,6 @@
 """Shared by all tests: numerics are pinned before anything imports torch, and long proofs need `-m slow`."""
 
+import os
 from pathlib import Path
 
 from astolfo import library, numerics
@@ -7,5 +8,6 @@ from astolfo import library, numerics
 numerics.pin()
 
 ROOT = Path(__file__).parent.parent
+os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "home")  # what a user's programs remember stays as it is
 CONFIG = ROOT / "config"
 STAND_INS = library.STAND_INS

@@ -145,7 +145,7 @@ def recaptioned(store: Store, table: Path, folder: Path) -> str:
     row keep their captions. Raises StoreError for a row that is not in the store, or not in its order.
     """
     if folder.exists():
-        raise InputError(f"{folder} is there already. Choose another folder, or delete it first.")
+        raise InputError(f"{folder} is there already. Choose another folder, or move it away.")
     write_captions(folder, _merged(store, _captions(table), table))
     for name, _ in file_digests(store.manifest):
         if name != CAPTIONS:

@@ -43,7 +43,11 @@ def content(folder: Path) -> Content | None:
     for name in _files(folder):
         status = list(identity(folder / name))
         known = before.get(name)
-        digest = known[1] if known and known[0] == status else sha256_of(folder / name)
+        try:
+            digest = known[1] if known and known[0] == status else sha256_of(folder / name)
+        except OSError as error:  # an import leaves it out, with this reason
+            found[name] = f"cannot be read: {error.strerror}"
+            continue
         found[name] = digest
         if time.time() - max(status[3:]) / 1e9 > SETTLED:
             now[name] = [status, digest]
@@ -79,5 +83,5 @@ def _files(folder: Path) -> Iterator[str]:
         seen |= {os.path.realpath(os.path.join(place, name)) for name in folders}
         inside = Path(place).relative_to(folder)
         for name in sorted(files):
-            if (role(name) == PICTURE or role(name) in CAPTIONS.values()) and (folder / inside / name).is_file():
+            if (role(name) == PICTURE or role(name) in CAPTIONS.values()) and os.path.isfile(folder / inside / name):
                 yield (inside / name).as_posix()

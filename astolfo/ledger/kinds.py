@@ -24,6 +24,7 @@ _FILMS = "mp4 webm mov avi mkv swf"
 UNREAD = frozenset(f".{suffix}" for suffix in f"{_OTHERS} {_FILMS}".split())
 """Suffixes of pictures and films that are not read: a file of that kind is left out by name."""
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 CAPTIONS = {".txt": "tags", ".caption": "sentence"}
 PICTURE, UNREADABLE, SYSTEMS, OTHER = "picture", "unreadable", "system's", "other"
 _SYSTEMS = re.compile(r"(\._.*|\.ds_store|thumbs\.db|desktop\.ini)", re.IGNORECASE | re.DOTALL)
@@ -61,4 +62,6 @@ def why_left(name: str) -> str:
     found, suffix = role(name), split(name)[1]
     if found == UNREADABLE:
         return f"a kind of picture that is not read: {suffix}. Convert it to PNG, JPEG or WebP"
+    if suffix in _TABLES:
+        return f"a table, of which no caption is read here: {suffix}. `astolfo dataset import table` reads Parquet"
     return "a file of the system's" if found == SYSTEMS else f"no picture and no caption: {suffix or 'no suffix'}"

@@ -195,5 +195,5 @@ def _read(artifact: Path, ending: str) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise InputError(
-            f"{path} is damaged: expected JSON ({error}). Delete it: who made the artifact is then unknown."
+            f"{path} is damaged: expected JSON ({error}). Move it away: who made the artifact is then unknown."
         ) from None

@@ -40,7 +40,7 @@ def found_in(ledger: Ledger, directory: Path) -> dict[str, dict[str, Any]]:
             summary = [{key: one[key] for key in _KEPT} for one in report["summary"]]
             sha256, objective = report["models"]["trained"]["sha256"], report["objective"]["kind"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no evaluation of this version ({error!r}). Delete it and make it again.") from None
+            raise InputError(f"{path} is no evaluation of this version ({error!r}). Move it away and make it again.") from None
         found[run] = {"sha256": sha256, "objective": objective, "summary": summary}
     return found
 

@@ -78,7 +78,7 @@ def _copy(source: Path, target: Path, report: Mapping) -> None:
             shutil.copyfile(source / name, target / name)
         except FileNotFoundError:
             raise InputError(
-                f"{source / name} is missing, though {source / 'metrics.json'} names it. Delete {source}, and evaluate again."
+                f"{source / name} is missing, though {source / 'metrics.json'} names it. Move {source} away, and evaluate again."
             ) from None
 
 

@@ -159,7 +159,7 @@ def _evaluations(directory: Path, folders: str, runs: list[str]) -> dict[str, di
         report = _json(path) or {}
         if report.get("format") != FORMAT:
             raise InputError(
-                f"{path}: expected an evaluation of format {FORMAT}, found {report.get('format')}. Delete its folder, and "
+                f"{path}: expected an evaluation of format {FORMAT}, found {report.get('format')}. Move its folder away, and "
                 "evaluate again where you want it."
             )
         if report["run"] in runs:
@@ -173,7 +173,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}). Delete it and build it again.") from None
+        raise InputError(f"{path} is no JSON ({error}). Move it away and build it again.") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(found).__name__}. Delete it and build it again.")
+        raise InputError(f"{path}: expected a JSON object, found {type(found).__name__}. Move it away and build it again.")
     return found

@@ -75,8 +75,8 @@ def _losses(path: Path) -> tuple[int, np.ndarray]:
             position, losses = int(file.metadata["astolfo.position"]), np.array(file.array("loss"), np.float64)
     except (CheckpointError, KeyError, ValueError) as error:
         raise StateError(
-            f"{path} holds no losses: expected a state with a tensor `loss` ({error}). Delete it and build the run again."
+            f"{path} holds no losses: expected a state with a tensor `loss` ({error}). Move it away and build the run again."
         ) from None
     if not np.isfinite(losses).all():
-        raise StateError(f"{path} has a loss that is not finite, which no run saves. Delete it and build the run again.")
+        raise StateError(f"{path} has a loss that is not finite, which no run saves. Move it away and build the run again.")
     return position, losses

@@ -21,7 +21,7 @@ def evaluation_view(folder: str, report: Mapping[str, Any]) -> dict[str, Any]:
             "pictures": _pictures(report), "grids": report["grids"], "plots": report["plots"], "skipped": report["skipped"],
         }  # fmt: skip
     except (KeyError, TypeError, IndexError) as error:
-        raise InputError(f"evaluations/{folder}/metrics.json lacks {error}. Delete its folder, and evaluate again.") from None
+        raise InputError(f"evaluations/{folder}/metrics.json lacks {error}. Move its folder away, and evaluate again.") from None
 
 
 def files(report: Mapping[str, Any]) -> list[str]:

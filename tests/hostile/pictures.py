@@ -35,6 +35,23 @@ def png(width, height, bits=8, colour=2, data=b""):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
+def tiff(bits, photometric, value, samples=1, extra=None):
+    """A little-endian TIFF made by hand in one strip, each row `value`: for what Pillow reads and does not write."""
+    entries = [(256, 3, SIZE[0]), (257, 3, SIZE[1]), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 0),
+               (277, 3, samples), (278, 4, SIZE[1]), (279, 4, len(value) * SIZE[1])]  # fmt: skip
+    if samples > 1:
+        entries[2] = (258, 3, 8 + 2 + 12 * (len(entries) + (extra is not None)) + 4)  # where the bits of each sample stand
+    if extra is not None:
+        entries.append((338, 3, extra))
+    data = 8 + 2 + 12 * len(entries) + 4
+    bits_of_each = struct.pack(f"<{samples}H", *[bits] * samples) if samples > 1 else b""
+    entries[5] = (273, 4, data + len(bits_of_each))
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    for tag, kind, number in entries:
+        header += struct.pack("<HHII", tag, kind, samples if tag == 258 else 1, number)
+    return header + struct.pack("<I", 0) + bits_of_each + value * SIZE[1]
+
+
 def deep(channels, colour):
     """A PNG of 16 bits a channel, each with the same value."""
     row = b"\0" + np.full((SIZE[0], channels), 0x8080, ">u2").tobytes()
@@ -106,6 +123,10 @@ PICTURES = {
     "16 bits, grey": ("a.png", saved(Image.fromarray(RAMP.astype(np.uint16)), "PNG"), (127.5,) * 3),
     "16 bits, grey TIFF": ("a.tif", saved(Image.fromarray(RAMP.astype("<u2")), "TIFF"), (127.5,) * 3),
     "16 bits, big-endian TIFF": ("a.tif", saved(Image.fromarray(RAMP.astype(">u2")), "TIFF"), (127.5,) * 3),
+    "16 bits, grey TIFF with white at 0": ("a.tif", tiff(16, 0, b"\xff\x3f" * SIZE[0]), (191.25,) * 3),
+    "12 bits, grey TIFF": ("a.tif", tiff(12, 1, b"\x7f\xf7\xff" * (SIZE[0] // 2)), (127.5,) * 3),
+    "TIFF with premultiplied alpha": ("a.tif", tiff(8, 2, bytes((100, 20, 20, 128)) * SIZE[0], 4, 1), (200, 40, 40)),
+    "TIFF with white at 0": ("a.tif", tiff(8, 0, b"\x40" * SIZE[0]), (191,) * 3),
     "16 bits, white": ("a.png", saved(Image.fromarray(np.full(SIZE[::-1], 65535, np.uint16)), "PNG"), (255,) * 3),
     "16 bits, colour": ("a.png", deep(3, 2), GREY),
     "16 bits, colour and alpha": ("a.png", deep(4, 6), GREY),
@@ -155,6 +176,7 @@ PICTURES = {
 NOTES = {
     "animated GIF": "first picture", "animated WebP": "first picture", "animated PNG": "first picture",
     "animated AVIF": "first picture", "TIFF of several pages": "first picture", "CMYK JPEG": "CMYK", "CMYK TIFF": "CMYK",
+    "16 bits, grey TIFF with white at 0": "16 bits", "12 bits, grey TIFF": "16 bits", "TIFF with premultiplied alpha": "--alpha white",
     "16 bits, grey": "16 bits", "16 bits, white": "16 bits", "16 bits, grey TIFF": "16 bits", "16 bits, big-endian TIFF": "16 bits",
     "turned JPEG": "--exif apply", "turned PNG": "--exif apply", "turned WebP": "--exif apply",
     "palette with transparency": "--alpha white", "half transparent": "--alpha white", "grey with alpha": "--alpha white",

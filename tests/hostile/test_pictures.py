@@ -1,17 +1,21 @@
 """Every picture, caption and name that people have is imported with its right values, or left out by name, by every importer."""
 
+import contextlib
 import io
 import json
 import os
 import re
 import socket
 import tarfile
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astolfo.data.ingest.content import content as content_of
 from PIL import Image
 
 from astolfo.data.ingest.bucketing import Bucketing, centred, resized
@@ -152,6 +156,7 @@ def test_what_lies_in_a_folder_that_is_no_file(tmp_path):
     place = folder_of(tmp_path / "in", {"a/1.png": GOOD, "b.txt": b"x"})
     os.mkfifo(place / "pipe.png")
     (place / "gone.png").symlink_to("nowhere")
+    (place / "self.png").symlink_to("self.png")
     (place / "a" / "round").symlink_to("..")
     (place / "again").symlink_to("a")
     (place / "linked.png").symlink_to("a/1.png")
@@ -159,9 +164,42 @@ def test_what_lies_in_a_folder_that_is_no_file(tmp_path):
         one.bind(str(place / "s"))
         store, left, _ = imported(Folder, place, tmp_path / "out")
     assert {store.sample(row).id for row in range(len(store))} == {"a/1", "again/1", "linked"}
-    assert {name for name, reason in left.items() if "no plain file" in reason} == {"pipe.png", "gone.png", "s"}
+    assert {name for name, reason in left.items() if "no plain file" in reason} == {"pipe.png", "gone.png", "self.png", "s"}
     assert {name for name, reason in left.items() if "lies in" in reason} == {"a/round", "again/round"}
     assert left["b.txt"] == "a caption without its picture"
+
+
+@contextlib.contextmanager
+def nobody():
+    """What follows is done by a user without rights, where this is root; the folder is that user's."""
+    if os.geteuid():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    finally:
+        os.seteuid(0)
+
+
+def test_what_may_not_be_read_is_named(tmp_path):
+    """A picture, a caption and a folder without the right to read them are left out by name; the rest comes in."""
+    with nobody() as folder:
+        place = folder_of(folder / "in", {"a.png": GOOD, "b.png": GOOD, "b.txt": b"x", "good.png": GOOD})
+        for name, mode in (("shut", 0o000), ("listed", 0o444)):
+            folder_of(place / name, {"c.png": GOOD}).chmod(mode)
+        for name in ("a.png", "b.txt"):
+            (place / name).chmod(0)
+        store, left, _ = imported(Folder, place, folder / "out")
+        known = content_of(place)
+        for name in ("shut", "listed"):
+            (place / name).chmod(0o755)
+    assert [store.sample(row).id for row in range(len(store))] == ["good"]
+    assert set(left) == {"a", "b", "shut", "listed/c"}
+    assert all("Permission denied" in reason for reason in left.values())
+    assert known.pictures == 3
 
 
 def test_strict_minds_samples_and_not_what_is_beside_them(tmp_path):
@@ -299,6 +337,31 @@ def test_a_table_of_another_machine(tmp_path):
     assert "--prefix 'C:/set='" in str(report)
     store, left, _ = imported(Table, tmp_path / "t.parquet", tmp_path / "again", prefixes=[("C:\\set", "set")])
     assert (len(store), len(left)) == (3, 1)
+
+
+def test_a_table_that_is_damaged_inside(tmp_path):
+    """A row group that cannot be read is left out by its number, or its pictures are; the others come in."""
+    for column, expected in (("tags", {"t.parquet, group 1"}), ("image", {"1"})):
+        rows = {"id": ["0", "1", "2"], "image": [GOOD] * 3, "tags": ["a", "b", "c"]}
+        pq.write_table(pa.table(rows), tmp_path / "t.parquet", row_group_size=1, use_dictionary=False, compression="snappy")
+        found = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(1).column(list(rows).index(column))
+        damaged = bytearray((tmp_path / "t.parquet").read_bytes())
+        damaged[found.data_page_offset : found.data_page_offset + 30] = b"\xff" * 30
+        (tmp_path / "t.parquet").write_bytes(damaged)
+        store, left, _ = imported(Table, tmp_path / "t.parquet", tmp_path / column)
+        assert ({store.sample(row).id for row in range(len(store))}, set(left)) == ({"0", "2"}, expected)
+        assert "cannot be read" in left.popitem()[1]
+
+
+def test_a_folder_that_becomes_a_store_keeps_what_is_its_users(tmp_path):
+    """An import into a folder that is there takes away what a store's files are called, and nothing that only resembles them."""
+    kind, place = as_folder(tmp_path, {"a.png": GOOD})
+    own = ("latents-of-mine.safetensors", "latents-64x64-mine.safetensors", "my index.arrow", "a.png")
+    folder_of(tmp_path / "out", dict.fromkeys((*own, "latents-64x64-00007.safetensors", "index.arrow"), b"x"))
+    store, _, _ = imported(kind, place, tmp_path / "out")
+    assert [(tmp_path / "out" / name).read_bytes() for name in own] == [b"x"] * len(own)
+    assert not (tmp_path / "out/latents-64x64-00007.safetensors").exists()
+    assert list(store.verify()) == []
 
 
 def test_exif_and_alpha_are_choices(tmp_path):

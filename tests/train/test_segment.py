@@ -1,5 +1,6 @@
 """The recipe alone decides the bits: not the processes, not the segments, not a kill."""
 
+import contextlib
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 import torch
 
+from astolfo.alive import watch_parent
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError, StateError
 from astolfo.train import state
@@ -116,22 +118,48 @@ def test_sigterm_saves_and_says_so(inputs, spec_of, whole, tmp_path, train):
 
 
 def test_processes_die_with_their_parent(inputs, spec_of, tmp_path):
-    """When process 0 is killed, the others end by themselves and free the state's lock."""
+    """When process 0 is killed, the others end by themselves, as soon as any process notices that its parent is gone."""
     out, spec = tmp_path / "out" / "00000999.safetensors", spec_of(0, 999)
     child = os.fork()
     if child == 0:
         os.setsid()
         try:
-            train_segment(spec, inputs, None, out, Placement(processes=2))
+            train_segment(spec, inputs, None, out, Placement(processes=2, keep_every=0.0))
         finally:
             os._exit(0)
-    time.sleep(3)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    deadline = time.monotonic() + 10
-    while _group_alive(child):
-        assert time.monotonic() < deadline, "a process of the training outlived it"
-        time.sleep(0.1)
+    try:
+        while not list(out.parent.glob(".*.safetensors.sha256")):  # then both are at work
+            assert os.waitpid(child, os.WNOHANG)[0] == 0, "the training ended before it kept a state"
+            time.sleep(0.05)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for _ in range(20):
+            if not _group_alive(child):
+                break
+            _notice_a_gone_parent()
+        assert not _group_alive(child), "a process of the training outlived it"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+
+
+def _notice_a_gone_parent():
+    """Returns when a process that does nothing else has noticed that its parent is gone: a measure of this machine as it is."""
+    (said, say), (ended, end) = os.pipe(), os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        mine = os.getpid()
+        if os.fork() == 0:
+            watch_parent(mine)
+            os.write(say, b".")
+            signal.pause()
+        os.read(said, 1)
+        os._exit(0)
+    os.close(end)
+    os.waitpid(parent, 0)
+    os.read(ended, 1)  # nobody writes: it returns when nobody could
+    for one in (said, say, ended):
+        os.close(one)
 
 
 def _group_alive(group):

@@ -38,7 +38,9 @@ def whole(whole_folder):
 def started(folder, small):
     """A build in the background, in a session of its own, once its second segment trains. Whatever happens, it is ended."""
     command = [*SNAKEMAKE, TARGET, "--directory", str(folder), "--config", f"ledger={small}"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_listening
+    )
     try:
         while not list(folder.glob("states/25112201/.00000002.lock")):
             assert process.poll() is None, "the build ended before its second segment"
@@ -48,6 +50,11 @@ def started(folder, small):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _listening():
+    """Has the build hear Ctrl-C, also where these tests run in a shell's background, which ignores it for all below."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_killed_snakemake(small, whole, tmp_path):

@@ -22,7 +22,7 @@ HIDDEN = "transparent in places: colours under it taken as stored (--alpha white
 DEEP = "16 bits a channel brought to 8"
 PRINTED = "ink colours (CMYK) turned into RGB without their profile"
 PROFILED = "a colour profile other than sRGB was not applied"
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262
 _ALPHA = {"RGBA", "RGBa", "LA", "La", "PA"}
 
 
@@ -87,8 +87,11 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     if not image.mode.startswith("I;16"):
         return image
     notes.append(DEEP)
-    grey = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8), "L")
+    tags = getattr(image, "tag_v2", {})  # a TIFF's, whose 12 bits and whose white at 0 Pillow hands on as they are
+    white = 4095 if tags.get(_BITS) == (12,) else 65535
+    grey = np.minimum(np.asarray(image).astype(np.uint32), white)
+    grey = white - grey if tags.get(_PHOTOMETRIC) == 0 else grey
+    return Image.fromarray(((grey * 255 + white // 2) // white).astype(np.uint8), "L")
 
 
 def _opaque(image: Image.Image, reading: Reading, notes: list[str]) -> Image.Image:

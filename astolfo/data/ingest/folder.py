@@ -34,7 +34,7 @@ class Folder(Pictures):
         try:
             status = os.stat(self.places[0] / inside)
             with os.scandir(self.places[0] / inside) as entries:
-                found = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
+                found = sorted((entry.name, *_is(entry)) for entry in entries)
         except OSError as error:
             yield LeftOut(shown(inside.rstrip("/") or "."), f"the folder cannot be read: {error.strerror or error}")
             return
@@ -80,3 +80,11 @@ class Folder(Pictures):
             except OSError as error:
                 return LeftOut(shown(inside + stem), f"its {what} cannot be read: {error.strerror or error}")
         return inside + stem, texts, inside + name
+
+
+def _is(entry: os.DirEntry) -> tuple[bool, bool]:
+    """Whether an entry is a folder, and whether it is a file; neither where the system cannot tell (a link to itself)."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:
+        return False, False

@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 _SAY_EVERY = 10.0  # seconds
 _UNDER_WAY = 4  # samples per thread
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this process and not of a sample
+_OURS_BY_NAME = re.compile(
+    rf"{re.escape(MANIFEST)}(\..+)?|({re.escape(INDEX)}|{re.escape(CAPTIONS)}|{re.escape(LEFT_OUT)}"
+    r"|latents-\d+x\d+-\d+\.safetensors)(\.sha256)?"
+)
 _TOGETHER = 64  # samples that are settled at once where nothing is encoded
 
 
@@ -76,7 +80,7 @@ class Report:
 def refuse_another(folder: Path, replace: bool) -> None:
     """Raises InputError where a store is in the way and may not be replaced."""
     if (folder / MANIFEST).exists() and not replace:
-        raise InputError(f"{folder} is a store already. Choose another folder, or delete it first.")
+        raise InputError(f"{folder} is a store already. Choose another folder, or move it away.")
 
 
 def run(
@@ -125,11 +129,11 @@ class _Road:
         if record.exists() and json.loads(record.read_text())["identity"] != json_digest(identity):
             raise StateError(
                 f"{self.work} is what an interrupted import with another source or other settings left. Call that command again "
-                "to finish it, or delete the folder to begin anew."
+                "to finish it, or move the folder away to begin anew."
             )
         if not record.exists():
-            for name in (f"{MANIFEST}*", INDEX, CAPTIONS, LEFT_OUT, "latents-*.safetensors*"):
-                for old in self.folder.glob(name):
+            for old in self.folder.glob("*"):
+                if _OURS_BY_NAME.fullmatch(old.name) and old.is_file():
                     old.unlink()
             write_json(record, {"identity": json_digest(identity), "settings": identity})
         for name in ("rows", "parts"):

@@ -42,7 +42,12 @@ class Table(Pictures):
         for number, file in enumerate(self._files):
             texts = [name for name in ("tags", "sentence", "caption") if name in file.schema_arrow.names]
             for group in range(file.num_row_groups):
-                for at, row in enumerate(file.read_row_group(group, ["id", *texts]).to_pylist()):
+                try:
+                    rows = file.read_row_group(group, ["id", *texts]).to_pylist()
+                except (pa.ArrowException, OSError) as error:
+                    yield LeftOut(f"{self.places[number].name}, group {group}", f"the rows cannot be read: {error}")
+                    continue
+                for at, row in enumerate(rows):
                     if row["id"] is None:
                         yield LeftOut(f"{self.places[number].name}, group {group}, row {at}", "it has no ID")
                         continue
@@ -54,7 +59,10 @@ class Table(Pictures):
         number, group, at = map(int, where.split(":"))
         key, images = self._group
         if key != (number, group):
-            images = self._files[number].read_row_group(group, ["image"]).column(0).to_pylist()
+            try:
+                images = self._files[number].read_row_group(group, ["image"]).column(0).to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise Refused(f"the pictures of its row group cannot be read: {error}") from None
             self._group = ((number, group), images)
         image = images[at]
         if isinstance(image, dict):

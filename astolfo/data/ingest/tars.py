@@ -67,7 +67,7 @@ class Tars(Pictures):
             return LeftOut(shown(key), "no picture among its members")
         texts: dict[str, str] = {}
         try:
-            for what, (start, size) in sample.texts:
+            for what, (start, size) in sorted(sample.texts, key=lambda text: text[0] != _JSON):  # a caption's own file counts
                 texts |= _texts(what, os.pread(file.fileno(), min(size, 4 * LONGEST_CAPTION + 1), start))
         except Refused as error:
             return LeftOut(shown(key), str(error))
