@@ -8,9 +8,11 @@ contiguous and of a dtype that it knows; they are not moved. The host's tensors 
 """
 
 import json
+import os
 import pickle
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -18,7 +20,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import _get_default_store
 
 NCCL = (torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_PATIENCE = timedelta(seconds=120)  # in which another process must have come to the same call
+_LOOK = timedelta(seconds=1)  # how often a process that waits for another looks whether that one lives
 
 
 class Mismatch(AssertionError):
@@ -31,6 +33,7 @@ class Wire:
     def __init__(self, processes):
         self.index, self.count, self.calls = processes.index, processes.count, []
         self.store = _get_default_store()
+        self.store.set(f"process/{self.index}", str(os.getpid()))
 
     def told(self, name, tensors, sizes=None, peer=None):
         """Says a call to the others and hears theirs. True where it is to be made, over gloo. Raises Mismatch."""
@@ -50,7 +53,7 @@ class Wire:
         self.store.set(f"call/{self.index}/{number}", json.dumps(call))
         for other in range(self.count) if peer is None else (peer,):
             key = f"call/{other}/{number}"
-            self.store.wait([key], _PATIENCE)
+            self._await(key, other)
             theirs = json.loads(self.store.get(key))
             if name == "all_to_all_single":  # what one sends is what the other expects
                 agree = theirs[:3] == call[:3] and theirs[3][0][self.index] == sizes[1][other]
@@ -68,8 +71,29 @@ class Wire:
 
     def object(self, other, number):
         """What another process handed over with that call."""
-        self.store.wait([f"object/{other}/{number}"], _PATIENCE)
+        self._await(f"object/{other}/{number}", other)
         return pickle.loads(self.store.get(f"object/{other}/{number}"))
+
+    def _await(self, key, other):
+        """Returns when another process has said `key`. Raises Mismatch where it ended instead."""
+        while not self._there(key):
+            if self._there(f"process/{other}") and not _lives(int(self.store.get(f"process/{other}"))) and not self._there(key):
+                raise Mismatch(f"process {self.index} waits for {key}, and process {other} has ended")
+
+    def _there(self, key):
+        try:
+            self.store.wait([key], _LOOK)
+        except distributed.DistStoreError:
+            return False
+        return True
+
+
+def _lives(process):
+    """Whether a process is there, and more than what its parent has not asked for yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
