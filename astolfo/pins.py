@@ -199,8 +199,8 @@ def _clip(folder: Path) -> str:
 
 def _entries(folder: Path) -> tuple[Any, list[str]]:
     """A vocabulary's entries and merges, however its files are laid out."""
-    words, merges = ((folder / name).read_text(encoding="utf-8") for name in VOCABULARY_FILES)
     try:
+        words, merges = ((folder / name).read_text(encoding="utf-8") for name in VOCABULARY_FILES)
         return json.loads(words), merges.split("\n", 1)[1].split()
     except (ValueError, IndexError) as error:
         raise InputError(f"{folder} holds no CLIP vocabulary: {error}.") from None

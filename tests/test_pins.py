@@ -150,6 +150,11 @@ def test_clip_s_vocabulary_is_pinned_by_nobody(tmp_path):
     (folder / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(InputError, match="another vocabulary than CLIP's"):
         pin(full, "vocabulary", folder, tmp_path)
+    for name, content in (("vocab.json", b"[1]"), ("vocab.json", b"{"), ("merges.txt", b"\xff\xfe"), ("merges.txt", b"")):
+        write_clip(folder)
+        (folder / name).write_bytes(content)
+        with pytest.raises(InputError, match="another vocabulary than CLIP's|holds no CLIP vocabulary"):
+            pin(full, "vocabulary", folder, tmp_path)
     assert read_pins(tmp_path) == {}
 
 
