@@ -119,7 +119,12 @@ STAGES = (
         4,
         pytest("tests/train/test_deepspeed.py"),
     ),
-    Stage("imports", "an import that is killed at random moments ends as the same store", 2, pytest("tests/data")),
+    Stage(
+        "imports",
+        "an import that is killed at random moments ends as the same store; hundreds of random files, and no import or merge is lost",
+        5,
+        pytest("tests/data", "tests/hostile"),
+    ),
     Stage(
         "slurm",
         "25112201 and its merge, submitted job by job to a SLURM cluster of one node, have the local build's digests",

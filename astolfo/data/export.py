@@ -162,8 +162,11 @@ def _captions(table: Path) -> Iterator[tuple[str, str, str]]:
         raise InputError(f"{table} is no Parquet table: {error}.") from None
     if missing := {"id", "tags", "sentence"} - set(file.schema_arrow.names):
         raise InputError(f"{table}: expected columns id, tags and sentence, it lacks {', '.join(sorted(missing))}.")
-    for batch in file.iter_batches(columns=["id", "tags", "sentence"]):
-        yield from zip(*(batch.column(name).to_pylist() for name in ("id", "tags", "sentence")), strict=True)
+    try:
+        for batch in file.iter_batches(columns=["id", "tags", "sentence"]):
+            yield from zip(*(batch.column(name).to_pylist() for name in ("id", "tags", "sentence")), strict=True)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{table} cannot be read on: {error}. Get the file again.") from None
 
 
 def _merged(store: Store, changes: Iterator[tuple[str, str, str]], table: Path) -> Iterator[pa.RecordBatch]:
