@@ -138,7 +138,7 @@ def check_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
     """Raises CheckpointError for an output that is one of the inputs, or whose name says that it is no safetensors file."""
     if os.path.realpath(path) in {os.path.realpath(one) for one in inputs}:
         raise CheckpointError(f"{path} is an input: a merge does not overwrite what it is made from. Name another output.")
-    if Path(path).suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    if Path(path).suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(f"{path}: what is written is safetensors, never a pickle. Name it {Path(path).stem}.safetensors.")
 
 

@@ -109,10 +109,10 @@ no JSON
 
 
 def test_an_index_by_lines(tmp_path):
-    """A .jsonl is read as that trainer reads it; a line that is no entry is named by its number."""
+    """JSON by lines is read as that trainer reads it, whatever the file is called; a line that is no entry is named by its number."""
     for number in (1, 2, 3):
         cache(tmp_path / f"data/{number}_0070x0070_sdxl.npz", number)
-    for name in ("meta.jsonl", "META.JSONL"):
+    for name in ("meta.jsonl", "META.JSONL", "meta.json", "meta"):
         found, left, _ = imported(tmp_path, LINES.replace("\n", "\r\n"), name=name)
         assert found == {"1": 1, "2": 2}
         assert Store(tmp_path / "out").captions(0) == ("t", "a girl")

@@ -62,7 +62,9 @@ def test_the_file_is_that_of_a_plain_sum(tmp_path, pair, direct):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize(("name", "message"), [("a", "is an input"), ("./b", "is an input"), ("c.ckpt", "never a pickle")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("a", "is an input"), ("./b", "is an input"), ("c.ckpt", "never a pickle"), ("c.CKPT", "a pickle")]
+)
 def test_no_input_is_overwritten_and_no_pickle_named(tmp_path, pair, name, message):
     """An output that is an input, however it is spelt, or is named like a pickle, is refused; the inputs stay."""
     before = [path.read_bytes() for path in pair[:2]]

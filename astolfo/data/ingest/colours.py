@@ -89,9 +89,9 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     notes.append(DEEP)
     tags = getattr(image, "tag_v2", {})  # a TIFF's, whose 12 bits and whose white at 0 Pillow hands on as they are
     white = 4095 if tags.get(_BITS) == (12,) else 65535
-    grey = np.minimum(np.asarray(image).astype(np.uint32), white)
-    grey = white - grey if tags.get(_PHOTOMETRIC) == 0 else grey
-    return Image.fromarray(((grey * 255 + white // 2) // white).astype(np.uint8), "L")
+    levels = (np.minimum(np.arange(65536), white) * 255 + white // 2) // white
+    levels = (255 - levels if tags.get(_PHOTOMETRIC) == 0 else levels).astype(np.uint8)
+    return Image.fromarray(levels[np.asarray(image)], "L")
 
 
 def _opaque(image: Image.Image, reading: Reading, notes: list[str]) -> Image.Image:

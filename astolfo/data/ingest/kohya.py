@@ -19,7 +19,7 @@ from typing import Any
 
 from astolfo.data.ingest.caches import Caches
 from astolfo.data.ingest.npz import latent_size, read_npz
-from astolfo.data.ingest.scan import lines, members
+from astolfo.data.ingest.scan import by_lines, lines, members
 from astolfo.data.ingest.source import (
     LeftOut,
     Loaded,
@@ -68,7 +68,7 @@ class Kohya(Source):
 
     def entries(self) -> Iterator[tuple[str, Any] | LeftOut]:
         """Key and entry of every sample of the index."""
-        return lines(self.index) if self.index.suffix.lower() in (".jsonl", ".ndjson") else members(self.index)
+        return lines(self.index) if by_lines(self.index) else members(self.index)
 
     def _factor(self, given: int | None) -> int:
         """The factor that most of the first samples have, if two have it. Raises InputError when another one is `given`."""

@@ -5,6 +5,7 @@ is nested too deeply, too large or has a key twice inside is passed over and sai
 """
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -20,6 +21,17 @@ _INSIDE = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # possessive: a l
 _TOKEN = re.compile(r'"|[\[\]{}]+')
 _KEY = re.compile(r'[ \t\n\r]*"([^"\\]*)"[ \t\n\r]*:[ \t\n\r]*(?={)')
 _COMMA = re.compile(r"[ \t\n\r]*,")
+
+
+def by_lines(path: Path) -> bool:
+    """Whether an index is JSON by lines: its suffix says so, or its first line, whatever it is called."""
+    with open(path, "rb") as file:
+        first = next((line for line in iter(lambda: file.readline(_WINDOW), b"") if line.strip()), b"")
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(first.decode("utf-8-sig"))
+        if isinstance(found, dict) and isinstance(found.get("image_path"), str):
+            return True
+    return path.suffix.lower() in (".jsonl", ".ndjson")
 
 
 def lines(path: Path) -> Iterator[tuple[str, Any] | LeftOut]:
