@@ -215,8 +215,7 @@ def _sources(
         if not is_weight(key, kind):
             one = second or first
             assert one is not None
-            beside = (None, second) if second else (first, None)
-            sources[key] = Source(*beside, one.dtype, one.shape, alphas)
+            sources[key] = Source(None if second else first, second, one.dtype, one.shape, alphas)
             continue
         if first and second:
             _check_pair(key, first, second)
