@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astolfo.data.ingest.kinds import CAPTIONS, PICTURE, alike, role, split
 from PIL import Image
 
 from astolfo.data.ingest.colours import AS_STORED, Reading, decoded

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from astolfo.data.ingest.content import content as content_of
 from PIL import Image
 
 from astolfo.data.ingest.bucketing import Bucketing, centred, resized
