@@ -13,12 +13,16 @@ adds the trainer with something that it leaves out as long as nobody has measure
     compile         its repeated blocks compiled by torch's inductor, as the engine of 25022301 has it
 
     python benchmarks/train_sdxl.py --device cuda --unet 100 --processes 4 --memory 23.5          what four cards of 24 GB need
+    python benchmarks/train_sdxl.py --device cuda --unet 71 --fit --json FILE                     as the program would place it
+
+`--json` writes every number to a file as soon as it is known, so that those before a failure stay.
 
 With `--processes` it is one of so many processes, the one that holds most, with the true sizes of its share; what the others
 would send, it makes up. `--memory` lets torch have so many GB (10^9 bytes) of the card, whatever its size: more is an error.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -40,6 +44,7 @@ from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.ingest.run import run  # noqa: E402
 from astolfo.data.ingest.source import Loaded, Row, Source  # noqa: E402
 from astolfo.ledger import load, recipe_of  # noqa: E402
+from astolfo.plan import memory as plan_memory  # noqa: E402
 from astolfo.plan.memory import blocks  # noqa: E402
 from astolfo.train.conditioning import time_ids  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
@@ -88,13 +93,22 @@ def main() -> None:
     recipe = recipe_of(ledger, ledger.run(options.run)).model_copy(update={"steps_per_epoch": None})
     changes = {"unet": options.unet, "batch_size": options.micro_batch, "accumulation": options.accumulation}
     recipe = recipe.model_copy(update={key: value for key, value in changes.items() if value})
-    placement = Placement(device=options.device, gradient_checkpointing=options.checkpointing, offload_gradients=options.offload)
+    placement = placed(recipe, options)
     if options.memory and options.device == "cuda":
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, options.memory * 1e9 / whole))
     with tempfile.TemporaryDirectory() as folder:
         inputs = prepare(recipe, Path(folder), options.steps)
         report(recipe, options, placement, inputs)
+
+
+def placed(recipe, options) -> Placement:
+    """Where and how it runs: as asked, or with `--fit` so that it fits the card."""
+    saving = {"gradient_checkpointing": options.checkpointing, "offload_gradients": options.offload}
+    if options.fit and options.device == "cuda":
+        usable = torch.cuda.get_device_properties(0).total_memory * plan_memory.USABLE
+        saving, _ = plan_memory.fitting(recipe, options.processes, usable)
+    return Placement(device=options.device, **saving)
 
 
 def arguments() -> argparse.Namespace:
@@ -111,6 +125,8 @@ def arguments() -> argparse.Namespace:
         help="compute activations again in the backward pass: all, or those of blocks such as text_encoders,mid_block",
     )  # fmt: skip
     parser.add_argument("--offload", action="store_true", help="partial sums of gradients wait in the host's memory")
+    parser.add_argument("--fit", action="store_true", help="choose both as the program does for this card")
+    parser.add_argument("--json", type=Path, help="write the numbers here, each as soon as it is known")
     parser.add_argument("--processes", type=int, default=1, help="be one of so many, the others made up")
     parser.add_argument("--memory", type=float, help="GB of the card that may be used")
     parser.add_argument("--plain", action="store_true", help="time a plain loop too")
@@ -122,40 +138,68 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+class Numbers(dict):
+    """What was measured, by name; every number is in the file as soon as it is known."""
+
+    def __init__(self, file: Path | None):
+        super().__init__()
+        self.file = file
+
+    def __setitem__(self, name, value):
+        super().__setitem__(name, value)
+        if self.file:
+            self.file.write_text(json.dumps(self, indent=2))
+
+
 def report(recipe, options, placement, inputs) -> None:
     images = recipe.ranks // options.processes * recipe.batch_size * recipe.accumulation
     per_image = flops(recipe) / recipe.batch_size
     device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU, one thread"
     print(f"{device}: {recipe.unet} % of the UNet, {images} images a step in micro-batches of {recipe.batch_size}, "
           f"{recipe.optimizer.kind}, {per_image / 1e12:.4g} TFLOP an image forward and backward")  # fmt: skip
-    peak = matrix_peak(options.device, DTYPES[recipe.precision.compute])
-    print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.3g} TFLOP/s")
+    found = Numbers(options.json)
+    found["device"], found["images"], found["flop_per_image"] = device, images, per_image
+    saving = {key: getattr(placement, key) for key in plan_memory.SAVING}
+    found["placement"] = plan_memory.named(saving) or "nothing saved"
+    found["peak_flops"] = peak = matrix_peak(options.device, DTYPES[recipe.precision.compute])
+    print(f"matrix peak, {recipe.precision.compute}: {peak / 1e12:.3g} TFLOP/s; {found['placement']}")
     process = Alone(options.processes, largest(recipe, options.processes))
+
+    def told(name, subject):
+        seconds = tell(name, timed(subject, options), images, per_image, peak)
+        found[f"{name}: images a second"], found[f"{name}: share of peak"] = images / seconds, images / seconds * per_image / peak
+        return seconds
+
     trainer = Subject(recipe, inputs, process, placement)
-    own = tell("trainer", timed(trainer, options), images, per_image, peak)
+    own = told("trainer", trainer)
     if options.device == "cuda":
-        expected = predict(recipe, processes=options.processes, checkpointing=options.checkpointing, offload=options.offload)
+        expected = predict(recipe, processes=options.processes, checkpointing=placement.gradient_checkpointing,
+                           offload=placement.offload_gradients)  # fmt: skip
+        found["peak memory"], found["predicted memory"] = torch.cuda.max_memory_allocated(), expected.peak
         print(f"peak memory {torch.cuda.max_memory_allocated() / 1e9:.2f} GB, predicted: {expected}")
-    print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in split(trainer, options.steps).items()))
+    found["split"] = split(trainer, options.steps)
+    print("split: " + ", ".join(f"{part} {share:.1%}" for part, share in found["split"].items()))
     for lever in options.lever:
         trainer.close()
         del trainer  # a card may hold no two
         trainer = Subject(recipe, inputs, process, placement)
         LEVERS[lever](trainer)
-        print(f"{own / tell(lever, timed(trainer, options), images, per_image, peak):.2f} times the trainer's speed")
+        found[f"{lever}: times the trainer's speed"] = times = own / told(lever, trainer)
+        print(f"{times:.2f} times the trainer's speed")
     if options.lever and (options.no_determinism or options.plain):
         trainer.close()
         del trainer
         trainer = Subject(recipe, inputs, process, placement)
     if options.no_determinism:
         free()
-        loose = tell("not deterministic", timed(trainer, options), images, per_image, peak)
-        print(f"determinism costs {own / loose - 1:.1%}")
+        found["cost of determinism"] = cost = own / told("not deterministic", trainer) - 1
+        print(f"determinism costs {cost:.1%}")
     if options.plain:
         free()
         plain = PlainLoop(trainer)
         del trainer
-        print(f"{tell('plain loop', timed(plain, options), images, per_image, peak) / own:.2f} times the plain loop's speed")
+        found["times the plain loop's speed"] = times = told("plain loop", plain) / own
+        print(f"{times:.2f} times the plain loop's speed")
 
 
 def channels_last(trainer: Trainer) -> None:

@@ -96,8 +96,12 @@ def load_state_dicts(
     parts: Iterable[str] | None = None,
     dtype: Any = None,
     pooled_projection: str = "reference",
+    copy: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """As `load`, but state dicts under the modules' own names instead of modules."""
+    """As `load`, but state dicts under the modules' own names instead of modules.
+
+    Without `copy` tensors that need no cast are views of the file's pages, which are read when they are used.
+    """
     parts = _parts(architecture, parts)
     _check_pooled(pooled_projection)
     if os.path.isdir(path):
@@ -105,13 +109,13 @@ def load_state_dicts(
         if "text_encoder_2" in states and pooled_projection == "kohya":
             projection = states["text_encoder_2"]["text_projection.weight"]
             states["text_encoder_2"]["text_projection.weight"] = projection.T.contiguous()
-        return {part: _cast(state, _dtype_of(dtype, part)) for part, state in states.items()}
+        return {part: _cast(state, _dtype_of(dtype, part), copy) for part, state in states.items()}
     with open_file(path) as file:
         _check_family(file, architecture)
         more = extras(file)
         checked = {part: _checked_places(file, architecture, part, more) for part in parts}
         return {
-            part: _read(file, checked[part], _dtype_of(dtype, part), architecture.shapes(part), pooled_projection)
+            part: _read(file, checked[part], _dtype_of(dtype, part), architecture.shapes(part), pooled_projection, copy)
             for part in parts
         }
 
@@ -225,21 +229,21 @@ def _refuse(file: SafeFile, part: str, what: str, names: list[str]) -> None:
 
 
 def _read(
-    file: SafeFile, places: list[layout.Place], dtype: str | None, shapes: Mapping[str, Any], pooled: str
+    file: SafeFile, places: list[layout.Place], dtype: str | None, shapes: Mapping[str, Any], pooled: str, copy: bool
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for place in places:
         pieces = layout.to_module(place, file.tensor(place.key), pooled)
         found |= zip(place.names, pieces, strict=True)
-    return _cast({name: found[name] for name in shapes}, dtype)
+    return _cast({name: found[name] for name in shapes}, dtype, copy)
 
 
-def _cast(state: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
-    """Contiguous copies in `dtype`, which never share memory with a file."""
+def _cast(state: Mapping[str, Any], dtype: str | None, copy: bool) -> dict[str, Any]:
+    """Contiguous tensors in `dtype`; with `copy` none of them shares memory with a file."""
     import torch
 
     return {
-        name: tensor.to(torch_dtype(dtype) if dtype else tensor.dtype, copy=True, memory_format=torch.contiguous_format)
+        name: tensor.to(torch_dtype(dtype) if dtype else tensor.dtype, copy=copy, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
     }
 

@@ -19,7 +19,8 @@ TOKENS = 75  # one chunk of 77 positions, which is what inference programs read 
 class Candidate:
     """`trained` alone, or with a `base` to merge it with, or in its earlier `checkpoints`; read as inference programs read it.
 
-    fp32 on the CPU; bf16 on another device, where the autoencoder stays fp32. Raises CheckpointError for a model that
+    fp32 on the CPU; bf16 on another device, where the autoencoder stays fp32. No other copy of the weights is held: merges are
+    made tensor by tensor from the files' pages. Raises CheckpointError for a model that
     does not fit the architecture.
     """
 
@@ -32,7 +33,7 @@ class Candidate:
         self.parts = {part: module.to(device).requires_grad_(False) for part, module in modules.items()}
         self.text = Text.of(self.parts, vocabulary, tokens=TOKENS, context="inference")
         self._architecture, self._files = architecture, {RESULT: trained, **(checkpoints or {})}
-        self._base = None if base is None else load_state_dicts(base, architecture)
+        self._base = None if base is None else load_state_dicts(base, architecture, copy=False)
         self._read: tuple[str, States] = ("", {})  # the checkpoint that was read last: one beside the base is held at a time
         self._at = (RESULT, 1.0)
 
@@ -44,8 +45,9 @@ class Candidate:
         if (checkpoint, alpha) != self._at:
             trained = self._states(checkpoint)
             assert self._base is not None or alpha == 1.0, "without a base there is alpha 1.0 only"
-            for part, state in (trained if self._base is None else weighted(self._base, trained, alpha)).items():
-                self.parts[part].load_state_dict(state)
+            own = {part: module.state_dict() for part, module in self.parts.items()}
+            for part, name, value in weighted(trained if self._base is None else self._base, trained, alpha):
+                own[part][name].copy_(value)
             self._at = (checkpoint, alpha)
         return self.parts
 
@@ -53,7 +55,7 @@ class Candidate:
         if checkpoint not in self._files:
             raise InputError(f"Unknown checkpoint {checkpoint!r}: this evaluation was given {', '.join(self._files)}.")
         if self._read[0] != checkpoint:
-            self._read = (checkpoint, load_state_dicts(self._files[checkpoint], self._architecture))
+            self._read = (checkpoint, load_state_dicts(self._files[checkpoint], self._architecture, copy=False))
         return self._read[1]
 
     @property

@@ -262,6 +262,7 @@ class Trainer:
             parameter.copy_(state.weights[name])
             if self.flat.owner(index) == self.processes.index:
                 self.update.restore(parameter, state.weights[name], state.optimizer.get(name, {}))
+            state.let_go(name)
         self.losses = list(state.loss)
 
 

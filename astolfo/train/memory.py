@@ -87,6 +87,11 @@ def predict(
     )
 
 
+def largest(recipe: Recipe) -> int:
+    """How many elements the largest weight that trains has."""
+    return max(parameter.numel() for *_, parameter in trained(recipe, _parts(recipe)))
+
+
 @cache  # the same for any number of devices
 def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: bool | tuple[str, ...]) -> int:
     """The most bytes that one micro-batch's forward and backward need besides weights and gradients."""

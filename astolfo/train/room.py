@@ -1,6 +1,6 @@
 """The host's memory: what a training of true size needs of it on a CPU, what there is, and what is said when it was not enough.
 
-    warn(needed, room())             before the first step
+    check(needed, room(), swap())    before the first step: refuses what cannot fit
     supervised(work, needed)         runs `work` in a process of its own, and tells if the kernel ended that for want of memory
 
 The kernel ends the process that holds most, with a signal that nobody can answer. So a training that may run out of memory runs
@@ -22,7 +22,12 @@ from astolfo.plan import memory
 
 log = logging.getLogger(__name__)
 PROGRAM = 1.2e9
-"""Bytes of a process besides what the recipe takes: libraries, and the fp32 copies in which a CPU's update works."""
+"""Bytes of a process besides what the recipe takes, measured: 0.9 of libraries, 0.3 of gaps and of layers' copies in fp32."""
+
+COPIES = 30
+"""Bytes for each element of the largest weight that trains, measured: the fp32 copies in which a CPU's 8-bit update works."""
+
+MARGIN = 1.1  # a training is refused when it needs so many times what is free: predictions are good to 10 %
 
 _HELPS = (
     "What helps: ending other programs, swap space, `placement: {gradient_checkpointing: true}` for the run in the ledger, "
@@ -30,22 +35,31 @@ _HELPS = (
 )
 
 
-def needed(recipe: Recipe, processes: int, placement: dict) -> float | None:
-    """Bytes that all processes of a training on a CPU need together; None for a model that is not of true size."""
+def needed(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float | None:
+    """Bytes that all processes of a training on a CPU need together; None for a model that is not of true size.
+
+    `checkpointing` is the placement's `gradient_checkpointing`, `size` that of the largest pictures (height, width; pixels).
+    """
     if recipe.architecture["unet"]["block_out_channels"][-1] < 1280:
         return None
-    each = memory.memory(recipe, processes, **placement)
-    return processes * (each.total - each.overhead + PROGRAM)
+    return processes * each(recipe, processes, checkpointing, size)
+
+
+def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float:
+    """Bytes that one process needs at most, resident, for a model of whatever size."""
+    from astolfo.train.memory import largest, predict
+
+    if recipe.engine:
+        found = memory.memory(recipe, processes, gradient_checkpointing=checkpointing)
+        own = found.total - found.overhead
+    else:
+        own = predict(recipe, processes=processes, size=size, checkpointing=checkpointing).peak
+    return own + PROGRAM + COPIES * largest(recipe)
 
 
 def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Bytes that this process may still take, of the machine and of its control group; None where nothing tells."""
-    found = []
-    try:
-        lines = dict(line.split(":") for line in (proc / "meminfo").read_text().splitlines())
-        found.append(float(lines["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):
-        pass
+    found = [told["MemAvailable"]] if "MemAvailable" in (told := _told(proc)) else []
     try:
         most = (groups / "memory.max").read_text().strip()
         if most != "max":
@@ -57,14 +71,41 @@ def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> f
     return min(found) if found else None
 
 
-def warn(wanted: float, there: float | None) -> None:
-    """Says to the log what is needed and what is there, and what helps when that is less."""
+def swap(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes of swap space that this process may still take; 0.0 where nothing tells."""
+    found = [_told(proc).get("SwapFree", 0.0)]
+    try:
+        most = (groups / "memory.swap.max").read_text().strip()
+        if most != "max":
+            found.append(float(most) - float((groups / "memory.swap.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(found)
+
+
+def _told(proc: Path) -> dict[str, float]:
+    """Bytes by their name in /proc/meminfo; empty where there is none."""
+    try:
+        lines = (line.split() for line in (proc / "meminfo").read_text().splitlines())
+        return {words[0].rstrip(":"): float(words[1]) * 1024 for words in lines if len(words) > 1}
+    except (OSError, ValueError):
+        return {}
+
+
+def check(wanted: float, there: float | None, swap: float) -> None:
+    """Says to the log what is needed and what is there. Raises PlacementError for what cannot fit, swap space included."""
     if there is None:
         log.info("about %.1f GB of memory are needed; nothing tells what is free", wanted / 1e9)
     elif wanted <= there:
         log.info("about %.1f of %.1f GB of free memory are needed", wanted / 1e9, there / 1e9)
-    else:
+    elif wanted <= MARGIN * there + swap:
         log.warning("about %.1f GB of memory are needed, and %.1f GB are free: %s", wanted / 1e9, there / 1e9, _HELPS)
+    else:
+        spare = f" and {swap / 1e9:.1f} GB of swap space" if swap else ""
+        raise PlacementError(
+            f"About {wanted / 1e9:.1f} GB of memory are needed, and {there / 1e9:.1f} GB{spare} are free: the kernel would end "
+            f"the training. {_HELPS}"
+        )
 
 
 def supervised(work: Callable[[], None], wanted: float, patience: float = 0.0) -> None:

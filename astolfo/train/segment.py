@@ -30,6 +30,7 @@ from astolfo.train.optimizer import check_machine
 from astolfo.train.placement import Placement, bind, near
 from astolfo.train.progress import Progress
 from astolfo.train.retention import prune
+from astolfo.train.room import room
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +220,10 @@ class _Job:
         self.kept.wait()  # one state at a time: another would take its memory again
         if (found := trainer.state(position)) is not None:
             # What is on a CPU is the training's own memory, and would change under the writer's hands.
-            self.kept.save(found if wait or trainer.device.type == "cuda" else found.staged(), wait=wait)
+            if trainer.device.type == "cpu" and not wait:
+                wait = 2 * found.size > (room() or 0.0)  # no memory for a copy
+                found = found if wait else found.staged()
+            self.kept.save(found, wait=wait)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astolfo.checkpoint.safefile import open_file, write_file
+from astolfo.checkpoint.safefile import SafeFile, open_file, write_file
 from astolfo.errors import StateError
 from astolfo.files import canonical_json, verified
 from astolfo.train.guards import finite
@@ -40,6 +40,19 @@ class State:
     loss: list[float] = field(default_factory=list)
     stopped: dict[str, Any] | None = None  # step, why, samples, parameters: the run ended here
     realised: dict[str, str] | None = None  # what the device did instead of what the recipe asks for
+    file: SafeFile | None = field(default=None, repr=False)  # whose pages the tensors are
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        rows = (self.weights, self.engine, *self.optimizer.values())
+        return sum(value.nbytes for row in rows for value in row.values())
+
+    def let_go(self, name: str) -> None:
+        """Takes the pages of a weight's tensors out of memory once they are copied, where they are a file's."""
+        if self.file is not None:
+            for key in (f"weights/{name}", *(f"optimizer/{name}/{entry}" for entry in self.optimizer.get(name, ()))):
+                self.file.let_go(key)
 
     def staged(self) -> "State":
         """A state with tensors of its own, which the training does not change any more."""
@@ -105,7 +118,7 @@ def _parsed(path: Path, identity: str | None) -> State:
         raise StateError(f"{path} is no training state of format {FORMAT}: its metadata are {meta}.")
     if identity is not None and meta["astolfo.identity"] != identity:
         raise StateError(f"{path} belongs to another recipe: expected {identity}, found {meta['astolfo.identity']}.")
-    state = State(position=int(meta["astolfo.position"]), weights={}, loss=file.tensor("loss").tolist())
+    state = State(position=int(meta["astolfo.position"]), weights={}, loss=file.tensor("loss").tolist(), file=file)
     state.stopped, state.realised = (json.loads(meta.get(f"astolfo.{key}", "null")) for key in ("stopped", "realised"))
     for key in file.keys():
         kind, _, name = key.partition("/")

@@ -14,11 +14,11 @@ def test_the_bits_of_the_streamed_merge(architecture, models, tmp_path, alpha):
     """A merge in memory equals the loaded file of the streamed merge, to the last bit and dtype."""
     merge(*models, {alpha: tmp_path / "merged.safetensors"})
     expected = load_state_dicts(tmp_path / "merged.safetensors", architecture)
-    found = weighted(*(load_state_dicts(path, architecture) for path in models), alpha)
-    for part, state in expected.items():
-        for name, tensor in state.items():
-            assert found[part][name].dtype == tensor.dtype
-            assert torch.equal(found[part][name], tensor), name
+    found = {(p, n): value for p, n, value in weighted(*(load_state_dicts(path, architecture) for path in models), alpha)}
+    assert found.keys() == {(part, name) for part, state in expected.items() for name in state}
+    for (part, name), value in found.items():
+        assert value.dtype == expected[part][name].dtype
+        assert torch.equal(value, expected[part][name]), name
 
 
 def test_a_candidate_returns_to_what_it_was(architecture, models, words):

@@ -1,9 +1,11 @@
 """States are written while the training goes on: what is written is what was, and a kill meanwhile loses nothing."""
 
 import os
+import re
 import signal
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,3 +128,30 @@ def test_a_damaged_state_explains_what_went_wrong(tmp_path):
         1 / 0  # noqa: B018
     with pytest.raises(InputError, match="is damaged"):
         state.load(path, "other")
+
+
+def test_a_restored_state_gives_its_pages_back(tmp_path):
+    """A weight that is copied leaves this process's memory, its neighbours stay readable, and so does it."""
+    large = {name: torch.full((1 << 20,), value) for name, value in (("unet.a", 1.0), ("unet.b", 2.0))}
+    state.save(
+        tmp_path / "x.safetensors", State(position=1, weights=dict(large), optimizer={"unet.a": {"m": large["unet.b"]}}), "id"
+    )
+    found = state.load(tmp_path / "x.safetensors", "id")
+    for value in (*found.weights.values(), found.optimizer["unet.a"]["m"]):
+        value.sum()
+    before = _mapped(tmp_path / "x.safetensors")
+    found.let_go("unet.a")
+    assert before - _mapped(tmp_path / "x.safetensors") >= 2 * (4 << 20) - 4 * 4096
+    assert torch.equal(found.weights["unet.a"], large["unet.a"])
+    assert torch.equal(found.weights["unet.b"], large["unet.b"])
+
+
+def _mapped(path):
+    """Bytes of a file's pages that are in this process's memory."""
+    lines, within, found = Path("/proc/self/smaps").read_text().splitlines(), False, 0
+    for line in lines:
+        if re.match(r"[0-9a-f]+-", line):
+            within = line.endswith(str(path))
+        elif within and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found

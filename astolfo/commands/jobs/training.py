@@ -116,16 +116,25 @@ def _train(work: Callable[..., None], given: tuple[Any, ...]) -> None:
     from astolfo.ledger.recipe import Recipe
     from astolfo.train import ranks, room
 
-    spec, placement = given[0], given[-1]
-    saving = {key: getattr(placement, key) for key in memory.SAVING}
-    wanted = (
-        room.needed(Recipe.model_validate(spec["recipe"]), placement.processes, saving) if placement.device == "cpu" else None
-    )
-    if wanted is None or ranks.launched() is not None:
+    spec, inputs, placement = given[0], given[1], given[-1]
+    if placement.device != "cpu" or ranks.launched() is not None:
         work(*given)
         return
-    room.warn(wanted, room.room())
+    recipe, largest = Recipe.model_validate(spec["recipe"]), _largest(inputs.dataset)
+    wanted = room.needed(recipe, placement.processes, placement.gradient_checkpointing, largest)
+    if wanted is None:
+        work(*given)
+        return
+    room.check(wanted, room.room(), room.swap())
     room.supervised(lambda: work(*given), wanted, patience=PATIENCE)
+
+
+def _largest(store: Path) -> tuple[int, int]:
+    """Height and width in pixels of a store's largest pictures."""
+    from astolfo.data.store import Store
+
+    sizes = [(bucket["height"], bucket["width"]) for bucket in Store(store).buckets]
+    return max(sizes, key=lambda size: size[0] * size[1])
 
 
 def _continues(state: Path | None, spec: dict[str, Any]) -> None:
