@@ -129,13 +129,21 @@ def numerics_class(device: str = "cpu") -> dict[str, str]:
     machine = {"cpu": _cpu, "cuda": _gpu}[device]()
     decisive = [switch for switch in (*ENVIRONMENT, *SWITCHES) if device in switch.decides]
     switches = " ".join(f"{switch.name}={switch.value}" for switch in decisive)
-    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    versions = {name: _version(name) for name in _LIBRARIES}
     return {"device": device, **machine, **versions, "torch build": _torch_build(), "switches": switches}
 
 
 def explain() -> list[str]:
     """One line per switch: its name, its value, and the reason."""
     return [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*ENVIRONMENT, *SWITCHES)]
+
+
+def _version(library: str) -> str:
+    """The version of a library; of one that is not there, it says so."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _cpu() -> dict[str, str]:

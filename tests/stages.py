@@ -114,6 +114,18 @@ STAGES = (
         ),
     ),
     Stage(
+        "card",
+        "all that is measured on the day there is a card, rehearsed at toy size on a CPU",
+        4,
+        pytest("tests/test_benchmarks.py"),
+    ),
+    Stage(
+        "true-size",
+        "random models of SDXL's true shapes go through the graph on a CPU; skipped where 22 GB of memory are not free",
+        20,
+        pytest("tests/workflow/test_true_size.py"),
+    ),
+    Stage(
         "deepspeed",
         "DeepSpeed's states cut nowhere: the same bits after a resume, compiled or not",
         4,

@@ -1,0 +1,83 @@
+"""What a training on a CPU takes of the host's memory, beside what is said before it begins: each case in a process of its own.
+
+    python benchmarks/host_memory.py [CASE ...]
+
+Models have SDXL's widths and fewer layers, so that a case takes some gigabytes and a minute; latents are 16x16. `resident` is the
+most that the process had in memory, the libraries' pages included, over two steps, a state and going on from it.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from astolfo.ledger import load, recipe_of
+from astolfo.ledger.schema import Optimizer
+from astolfo.train import room, state
+from astolfo.train.ranks import Processes
+from benchmarks.train_sdxl import CONFIG, Subject, prepare
+
+SIDE = 16
+CASES = {  # run, changes of its recipe
+    "100 %, frozen encoders": ("26022301", {"unet": 100}),
+    "71 %, frozen encoders": ("26022301", {"unet": 71}),
+    "71 %, both encoders": ("25112201", {}),
+    "100 %, stochastic": ("26022301", {"unet": 100, "update": "stochastic"}),
+    "100 %, master": ("26022301", {"unet": 100, "update": "master"}),
+    "100 %, AdamW": ("26022301", {"unet": 100, "optimizer": "AdamW"}),
+    "100 %, AdaFactor": ("26022301", {"unet": 100, "optimizer": "AdaFactor"}),
+    "100 %, Lion": ("26022301", {"unet": 100, "optimizer": "Lion"}),
+    "100 %, two ranks": ("26022301", {"unet": 100, "ranks": 2}),
+}
+
+
+def reduced(case: str):
+    """A case's recipe: the true widths, fewer layers."""
+    run, changes = CASES[case]
+    ledger = load(CONFIG, "full")
+    recipe = recipe_of(ledger, ledger.run(run))
+    shapes = {part: dict(about) for part, about in recipe.architecture.items()}
+    shapes["unet"] |= {"transformer_layers_per_block": [1, 1, 1], "layers_per_block": 1, "sample_size": SIDE}
+    for part in ("text_encoder", "text_encoder_2"):
+        shapes[part]["num_hidden_layers"] = 2
+    found = {"architecture": shapes, "steps_per_epoch": None, "ranks": 1, "accumulation": 1, **changes}
+    if update := found.pop("update", None):
+        found["precision"] = recipe.precision.model_copy(update={"update": update})
+    if "optimizer" in found:
+        found["optimizer"] = Optimizer(kind=found["optimizer"])
+    return recipe.model_copy(update=found)
+
+
+def measure(case: str) -> None:
+    """Trains, saves, goes on in this process, and prints both figures."""
+    recipe = reduced(case)
+    said = room.each(recipe, 1, False, (8 * SIDE, 8 * SIDE))
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+        inputs, file = prepare(recipe, Path(name), 2), Path(name, "state.safetensors")
+        trainer = Subject(recipe, inputs, Processes())
+        trainer.step(0)
+        state.save(file, trainer.state(1), "this")
+        with state.reading(file, "this") as found:
+            trainer.restore(found)
+        trainer.step(1)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{case}: {said / 1e9:.2f} GB said, {taken / 1e9:.2f} GB resident: {taken / said - 1:+.1%}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", choices=[[], *CASES], metavar="CASE", help=f"of {'; '.join(CASES)}")
+    parser.add_argument("--here", choices=CASES, help=argparse.SUPPRESS)  # in a process of its own
+    options = parser.parse_args()
+    if options.here:
+        measure(options.here)
+        return
+    for case in options.case or CASES:
+        subprocess.run([sys.executable, __file__, "--here", case], check=True)
+
+
+if __name__ == "__main__":
+    main()
