@@ -1,13 +1,14 @@
-"""The host's memory: what a training of true size needs of it on a CPU, what there is, and what is said when it was not enough.
+"""The host's memory: what a true-size model needs of it on a CPU, what there is, and what is said when it was not enough.
 
     check(needed, room(), swap())    before the first step: refuses what cannot fit
     supervised(work, needed)         runs `work` in a process of its own, and tells if the kernel ended that for want of memory
 
-The kernel ends the process that holds most, with a signal that nobody can answer. So a training that may run out of memory runs
-as the child of one that holds little, which lives to tell.
+The kernel ends the process that holds most, with a signal that nobody can answer. So a training or an evaluation that may run out
+of memory runs as the child of one that holds little, which lives to tell.
 """
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from astolfo.alive import watch_parent
+from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.plan import memory
@@ -29,10 +31,12 @@ COPIES = 30
 
 MARGIN = 1.1  # a training is refused when it needs so many times what is free: predictions are good to 10 %
 
-_HELPS = (
+TRAINING = (
     "What helps: ending other programs, swap space, `placement: {gradient_checkpointing: true}` for the run in the ledger, "
     "fewer processes (`--set-threads segment=1`), or a machine with more. What was saved last is taken up."
 )
+SAMPLING = "What helps: ending other programs, swap space, or a machine with more."
+_TRUE = 500_000_000  # parameters; a smaller model has room everywhere
 
 
 def needed(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float | None:
@@ -43,6 +47,15 @@ def needed(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...]
     if recipe.architecture["unet"]["block_out_channels"][-1] < 1280:
         return None
     return processes * each(recipe, processes, checkpointing, size)
+
+
+def sampling(architecture: Architecture, processes: int) -> float | None:
+    """Bytes that an evaluation on a CPU needs for its weights in fp32; None for a model that is not of true size.
+
+    Several processes begin with the first one's weights, and each makes its own of them.
+    """
+    parameters = sum(math.prod(shape) for part in architecture.parts for shape in architecture.shapes(part).values())
+    return (processes + (processes > 1)) * 4 * parameters + PROGRAM if parameters > _TRUE else None
 
 
 def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float:
@@ -92,23 +105,23 @@ def _told(proc: Path) -> dict[str, float]:
         return {}
 
 
-def check(wanted: float, there: float | None, swap: float) -> None:
+def check(wanted: float, there: float | None, swap: float, helps: str = TRAINING) -> None:
     """Says to the log what is needed and what is there. Raises PlacementError for what cannot fit, swap space included."""
     if there is None:
         log.info("about %.1f GB of memory are needed; nothing tells what is free", wanted / 1e9)
     elif wanted <= there:
         log.info("about %.1f of %.1f GB of free memory are needed", wanted / 1e9, there / 1e9)
     elif wanted <= MARGIN * there + swap:
-        log.warning("about %.1f GB of memory are needed, and %.1f GB are free: %s", wanted / 1e9, there / 1e9, _HELPS)
+        log.warning("about %.1f GB of memory are needed, and %.1f GB are free: %s", wanted / 1e9, there / 1e9, helps)
     else:
         spare = f" and {swap / 1e9:.1f} GB of swap space" if swap else ""
         raise PlacementError(
             f"About {wanted / 1e9:.1f} GB of memory are needed, and {there / 1e9:.1f} GB{spare} are free: the kernel would end "
-            f"the training. {_HELPS}"
+            f"the job. {helps}"
         )
 
 
-def supervised(work: Callable[[], None], wanted: float, patience: float = 0.0) -> None:
+def supervised(work: Callable[[], object], wanted: float, patience: float = 0.0, helps: str = TRAINING) -> None:
     """Runs `work` in a process of its own and returns when it has ended well; its exit status otherwise ends this one.
 
     Signals that ask to stop are handed on. Raises PlacementError when the kernel ended it. Call before any device is in use.
@@ -121,12 +134,12 @@ def supervised(work: Callable[[], None], wanted: float, patience: float = 0.0) -
         signal.signal(number, lambda asked, _: os.kill(child, asked))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGKILL:
-        raise PlacementError(killed(wanted, there))
+        raise PlacementError(killed(wanted, there, helps))
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 
 
-def _worked(work: Callable[[], None], parent: int, patience: float) -> NoReturn:
+def _worked(work: Callable[[], object], parent: int, patience: float) -> NoReturn:
     watch_parent(parent, patience)
     try:
         work()
@@ -139,7 +152,7 @@ def _worked(work: Callable[[], None], parent: int, patience: float) -> NoReturn:
         if isinstance(error, AstolfoError | ValueError):
             log.error("%s", error)
         else:
-            log.exception("The training failed")
+            log.exception("The job failed")
     else:
         code = 0
     sys.stdout.flush()
@@ -147,7 +160,7 @@ def _worked(work: Callable[[], None], parent: int, patience: float) -> NoReturn:
     os._exit(code)
 
 
-def killed(wanted: float, there: float | None) -> str:
-    """What is said of a training that the kernel ended."""
+def killed(wanted: float, there: float | None, helps: str) -> str:
+    """What is said of a job that the kernel ended."""
     here = "nothing told how much was here" if there is None else f"{there / 1e9:.1f} GB were free when it began"
-    return f"killed by signal 9, most likely for want of memory: about {wanted / 1e9:.1f} GB were needed, {here}. {_HELPS}"
+    return f"killed by signal 9, most likely for want of memory: about {wanted / 1e9:.1f} GB were needed, {here}. {helps}"

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger import load, recipe_of
 from astolfo.train import room
@@ -19,6 +20,14 @@ def test_what_is_needed_is_known_of_true_size_alone(ledger):
     recipe = recipe_of(full, full.run("26022301")).model_copy(update={"ranks": 1})
     assert room.needed(recipe, 1, False, (128, 128)) == pytest.approx(19.0e9, rel=0.1)
     assert room.needed(recipe_of(ledger, ledger.run("26022301")), 1, False, (48, 48)) is None
+
+
+def test_an_evaluation_s_weights_are_counted(ledger):
+    """SDXL's 3.47 billion parameters in fp32, and once more for each of several processes; of the miniature nothing is said."""
+    found = [Architecture.from_mapping(one.scale.architectures["sdxl"], "sdxl") for one in (load(CONFIG, "full"), ledger)]
+    assert room.sampling(found[0], 1) == pytest.approx(13.88e9 + room.PROGRAM, rel=0.001)
+    assert room.sampling(found[0], 2) == pytest.approx(3 * 13.88e9 + room.PROGRAM, rel=0.001)
+    assert room.sampling(found[1], 2) is None
 
 
 def test_room_is_the_less_of_machine_and_control_group(tmp_path):

@@ -46,3 +46,26 @@ def test_an_fp32_layer_is_not_touched():
     expected = plain(x)
     widen(plain)
     assert torch.equal(plain(x), expected)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_autocast_is_widened_too(name):
+    """fp32 weights that compute in bf16 give what their bf16 roundings give, and gradients in fp32."""
+    make, shape = LAYERS[name]
+    torch.manual_seed(1)
+    layer = make()
+    narrow = nn.Module.to(make(), torch.bfloat16)
+    narrow.load_state_dict(layer.state_dict())
+    for one in (layer, narrow):
+        widen(one)
+    x = torch.randn(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    expected = narrow(x.bfloat16())
+    assert torch.equal(out, expected)
+    given = torch.randn(out.shape).bfloat16()
+    out.backward(given)
+    expected.backward(given)
+    for one, other in zip(layer.parameters(), narrow.parameters(), strict=True):
+        assert one.grad.dtype == torch.float32
+        assert torch.equal(one.grad, other.grad.float())

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from astolfo.commands import named
-from astolfo.commands.jobs.job import PATH, begin, job, jobs
+from astolfo.commands.jobs.job import PATH, PATIENCE, begin, job, jobs
 
 
 @jobs.command()
@@ -31,6 +31,32 @@ def evaluate(
     numerics.make_deterministic()
     from astolfo.evaluate.evaluate import Models
     from astolfo.evaluate.evaluate import evaluate as run
+    from astolfo.train import room
 
     models = Models(trained=trained, vocabulary=words, base=base, checkpoints=earlier, held_out=held_out, scorer=scorer)
-    run(spec, out, models, device=device, processes=processes if device == "cpu" else 1)
+    if device != "cpu":
+        run(spec, out, models, device=device)
+        return
+    processes, wanted = _fitting(spec["recipe"], processes)
+    if wanted is None:
+        run(spec, out, models, processes=processes)
+    else:
+        room.supervised(lambda: run(spec, out, models, processes=processes), wanted, patience=PATIENCE, helps=room.SAMPLING)
+
+
+def _fitting(recipe: dict, processes: int) -> tuple[int, float | None]:
+    """How many processes have room for their weights, at least one, and the bytes that they need; None for a small model.
+
+    Raises PlacementError where one has no room.
+    """
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.train import room
+
+    architecture = Architecture.from_mapping(recipe["architecture"], recipe["family"])
+    there = room.room()
+    while processes > 1 and there is not None and (room.sampling(architecture, processes) or 0.0) > there:
+        processes -= 1
+    wanted = room.sampling(architecture, processes)
+    if wanted is not None:
+        room.check(wanted, there, room.swap(), room.SAMPLING)
+    return processes, wanted
