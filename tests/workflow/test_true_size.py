@@ -26,7 +26,7 @@ from astolfo.train.initialise import initialise
 from astolfo.train.model import architecture_of
 from astolfo.train.room import room
 from benchmarks.train_sdxl import Synthetic, random_parts
-from tests.conftest import ROOT
+from tests.conftest import CONFIG, ROOT
 from tests.train.conftest import in_child
 
 LEDGER = """\
@@ -36,7 +36,9 @@ prompts: {one: {full: {texts: [a red star]}, miniature: {procedural: 1}}}
 evaluations:
   default:
     {prompts: one, seed: 1, sampler: DDIM, steps: {full: 1, miniature: 1}, cfg: 4, grids: {sweep: {x: {alpha: [0.5, 1]}}}}
-defaults: {base: random, dataset: few, ranks: 1, objective: eps, optimizer: AdamW8bit, captions: {tokens: 225}}
+defaults:
+  {base: random, dataset: few, ranks: 1, optimizer: AdamW8bit, captions: {kind: concat, tokens: 225},
+   precision: {weights: bf16, compute: bf16, save: fp16}}
 runs:
   whole: {unet: 100, learning_rate: {unet: 1.0e-5}, steps: 2, save_every: {steps: 1}, placement: {keep_states: 1}}
   both: {unet: 71, learning_rate: {unet: 1.0e-5, text_encoders: 1.0e-5}, steps: 1}
@@ -107,7 +109,9 @@ def _prepared(tmp_path, shapes):
     """A working directory with the ledger, and a base and a store that are pinned."""
     home = SimpleNamespace(folder=tmp_path / "work")
     (home.folder / "config").mkdir(parents=True)
-    scales = yaml.safe_dump({"scales": {"full": {"architectures": {"sdxl": shapes}}}})
+    full = load(CONFIG, "full").scale.architectures["sdxl"]
+    sdxl = {part: about | shapes.get(part, {}) for part, about in full.items()}
+    scales = yaml.safe_dump({"scales": {"full": {"architectures": {"sdxl": sdxl}}}})
     (home.folder / "config" / "ledger.yaml").write_text(LEDGER + scales)
     ledger = load(home.folder / "config", "full")
     home.recipe = recipe_of(ledger, ledger.run("whole"))
