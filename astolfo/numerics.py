@@ -133,6 +133,14 @@ def numerics_class(device: str = "cpu") -> dict[str, str]:
     return {"device": device, **machine, **versions, "torch build": _torch_build(), "switches": switches}
 
 
+def class_here(device: str) -> dict[str, str]:
+    """The class of a kind of device, or where this machine has none, of its CPU: what files that lie here are compared in."""
+    try:
+        return numerics_class(device)
+    except NumericsError:
+        return numerics_class("cpu")
+
+
 def explain() -> list[str]:
     """One line per switch: its name, its value, and the reason."""
     return [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*ENVIRONMENT, *SWITCHES)]

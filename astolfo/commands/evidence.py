@@ -71,14 +71,14 @@ def verify(
 
 
 def _verify_record(context: click.Context, directory: Path, record: bool) -> None:
-    from astolfo.numerics import numerics_class
+    from astolfo.numerics import class_here, numerics_class
     from astolfo.provenance import digests
 
     found = ledger_of(context, directory)
-    numerics = numerics_class(found.scale.device)
     if record:
-        click.echo(f"recorded in {digests.record(found, directory, numerics)}")
+        click.echo(f"recorded in {digests.record(found, directory, numerics_class(found.scale.device))}")
         return
+    numerics = class_here(found.scale.device)
     findings = digests.compare(found, directory, numerics)
     click.echo(digests.report(findings, numerics))
     if any(finding.verdict in (digests.DIFFERS, digests.DAMAGED) for finding in findings):

@@ -18,7 +18,7 @@ from astolfo.files import sha256_of, write_text
 from astolfo.ledger import Ledger
 from astolfo.ledger.ledger import INPUTS, PINS, read_pins
 from astolfo.ledger.references import Reference
-from astolfo.numerics import numerics_class
+from astolfo.numerics import class_here
 from astolfo.provenance import digests
 from astolfo.provenance.attestation import attestation, read, root_of
 from astolfo.provenance.compare import DIFFERENT, IDENTICAL, Bounds, Comparison, compare
@@ -52,7 +52,7 @@ def reproduce(
     the build fails.
     """
     existing = published.model if published else directory / reference.path
-    recorded = digests.recorded(ledger, numerics_class(ledger.scale.device)).get(str(reference))
+    recorded = digests.recorded(ledger, class_here(ledger.scale.device)).get(str(reference))
     if not existing.exists() and recorded is None:
         raise InputError(
             f"There is nothing to compare with: {existing} is not built, and no digest of {reference} is on record for this "

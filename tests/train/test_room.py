@@ -14,11 +14,16 @@ from tests.conftest import CONFIG
 from tests.train.conftest import in_child
 
 
-def test_what_is_needed_is_known_of_true_size_alone(ledger):
-    """One rank of 26022301 needs what was measured, 19.0 GB with latents of 16x16, to 10 %; of the miniature nothing is said."""
+@pytest.mark.slow
+def test_what_true_size_needs_is_what_was_measured():
+    """One rank of 26022301 needs 19.0 GB with latents of 16x16, to 10 %."""
     full = load(CONFIG, "full")
     recipe = recipe_of(full, full.run("26022301")).model_copy(update={"ranks": 1})
     assert room.needed(recipe, 1, False, (128, 128)) == pytest.approx(19.0e9, rel=0.1)
+
+
+def test_of_the_miniature_nothing_is_said(ledger):
+    """A model that has room everywhere is trained without a word."""
     assert room.needed(recipe_of(ledger, ledger.run("26022301")), 1, False, (48, 48)) is None
 
 

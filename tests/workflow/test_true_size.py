@@ -149,11 +149,12 @@ def _build(home, *targets):
 
 def _killed_in(home, run, step):
     """Builds a run's result until the segment that ends at `step` has begun, and then kills everything that builds."""
-    command = _snakemake(home, f"results/{run}.safetensors")
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command, said = _snakemake(home, f"results/{run}.safetensors"), home.folder.with_name("said")
+    with said.open("w") as file:
+        process = subprocess.Popen(command, start_new_session=True, stdout=file, stderr=subprocess.STDOUT)
     try:
         while not (home.folder / f"states/{run}/.{step:08d}.lock").exists():
-            assert process.poll() is None, process.stdout.read()
+            assert process.poll() is None, said.read_text()
             time.sleep(0.1)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
