@@ -143,10 +143,10 @@ def build(out: Path, rehearse: bool) -> None:
     steps = images // (recipe.ranks * recipe.batch_size * recipe.accumulation)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        autoencoder = load_model(library.STAND_INS / "sdxl-vae.safetensors", architecture, ["vae"])["vae"].requires_grad_(False)
+        base = library.STAND_INS / "sdxl-eps.safetensors"
+        autoencoder = load_model(base, architecture, ["vae"], "fp32")["vae"].requires_grad_(False)
         make_dataset(folder / "dataset", autoencoder, ledger.scale.pictures, seed=12446670, images=images, about={})
         vocabulary.write(folder / "vocabulary")
-        base = library.STAND_INS / "sdxl-eps.safetensors"
         spec = {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": 0, "to": steps}
         inputs = Inputs(base=base, dataset=folder / "dataset", vocabulary=folder / "vocabulary")
         state = folder / "states" / f"{steps:08d}.safetensors"

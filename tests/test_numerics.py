@@ -83,6 +83,5 @@ def test_no_gpu_has_no_class():
 
 def test_files_are_compared_in_a_class_that_is_here():
     """Without a card what was made for one is compared in the CPU's class; a card's own class is named where there is a card."""
-
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert numerics.class_here("cuda") == numerics.numerics_class(expected)
