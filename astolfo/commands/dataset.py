@@ -29,6 +29,14 @@ def _together(*options: Callable) -> Callable:
     return add
 
 
+def _area(context: click.Context, parameter: click.Parameter, given: str | None) -> int | tuple[int, int] | None:
+    """ "1024" as a side, "832x1216" as two."""
+    sides = [] if given is None else [int(one) if one.isdecimal() else 0 for one in given.split("x")]
+    if len(sides) > 2 or 0 in sides:
+        raise click.BadParameter(f"expected a side, or two such as 832x1216; found {given!r}.")
+    return None if not sides else sides[0] if len(sides) == 1 else (sides[0], sides[1])
+
+
 _EVERY = _together(
     click.option("--output", "-o", type=FOLDER, required=True, help="The store to make."),
     click.option(
@@ -40,10 +48,13 @@ _EVERY = _together(
 _PICTURES = _together(
     _AUTOENCODER,
     _FAMILY,
-    click.option("--resolution", type=click.IntRange(1), help="Side of the square, in pixels. [default: the scale's]"),
+    click.option("--resolution", metavar="SIDE|WIDTHxHEIGHT", callback=_area,
+                 help="The most pixels of a bucket: a square's side, or two sides. [default: the scale's]"),
     click.option("--smallest", type=click.IntRange(1), help="Shortest side of a bucket. [default: the scale's]"),
     click.option("--largest", type=click.IntRange(1), help="Longest side of a bucket. [default: the scale's]"),
     click.option("--step", type=click.IntRange(1), help="Between sides of buckets. [default: the scale's]"),
+    click.option("--no-upscale", is_flag=True, help="Enlarge no picture, as sd-scripts' --bucket_no_upscale: the size of each is "
+                 "its own, or smaller, and cut to a bucket of that size. --smallest and --largest have no effect then."),
     click.option("--crop", type=click.Choice(["kohya", "reference"]), default="kohya", show_default=True,
                  help="How crops are recorded: as sd-scripts does, or where the pixels were cropped."),
     click.option("--latents", "draw", type=click.Choice(["sample", "mean"]), default="sample", show_default=True,
@@ -137,7 +148,7 @@ def table(context: click.Context, tables: tuple[Path, ...], prefixes: Any, **opt
 
 def _pictures(
     context: click.Context, kind: Callable, places: tuple[Path, ...], *, encoder: Path | None, family: str,
-    resolution: int | None, smallest: int | None, largest: int | None, step: int | None,
+    resolution: int | tuple[int, int] | None, smallest: int | None, largest: int | None, step: int | None, no_upscale: bool,
     output: Path, exif: str, alpha: str, **options: Any,
 ) -> None:  # fmt: skip
     """An import of pictures: buckets, an autoencoder, the road."""
@@ -148,6 +159,7 @@ def _pictures(
 
     given = {"resolution": resolution, "smallest": smallest, "largest": largest, "step": step}
     sizes = ledger_of(context).scale.buckets[family].model_dump() | {key: value for key, value in given.items() if value}
+    sizes |= {"upscale": False} if no_upscale else {}
     reading = Reading(exif=exif, alpha=alpha)
     click.echo(bring(kind, places, output, autoencoder, sizes=sizes, file=file, reading=reading, **options))
 

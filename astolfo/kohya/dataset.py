@@ -41,7 +41,7 @@ class Source:
 
     subsets: tuple[Subset, ...]
     family: str
-    bucketing: tuple[tuple[str, int], ...] = ()  # options of `dataset import`
+    bucketing: tuple[tuple[str, Any], ...] = ()  # options of `dataset import`
     autoencoder: str = ""  # a file in the place of the family's
     proposal: str = "dataset"
 
@@ -270,7 +270,7 @@ def _subset(values: Values, one: dict[str, Any], number: int, text: str, label: 
 # ---- what is made of it
 
 
-def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str, int], ...]:
+def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str, Any], ...]:
     """The options of `dataset import folder` for sizes, where they are not its defaults."""
     names = ("resolution", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale")
     if indexed:
@@ -279,21 +279,32 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
                 values.none(name, "The index has its latents, of their sizes")
         return ()
     usual = 768 if family == "sd2" else 1024
+    if not values.on("resolution"):
+        values.launch.remarks.append(
+            f"{values.launch.place}: the line has no --resolution, at which that trainer stops: {usual} is taken."
+        )
     sides = [int(one) for one in re.split(r"[,x]", str(values.get("resolution") or usual).strip("() ")) if one.strip()]
-    side = sides[0] if len(sides) == 1 else round((sides[0] * sides[1]) ** 0.5)
-    if len(sides) == 2 and sides[0] != sides[1] and not values.get("enable_bucket"):
-        values.refuse("resolution", "One size that is no square", f"a square of {side}, or --enable_bucket")
-    found = {"resolution": side, "smallest": side, "largest": side, "step": 64}
-    if values.get("enable_bucket"):
-        own = {"smallest": "min_bucket_reso", "largest": "max_bucket_reso", "step": "bucket_reso_steps"}
-        found |= {option: values.get(name) for option, name in own.items()}
-    else:
-        for name in ("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"):
+    width, height = sides if len(sides) == 2 else (sides[0], sides[0])
+    area: int | str = width if width == height else f"{width}x{height}"
+    if not values.get("enable_bucket"):
+        for name in names[2:]:
             if values.on(name):
                 values.none(name, "Of --enable_bucket, which is not given")
+        if width != height:
+            values.refuse("resolution", "One size that is no square", "--enable_bucket, or a square")
+            area = width
+        found = {"resolution": area, "smallest": area, "largest": area, "step": 64}
+    elif values.get("bucket_no_upscale"):
+        for name in ("min_bucket_reso", "max_bucket_reso"):
+            if values.on(name):
+                values.none(name, "That trainer does not read it with --bucket_no_upscale")
+        values.key("enable_bucket", "dataset --no-upscale")
+        found = {"resolution": area, "step": values.get("bucket_reso_steps"), "no-upscale": True}
+    else:
+        each = {"smallest": "min_bucket_reso", "largest": "max_bucket_reso", "step": "bucket_reso_steps"}
+        found = {"resolution": area} | {option: values.get(name) for option, name in each.items()}
     defaults = {"resolution": usual, "smallest": 256, "largest": 1024, "step": 64}
-    kept = tuple((name, value) for name, value in found.items() if value != defaults[name])
-    return kept
+    return tuple((name, value) for name, value in found.items() if value != defaults.get(name))
 
 
 def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEntry:
@@ -308,7 +319,8 @@ def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEn
         return made
     made.words = ["folder", one.folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
     made.words += ["--flip"] if one.flip else []
-    made.words += [word for option, value in found.bucketing for word in (f"--{option}", str(value))]
+    for option, value in found.bucketing:
+        made.words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
     return made
 
 

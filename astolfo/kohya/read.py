@@ -227,8 +227,10 @@ class _Reading:
             if steps:
                 values.none("save_every_n_steps", "The ledger saves by epochs or by steps; epochs are taken")
             return {"save_every": {"epochs": epochs}}
-        if epochs and not steps:
-            values.none("save_every_n_epochs", "The run's length is in steps: say save_every: {steps: N}")
+        if epochs:
+            values.none(
+                "save_every_n_epochs", "The run's length is in steps, and so is what it saves: say save_every: {steps: N}"
+            )
         return {"save_every": {"steps": steps}} if steps else {}
 
     def _placement(self) -> dict[str, Any]:

@@ -226,6 +226,55 @@ def test_sizes_and_crops(size, bucket, covering, crop, boxed):
     assert tuple(map(int, letterbox(*size, bucket)[:2])) == boxed
 
 
+@pytest.mark.parametrize(
+    ("size", "resolution", "step", "bucket", "resized"),
+    [
+        ((1000, 1500), 1024, 64, (832, 1216), (832, 1248)),
+        ((3000, 1000), 1024, 64, (1728, 576), (1728, 576)),
+        ((1920, 1080), 1024, 64, (1344, 768), (1365, 768)),
+        ((5000, 331), 1024, 64, (3840, 256), (3867, 256)),
+        ((1100, 1000), 1024, 64, (1024, 960), (1056, 960)),
+        ((1024, 1024), 1024, 64, (1024, 1024), (1024, 1024)),
+        ((700, 500), 1024, 64, (640, 448), (700, 500)),
+        ((513, 1023), 512, 32, (352, 704), (353, 704)),
+        ((2048, 1365), (832, 1216), 64, (1152, 768), (1152, 768)),
+        ((63, 300), 1024, 64, (0, 256), (63, 300)),
+    ],
+)
+def test_no_picture_is_enlarged(size, resolution, step, bucket, resized):
+    """Buckets and sizes without enlarging are those of sd-scripts' own `BucketManager.select_bucket`, run at 48d368f."""
+    assert Bucketing(resolution=resolution, step=step, upscale=False).placed(*size) == (bucket, resized)
+
+
+def test_an_area_of_two_sides_has_them_as_a_bucket():
+    """`--resolution 960x1024` has the bucket 960 x 1024, which the square of about as many pixels has not."""
+    assert (960, 1024) in Bucketing(resolution=(960, 1024)).sizes
+    assert (960, 1024) not in Bucketing(resolution=991).sizes
+
+
+def test_small_pictures_keep_their_pixels(tmp_path):
+    """Without enlarging a small picture is cut around its centre and nothing else; one that is narrower than a step is left out."""
+    noise = np.random.default_rng(2).integers(0, 256, (37, 51, 3), np.uint8)
+    bucketing = Bucketing(resolution=64, step=16, upscale=False)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    plain, other = (read(tmp_path / "a.png", (32, 48), "reference", Reading(mirrored=way), bucketing) for way in (False, True))
+    assert np.array_equal(plain.pixels, noise[2:34, 1:49])
+    assert (plain.crop, other.crop) == ((2, 1), (2, 2))
+    assert np.array_equal(other.pixels, plain.pixels[:, ::-1])
+    files = folder_of(
+        tmp_path / "in", {"a.png": picture(1, (70, 50)), "thin.png": picture(1, (15, 200)), "big.png": picture(1, (300, 100))}
+    )
+    run(
+        Folder([files], bucketing, crop="kohya", draw="mean", factor=4),
+        tmp_path / "out",
+        encoding=Encoding(encode=lambda pictures: list(means(pictures)), batch=2, identity={}),
+    )
+    store = Store(tmp_path / "out")
+    assert {one.id: one.target_size for one in map(store.sample, range(len(store)))} == {"a": (48, 64), "big": (32, 96)}
+    assert "no bucket is so narrow" in (tmp_path / "out" / LEFT_OUT).read_text()
+    assert store.manifest["about"]["bucketing"] == {"resolution": 64, "step": 16, "upscale": False}
+
+
 def test_where_crops_are_recorded(tmp_path):
     """The pixels are the same under both conventions, the recorded crops differ."""
     files = folder_of(tmp_path / "in", {"x.png": picture(1, (70, 50))})

@@ -178,6 +178,43 @@ def test_a_dataset_file(read):
 
 
 @pytest.mark.parametrize(
+    ("options", "saves", "other"),
+    [
+        ("--max_train_steps 900 --save_every_n_steps 300 --save_every_n_epochs 1", {"steps": 300}, "save_every_n_epochs"),
+        ("--max_train_epochs 9 --save_every_n_steps 300 --save_every_n_epochs 3", {"epochs": 3}, "save_every_n_steps"),
+        ("--max_train_steps 900 --save_every_n_epochs 1", None, "save_every_n_epochs"),
+    ],
+)
+def test_of_two_cadences_one_is_a_key(read, options, saves, other):
+    """A run saves by its length's unit; of what is given in the other the table says that it has no effect."""
+    run = read(train__sh=f"accelerate launch sdxl_train.py {BASE} --in_json /d/m.json --train_data_dir /d {options}\n").runs[0]
+    assert run.fields.get("save_every") == saves
+    assert run.values.rows[other].becomes == "none"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--resolution 1024,1024 --enable_bucket --bucket_no_upscale --max_bucket_reso 2048", ["--no-upscale"]),
+        ("--resolution 832,1216 --enable_bucket --bucket_no_upscale --bucket_reso_steps 32",
+         ["--resolution", "832x1216", "--step", "32", "--no-upscale"]),
+        ("--resolution 960,1024 --enable_bucket", ["--resolution", "960x1024"]),
+        ("--resolution 1024 --bucket_no_upscale", ["--smallest", "1024"]),
+    ],
+)  # fmt: skip
+def test_sizes_of_pictures(read, options, words):
+    """Areas, steps and what is not enlarged become options of the import; what that trainer would not read has no effect."""
+    found = read(
+        train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir /d/pics --caption_extension .txt {options}\n"
+    )
+    assert found.datasets["pics"].words == ["folder", "/d/pics", "-o", "datasets/pics", *words]
+    rows = {one.option: one.becomes for one in found.runs[0].values.rows.values()}
+    assert rows.get("max_bucket_reso") != "key"
+    assert (rows.get("bucket_no_upscale") == "key") == ("--no-upscale" in words)
+    assert not found.refusals
+
+
+@pytest.mark.parametrize(
     ("subsets", "message"),
     [
         (

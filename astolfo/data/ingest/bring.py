@@ -20,7 +20,7 @@ CROP, DRAW, BATCH = "kohya", "sample", 4  # what is done where nothing is said
 
 
 def bring(
-    kind: Callable, places: Sequence[Path], out: Path, autoencoder: Any, *, sizes: Mapping[str, int], file: Path | None = None,
+    kind: Callable, places: Sequence[Path], out: Path, autoencoder: Any, *, sizes: Mapping[str, Any], file: Path | None = None,
     crop: str = CROP, draw: str = DRAW, seed: int = 0, batch: int = BATCH, device: str = "cpu", reading: Reading = PLAIN,
     flip: bool = False, **options: Any,
 ) -> Report:  # fmt: skip

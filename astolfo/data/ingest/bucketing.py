@@ -3,30 +3,73 @@
 Buckets are all sizes of `smallest` to `largest` pixels in steps of `step` whose area is at most resolution², each as large as it
 can be for its shorter side, and the square. A picture goes where the aspect ratio is nearest, is resized to cover the bucket
 and cropped around its centre. At 1024² with the defaults there are 25.
+
+With `upscale` off no picture is enlarged (`--bucket_no_upscale`): one of more pixels is made smaller, any other stays as
+it is, and the bucket is what is left when both sides are cut to multiples of `step`. There are as many buckets as such sizes.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketing:
-    """Which size a picture is trained at. All lengths in pixels."""
+    """Which size a picture is trained at. All lengths in pixels; `resolution` is a square's side, or another area's two sides."""
 
-    resolution: int = 1024
+    resolution: int | tuple[int, int] = 1024
     smallest: int = 256
     largest: int = 1024
     step: int = 64
+    upscale: bool = True
+
+    def about(self) -> dict[str, Any]:
+        """What a store says of it: what is not asked for is left out, so that older stores keep their digests."""
+        unread = ("upscale",) if self.upscale else ("smallest", "largest")
+        return {name: value for name, value in asdict(self).items() if name not in unread}
+
+    def placed(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The bucket of a picture, and the size at which it is resized before it is cropped to it; each is (width, height).
+
+        Without `upscale` a bucket's side is 0 where a picture is narrower than a step.
+        """
+        if self.upscale:
+            bucket = self.choose(width, height)
+            return bucket, resized(width, height, bucket)
+        size = (width, height) if width * height <= self.area else self._reduced(width / height)
+        return (size[0] // self.step * self.step, size[1] // self.step * self.step), size
+
+    def _reduced(self, aspect: float) -> tuple[int, int]:
+        """The size of about `area` pixels at which one side is a multiple of `step`: the side that keeps the aspect ratio better.
+
+        As in sd-scripts (`BucketManager.select_bucket`, kohya-ss/sd-scripts at 48d368f).
+        """
+        across = math.sqrt(self.area * aspect)
+        width, height = self._stepped(across), self._stepped(self.area / across)
+        beside_width, beside_height = self._stepped(width / aspect), self._stepped(height * aspect)
+        if not (height and beside_width):
+            return (width, height)  # narrower than a step
+        if abs(width / beside_width - aspect) < abs(beside_height / height - aspect):
+            return width, int(width / aspect + 0.5)
+        return int(height * aspect + 0.5), height
+
+    def _stepped(self, length: float) -> int:
+        return int(length + 0.5) // self.step * self.step
+
+    @cached_property
+    def area(self) -> int:
+        """The most pixels of a bucket."""
+        across, down = (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+        return across * down
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
         """Every bucket as (width, height), ascending."""
-        area, found = self.resolution**2, set()
-        square = int(math.sqrt(area) // self.step) * self.step
-        found.add((square, square))
+        square = int(math.sqrt(self.area) // self.step) * self.step
+        found = {(square, square)}
         for width in range(self.smallest, self.largest + 1, self.step):
-            height = min(self.largest, area // width // self.step * self.step)
+            height = min(self.largest, self.area // width // self.step * self.step)
             if height >= self.smallest:
                 found |= {(width, height), (height, width)}
         return sorted(found)

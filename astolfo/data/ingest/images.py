@@ -8,7 +8,6 @@ table      columns id, image (bytes, or a struct with bytes, or a path beside th
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,10 @@ class Pictures(Source):
                 raise InputError(f"Expected {what} of pictures at {place}, found {_what_is(place)}. Check the path.")
         self.places, self.bucketing, self.crop, self.factor, self.channels = list(places), bucketing, crop, factor, channels
         self.reading = reading
-        if bucketing.step % factor or bucketing.smallest % factor:
+        if bucketing.step % factor or (bucketing.upscale and bucketing.smallest % factor):
             raise InputError(f"Buckets of {bucketing.smallest} pixels in steps of {bucketing.step} are no multiples of {factor}.")
         self.about = {
-            "made by": f"astolfo dataset import {self.kind}", "bucketing": asdict(bucketing), "crop": crop, "latents": draw,
+            "made by": f"astolfo dataset import {self.kind}", "bucketing": bucketing.about(), "crop": crop, "latents": draw,
             **reading.about(),
         }  # fmt: skip
         self.identity = {"kind": self.kind, "places": [str(place.resolve()) for place in places]}
@@ -52,7 +51,7 @@ class Pictures(Source):
 
     def load(self, row: Row) -> Loaded:
         """The pixels of a row."""
-        return read(self.data(row.where), row.bucket, self.crop, self.reading)
+        return read(self.data(row.where), row.bucket, self.crop, self.reading, self.bucketing)
 
     def rows(self, workers: Executor) -> Iterator[Row | LeftOut]:
         """Every picture with its bucket."""

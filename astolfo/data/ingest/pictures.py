@@ -38,12 +38,17 @@ def probe(data: Any, bucketing: Bucketing, reading: Reading = PLAIN) -> tuple[in
     """The bucket (height, width) of the picture in `data`: bytes, or a path of which the header is read. Raises Refused."""
     with _opened(data) as image:
         size = image.size[::-1] if reading.exif == "apply" and turned(image) else image.size
-        width, height = bucketing.choose(*size)
+        width, height = bucketing.placed(*size)[0]
+    if not width or not height:
+        raise Refused(f"{size[0]} x {size[1]} pixels, and no bucket is so narrow")
     return height, width
 
 
-def read(data: Any, bucket: tuple[int, int], crop: str, reading: Reading = PLAIN) -> Loaded:
-    """The picture's pixels at its bucket (height, width); `crop` names how its crop is recorded. Raises Refused."""
+def read(data: Any, bucket: tuple[int, int], crop: str, reading: Reading = PLAIN, bucketing: Bucketing | None = None) -> Loaded:
+    """The picture's pixels at its bucket (height, width); `crop` names how its crop is recorded. Raises Refused.
+
+    `bucketing`: what chose the bucket; without it the picture is resized to cover its bucket.
+    """
     wanted = bucket[1], bucket[0]
     with _opened(data) as image:
         try:
@@ -53,9 +58,14 @@ def read(data: Any, bucket: tuple[int, int], crop: str, reading: Reading = PLAIN
         except Exception as error:  # decoders raise whatever comes to them
             raise Refused(f"the picture cannot be decoded: {error}") from None
     original = picture.size
-    pixels, (left, top) = _cropped(picture, wanted)
+    size = resized(*original, wanted)
+    if bucketing and not bucketing.upscale:
+        placed, size = bucketing.placed(*original)
+        if placed != wanted:
+            raise Refused("its size changed while it was being imported")
+    pixels, (left, top) = _cropped(picture, size, wanted)
     if reading.mirrored:  # what was cut on the right is now cut on the left
-        pixels, left = mirrored(pixels), resized(*original, wanted)[0] - wanted[0] - left
+        pixels, left = mirrored(pixels), size[0] - wanted[0] - left
     if crop == "kohya":
         box = letterbox(*original, wanted)
         left, top = int(wanted[0] - box[2] if reading.mirrored else box[0]), int(box[1])
@@ -67,13 +77,12 @@ def mirrored(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def _cropped(picture: Image.Image, wanted: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """The picture at the size `wanted` (width, height), covered and cut around the centre, and left and top of the cut.
+def _cropped(picture: Image.Image, size: tuple[int, int], wanted: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The picture resized to `size` and cut to `wanted` around the centre (both width, height), and left and top of the cut.
 
     A picture so narrow that covering would make millions of pixels to throw away is cut first: the same pixels, but for the
     last bit of a rounding.
     """
-    size = resized(*picture.size, wanted)
     left, top = centred(size, wanted)
     if size != picture.size:
         enlarging = size[0] > picture.size[0] or size[1] > picture.size[1]
