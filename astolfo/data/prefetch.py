@@ -1,4 +1,4 @@
-"""Reading ahead: one thread finds out the next step's samples, fetches them and makes them ready while this step is computed.
+"""Reading ahead: a thread finds out the next step's samples, fetches them and makes them ready while this step is computed.
 
 What is read ahead decides no bit: a batch that was not fetched is read when it is asked for. What is
 held is the samples of this step and the next one; everything else is the page cache's.
@@ -21,17 +21,20 @@ class Reader(Generic[Ready]):
 
     `prepare` gets some micro-batches and the samples of each, which `take` takes from the store (by default as they
     are), and gives back one thing for each. Its thread starts with the
-    first step, so after any fork.
+    first step, so after any fork. With more than one of `threads` a step's micro-batches are fetched side by side, so that a slow
+    disk is asked for several at once.
     """
 
     def __init__(
         self, store: Store | Repeated, order: Order, ranks: Iterable[int],
         prepare: Callable[[Sequence[Batch], Sequence[Sequence[Sample]]], Sequence[Ready]],
-        take: Callable[[Batch], list[Sample]] | None = None,
+        take: Callable[[Batch], list[Sample]] | None = None, threads: int = 1,
     ):  # fmt: skip
         self.store, self.order, self.ranks, self.prepare = store, order, tuple(ranks), prepare
         self._read = take or self._plain
+        self._threads = threads
         self._thread: ThreadPoolExecutor | None = None
+        self._beside: ThreadPoolExecutor | None = None
         self._coming: tuple[int, Future[tuple[Rounds, dict[int, Ready]]]] | None = None
         self._here: dict[int, Ready] = {}  # by the batch's position
 
@@ -58,5 +61,8 @@ class Reader(Generic[Ready]):
         rounds = self.order.step(step)
         self.store.let_go()
         mine = [batch for row in rounds for batch in (row[rank] for rank in self.ranks) if batch is not None]
-        ready = self.prepare(mine, [self._read(batch) for batch in mine])
+        if self._threads > 1:
+            self._beside = self._beside or ThreadPoolExecutor(self._threads, "astolfo-loader")
+        samples = list((self._beside.map if self._beside else map)(self._read, mine))
+        ready = self.prepare(mine, samples)
         return rounds, {batch.position: one for batch, one in zip(mine, ready, strict=True)}

@@ -12,7 +12,7 @@ from astolfo.files import json_digest
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
-from astolfo.ledger.steps import plan_of, step_of, warmup_steps
+from astolfo.ledger.steps import plan_of, span_of, step_of
 
 
 class Recipe(schema.Entry):
@@ -115,7 +115,7 @@ def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, fac
         each = (run.fields.ranks or 1) if choices.warmup == "kohya" else 1  # that trainer counts a step of every rank
         changes = {"warmup_steps": int(found.warmup_ratio * steps * each), "warmup_ratio": None}
     elif found.warmup_steps:
-        changes = {"warmup_steps": warmup_steps(ledger, run, found.warmup_steps)}
+        changes = {"warmup_steps": span_of(ledger, run, found.warmup_steps)}
     if found.end:
         changes["end"] = schema.six_digits(found.end * factor)
     return found.model_copy(update=changes) if changes else found

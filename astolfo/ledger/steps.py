@@ -70,8 +70,8 @@ def _proportion(steps: int, here: int, full: int) -> int:
     return steps and max(1, (2 * steps * here + full) // (2 * full))
 
 
-def warmup_steps(ledger: Ledger, run: Run, steps: int) -> int:
-    """A warm-up of so many steps at full scale, in steps of the ledger's scale: the same share of the run, at least 1."""
+def span_of(ledger: Ledger, run: Run, steps: int) -> int:
+    """A warm-up, or a cadence, of so many steps at full scale in the scale's steps: the same share of the run, at least 1."""
     return _proportion(steps, scale_steps(ledger, run), full_steps(ledger, run))
 
 

@@ -63,7 +63,9 @@ class Trainer:
             mends=recipe.choices.text == "ftfy", ftfy=recipe.ftfy,
         )  # fmt: skip
         prepare, block = Preparation(recipe, self.text), processes.block(recipe.ranks)
-        self.reader = Reader(self.store, self.order, block, prepare, partial(prepare.take, self.store))
+        self.reader = Reader(
+            self.store, self.order, block, prepare, partial(prepare.take, self.store), threads=placement.loader_workers
+        )
         self.objective = Objective(recipe, self.device)
         for part in self.parts.values():
             part.requires_grad_(False)

@@ -40,6 +40,7 @@ class Placement:
     named: tuple[int, ...] = ()  # steps whose states stay
     numa: int | None = None
     ramdisk: bool = False
+    loader_workers: int = 1  # threads that read a step's samples
 
 
 def bind(node: int | None) -> None:

@@ -1,5 +1,7 @@
 """Reading ahead changes what is waited for, and nothing else."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,21 @@ def test_damage_is_met_where_it_is(store, tmp_path):
     reader.step(0)
     with pytest.raises(StoreError, match="is missing"):
         reader.step(1)
+
+
+def test_several_threads_wait_at_once(store):
+    """With several threads as many of a step's micro-batches are being read at the same moment, and they are the same ones."""
+    together, met = threading.Barrier(4), threading.Event()
+
+    def take(batch):
+        if not met.is_set():
+            together.wait()  # nobody passes alone
+            met.set()
+        return [store.sample(row) for row in batch.rows.tolist()]
+
+    found = order(store)
+    reader = Reader(store, found, range(4), plain, take, threads=4)
+    reader.step(0)
+    reader._coming[1].result()
+    for batch in (batch for row in reader.step(1) for batch in row):
+        assert [one.id for one in reader.batch(batch)] == [store.sample(row).id for row in batch.rows.tolist()]

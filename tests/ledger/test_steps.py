@@ -5,7 +5,7 @@ import pytest
 from astolfo.errors import LedgerError
 from astolfo.ledger import load
 from astolfo.ledger.recipe import recipe_of
-from astolfo.ledger.steps import full_steps, plan_of, scale_steps
+from astolfo.ledger.steps import full_steps, plan_of, scale_steps, span_of
 from tests.conftest import CONFIG
 from tests.ledger.conftest import RUN
 
@@ -42,6 +42,14 @@ def test_the_miniature_can_have_a_length_of_its_own(mine):
     assert (scale_steps(small, small.run(RUN)), scale_steps(full, full.run(RUN))) == (7, 9600)
     with pytest.raises(LedgerError, match="leave miniature_steps out"):
         mine("miniature", LARGE, miniature_steps=7)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(100, 1), (1600, 8), (3200, 16)])
+def test_sample_pictures_come_as_often_in_a_run(mine, every, expected):
+    """Sample pictures every half epoch are every half epoch at the miniature."""
+    small, full = mine("miniature", LARGE), mine("full", LARGE)
+    assert span_of(small, small.run(RUN), every) == expected
+    assert span_of(full, full.run(RUN), every) == every
 
 
 @pytest.mark.parametrize(("warmup", "expected"), [(0, 0), (100, 1), (1600, 8), (3200, 16)])

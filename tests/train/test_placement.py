@@ -145,9 +145,9 @@ def test_offloaded_gradients_leave_no_trace(placed, spec_of):
 
 
 def test_numa_and_ramdisk_leave_no_trace(placed, spec_of):
-    """A run bound to a NUMA node that reads from the RAM disk gives the same state."""
+    """A run bound to a NUMA node that reads by several threads from the RAM disk gives the same state."""
     spec = spec_of(0, 1)
-    assert placed(spec, "there", numa=0, ramdisk=True) == placed(spec, "here")
+    assert placed(spec, "there", numa=0, ramdisk=True, loader_workers=3) == placed(spec, "here")
 
 
 def test_a_node_that_is_not_there_is_said_and_left_out(caplog):

@@ -14,7 +14,7 @@ try:
     from astolfo.ledger.ledger import INPUTS, SCORER, read_pins
     from astolfo.ledger.references import ALPHA_PATTERN, CHECKPOINT_PATTERN, NAME_PATTERN
     from astolfo.ledger.specs import MECHA, Specs
-    from astolfo.ledger.steps import from_scale, named_steps, restart_before
+    from astolfo.ledger.steps import from_scale, named_steps, restart_before, span_of
     from astolfo.ledger.table import eras
     from astolfo.provenance import stale
     from astolfo.ledger.code import code_digest
@@ -288,7 +288,12 @@ def placement(wildcards):
         said.append("--ramdisk")
     if given.offload_gradients is not None:
         said.append("--offload-gradients" if given.offload_gradients else "--keep-gradients")
-    values = {"numa": given.numa, "sample-every": given.sample_every, "keep-states": given.keep_states}
+    values = {
+        "numa": given.numa,
+        "loader-workers": given.loader_workers,
+        "sample-every": given.sample_every and span_of(LEDGER, run, given.sample_every),
+        "keep-states": given.keep_states,
+    }
     if (blocks := given.gradient_checkpointing) is not None:
         values["gradient-checkpointing"] = {True: "all", False: "none"}.get(blocks) or ",".join(blocks)
     said += [f"--{name} {value}" for name, value in values.items() if value is not None]

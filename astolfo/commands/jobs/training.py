@@ -55,6 +55,9 @@ class _Blocks(click.ParamType):
     "--offload-gradients/--keep-gradients", default=None, help="Where partial sums wait. Decides no bit; by default as above."
 )
 @click.option("--numa", type=click.IntRange(0), default=None, help="Use the CPUs of this NUMA node. Decides no bit.")
+@click.option(
+    "--loader-workers", type=click.IntRange(1), default=1, show_default=True, help="Threads that read samples. Decides no bit."
+)
 @click.option("--ramdisk", is_flag=True, help="Read the dataset from a copy in memory. Decides no bit.")
 def train(
     spec: dict, log: Path | None, base: Path | None, state: Path | None, store: Path, words: Path, out: Path, processes: int,

@@ -36,7 +36,7 @@ class Placement(Entry):
 
     ramdisk: bool = False
     numa: int | None = None
-    loader_workers: int | None = None
+    loader_workers: PositiveInt | None = None
     gradient_checkpointing: Blocks | None = None
     offload_gradients: bool | None = None
     sample_every: PositiveInt | None = None
