@@ -79,7 +79,10 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
         raise InputError(f"The ledger names {place} as the {kind} of {name}: the graph takes it, and there is nothing to pin.")
     store, expected = Store(folder), ledger.sized(name).images
     if (counted := len(Repeated(store))) != expected:
-        raise InputError(f"{folder} has {counted:,} images, {name} has {expected:,}. Is it the whole dataset?")
+        at = ledger.files.error("datasets", name, ["images"], "")
+        raise InputError(
+            f"{at}{folder} has {counted:,} images, {name} has {expected:,}. Is it the whole dataset? Then say images: {counted}."
+        )
     recorded = ledger.dataset_digest(name)
     recorded = read_pins(directory).get(name, store.digest) if recorded == "unknown" else recorded
     if recorded != store.digest:
@@ -298,7 +301,7 @@ def _check_kind(path: Path, family: str, kind: str) -> None:
         keys = file.keys()
     found = "autoencoder" if "encoder.conv_in.weight" in keys else identify(keys)
     expected = family if kind == "model" else kind
-    if found != expected:
+    if found != expected and not (kind == "autoencoder" and found == family):  # a whole model has one, too
         raise CheckpointError(
             f"{path}: expected a single-file checkpoint of kind {expected}, found {found}. Is it the right file?"
         )

@@ -79,10 +79,15 @@ def say_use(use: Use) -> None:
     _used = use
 
 
-def typed(*words: object, scale: str | None = None, directory: Path | None = None) -> str:
-    """The command `astolfo WORDS` for the ledger and scale in use, or for another scale; for `directory`, when it is given."""
+def typed(*words: object, scale: str | None = None, directory: Path | None = None, anywhere: bool = False) -> str:
+    """The command `astolfo WORDS` for the ledger and scale in use, or for another scale; for `directory`, when it is given.
+
+    `anywhere`: it names the ledger in any case, so that it can be typed in another folder than this one.
+    """
     where = ["-d", str(directory.absolute())] if directory is not None and directory.resolve() != Path.cwd() else []
-    return _quoted("astolfo", *_options(scale or _used.scale), *map(str, words), *where)
+    named = ["--config", str(_used.config.resolve())] if anywhere else []
+    options = _options(scale or _used.scale)
+    return _quoted("astolfo", *(named if "--config" not in options else []), *options, *map(str, words), *where)
 
 
 def build(*targets: str, directory: Path | None = None) -> str:

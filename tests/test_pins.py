@@ -27,14 +27,15 @@ def file(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def autoencoder(path, value):
-    """A file with the keys and shapes of SDXL's autoencoder, in fp16."""
+def autoencoder(path, value, *, inside=False):
+    """A file with the keys and shapes of SDXL's autoencoder, in fp16: by itself, or `inside` a model."""
     architecture = Architecture.from_mapping(load(CONFIG, "full").scale.architectures["sdxl"], "sdxl")
     prefix = layout.PREFIXES["sdxl"]["vae"]
     tensors = {
-        place.key.removeprefix(prefix): np.full(place.shape, value, np.float16) for place in layout.places(architecture, "vae")
+        place.key.removeprefix("" if inside else prefix): np.full(place.shape, value, np.float16)
+        for place in layout.places(architecture, "vae")
     }
-    write_file(path, tensors, {})
+    write_file(path, tensors | {key: np.arange(4.0) for key in SDXL if inside}, {})
     return path
 
 
@@ -110,6 +111,13 @@ def test_a_model_of_another_size_is_not_pinned(tmp_path):
     with pytest.raises(CheckpointError, match=r"its unet has wrong shapes|its unet lacks"):
         pin(load(CONFIG, "full"), "AK-NIL-1.2", small, tmp_path)
     assert read_pins(tmp_path) == {}
+
+
+def test_a_model_s_own_autoencoder_is_pinned(tmp_path):
+    """A whole model's file is taken as an autoencoder: what sd-scripts encodes with, where no other is named."""
+    model = autoencoder(tmp_path / "model.safetensors", 0, inside=True)
+    assert "sdxl-vae is pinned" in pin(load(CONFIG, "full"), "sdxl-vae", model, tmp_path)
+    assert (tmp_path / "inputs/sdxl_vae.safetensors").resolve() == model
 
 
 def test_an_autoencoder_of_another_size_is_not_pinned(tmp_path):

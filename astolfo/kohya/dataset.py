@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from astolfo.data.ingest.content import count
 from astolfo.errors import InputError
-from astolfo.kohya.launch import Files, Given, last, plain_path, toml, toml_line
+from astolfo.kohya.launch import Files, Given, last, plain_path, toml, toml_line, whole_path
 from astolfo.kohya.options import options
 from astolfo.kohya.values import Values
 
 _ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # names of the TOML that the line spells otherwise
 _OWN = {"image_dir", "metadata_file", "is_reg", "class_tokens", "subsets", "custom_attributes", "network_multiplier",
         "conditioning_data_dir"}  # fmt: skip
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 AUTOENCODERS = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}  # of the library, by family
 _EACH = ("dataset_repeats", "flip_aug")  # options that each subset may have its own way
 _LARGEST_INDEX = 64 << 20  # bytes of an index that is read only to count its samples
@@ -57,11 +57,12 @@ class DatasetEntry:
     parts: dict[str, int] = field(default_factory=dict)  # names of other datasets, and how often each is taken
     folder: str = ""  # of pictures that the graph imports as they are
     words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
+    encoder: str = ""  # the file whose autoencoder that trainer encodes with: its own, or the base's; "" where it is none
 
     @property
     def store(self) -> str:
         """Where its store is to lie."""
-        return f"datasets/{self.name}"
+        return f"stores/{self.name}"
 
     @property
     def pictures(self) -> bool:
@@ -307,20 +308,22 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
     return tuple((name, value) for name, value in found.items() if value != defaults.get(name))
 
 
-def entry(name: str, found: Source, beside: Path, autoencoder: str) -> DatasetEntry:
+def entry(name: str, found: Source, beside: Path, autoencoder: str, encoder: str) -> DatasetEntry:
     """The ledger's entry of a dataset of one subset, and how its store is made."""
     [one] = found.subsets
-    made = DatasetEntry(name=name, source=found, images=_count(one, beside), autoencoder=autoencoder)
+    made = DatasetEntry(name=name, source=found, images=_count(one, beside), autoencoder=autoencoder, encoder=encoder)
+    folder = whole_path(one.folder or ".", beside)
     if one.index:
-        made.words = ["kohya", one.index, one.folder or ".", "-o", made.store]
+        made.words = ["kohya", whole_path(one.index, beside), folder, "-o", made.store]
         return made
     if made.images and not found.bucketing:
         made.folder = str((beside / one.folder).resolve())
         return made
-    made.words = ["folder", one.folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
+    made.words = ["folder", folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
     made.words += ["--flip"] if one.flip else []
     for option, value in found.bucketing:
         made.words += [f"--{option}"] if value is True else [f"--{option}", str(value)]
+    made.words += ["--autoencoder", encoder or "AUTOENCODER"]
     return made
 
 
@@ -334,10 +337,7 @@ def _count(one: Subset, beside: Path) -> int | None:
             return len(json.loads(index.read_bytes())) or None
         except ValueError:
             return None
-    folder = beside / one.folder
-    if not folder.is_dir():
-        return None
-    return sum(path.suffix.lower() in _SUFFIXES for path in folder.iterdir()) or None
+    return count(beside / one.folder)
 
 
 def same(first: Source, second: Source) -> bool:

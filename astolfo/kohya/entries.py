@@ -30,7 +30,8 @@ class BaseEntry:
 
     name: str
     fields: dict[str, Any]
-    path: str
+    path: str  # as the line has it
+    file: str  # the whole path, where it is a file that can be pinned
 
 
 @dataclass(kw_only=True)

@@ -104,6 +104,14 @@ def last(name: str) -> str:
     return plain_path(name.rstrip("/\\")).name
 
 
+def whole_path(name: str, beside: Path) -> str:
+    """A relative path of this machine made whole: from `beside` (the script's folder), or from here where it is here."""
+    if isinstance(plain_path(name), PureWindowsPath) or name.startswith(("/", "~", "$")):
+        return name
+    place = beside if (beside / name).exists() or not Path(name).exists() else Path()
+    return str((place / name).resolve())
+
+
 def launches(paths: Sequence[Path], told: bool = False) -> tuple[list[Launch], Files]:
     """Every training that the files say, in their order. Raises InputError, with file and line, for what cannot be read.
 

@@ -43,7 +43,7 @@ def imported(
     if not write:
         return "\n".join(text if len(files) == 1 else f"# {path}\n{text}" for path, text in files.items())
     _write(folder, files)
-    return _report(found, files)
+    return _report(found, files, folder)
 
 
 def is_ledger(folder: Path) -> bool:
@@ -55,8 +55,8 @@ def is_ledger(folder: Path) -> bool:
 
 def _files(folder: Path, found: Imported, name: str, title: str, there: bool) -> dict[Path, str]:
     if not there:
-        return {folder / "ledger.yaml": write.whole(found, title)}
-    files = {folder / "runs" / f"{name}.yaml": write.era(found, name, title)}
+        return {folder / "ledger.yaml": write.whole(found, title, folder)}
+    files = {folder / "runs" / f"{name}.yaml": write.era(found, name, title, folder)}
     files |= {folder / "bases" / f"{one}.yaml": text + "\n" for one, text in write.bases(found).items()}
     files |= {folder / "datasets" / f"{one}.yaml": text + "\n" for one, text in write.datasets(found).items()}
     return files
@@ -86,11 +86,15 @@ def _refused(found: Imported) -> str:
     )
 
 
-def _report(found: Imported, files: dict[Path, str]) -> str:
+def _report(found: Imported, files: dict[Path, str], folder: Path) -> str:
     """What was read, where it is, what became of every option, and what follows."""
     lines = [f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {', '.join(run.name for run in found.runs)}"]
     lines += ["", "What became of every option:", *(f"  {line}" for line in write.account(found))]
     if remarks := [*found.left_out, *found.remarks]:
         lines += ["", "To know:", *(f"  {line}" for line in remarks)]
-    lines += ["", "What follows:", *(f"  {line}" for line in write.commands(found))]
+    lines += [
+        "",
+        f"{write.FOLLOWS}:",
+        *(f"  {line}" for line in write.commands(found, folder)),
+    ]
     return "\n".join([*lines, "", "Written:", *(f"  {path}" for path in files)])

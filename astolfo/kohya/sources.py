@@ -9,7 +9,7 @@ from astolfo.errors import InputError
 from astolfo.kohya import dataset
 from astolfo.kohya.dataset import AUTOENCODERS, DatasetEntry, Source
 from astolfo.kohya.entries import BaseEntry, Imported
-from astolfo.kohya.launch import Launch, last, plain_path
+from astolfo.kohya.launch import Launch, last, plain_path, whole_path
 from astolfo.kohya.values import Values
 from astolfo.ledger import parse
 from astolfo.ledger.ledger import Ledger
@@ -89,13 +89,13 @@ class Sources:
         stem = file[: -len(Path(file).suffix)] if Path(file).suffix.lower() in _MODELS else file
         name = self._free(_plain(stem), {*self.result.bases, *(self.ledger.bases if self.ledger else ())})
         fields: dict[str, Any] = {"family": family, "objective": objective}
-        if not is_file(path):
-            self.launch.remarks.append(
-                f"{self.values.place('pretrained_model_name_or_path')}: {path} is no single file. Convert it, and pin that."
-            )
+        if not can_be_pinned(path):
+            what = "a pickle, which can hold code" if is_file(path) else "no single file"
+            place = self.values.place("pretrained_model_name_or_path")
+            self.launch.remarks.append(f"{place}: {path} is {what}. Convert it to .safetensors, and pin that.")
             file = f"{name}.safetensors"
         fields["full"] = {"file": file}
-        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path)
+        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path, file=self._pinned(path))
         return name
 
     def dataset(self, source: Source) -> str:
@@ -128,17 +128,24 @@ class Sources:
             return name
         name = self._free(name, set(self.result.datasets))
         autoencoder = self._autoencoder(source) if source.autoencoder else AUTOENCODERS[source.family]
-        self.result.datasets[name] = dataset.entry(name, source, self.launch.path.parent, autoencoder)
+        encoder = self._pinned(source.autoencoder or str(self.values.get("pretrained_model_name_or_path")))
+        self.result.datasets[name] = dataset.entry(name, source, self.launch.path.parent, autoencoder, encoder)
         return name
+
+    def _pinned(self, path: str) -> str:
+        """The whole path of a file that can be pinned; "" for any other."""
+        return whole_path(path, self.launch.path.parent) if can_be_pinned(path) else ""
 
     def _autoencoder(self, source: Source) -> str:
         file = last(source.autoencoder)
         name = _plain(Path(file).stem)
         if name in AUTOENCODERS.values():
             return name  # of the library
-        file = file if is_file(file) else f"{name}.safetensors"
+        file = file if can_be_pinned(file) else f"{name}.safetensors"
         fields = {"family": source.family, "kind": "autoencoder", "full": {"file": file}}
-        self.result.bases.setdefault(name, BaseEntry(name=name, fields=fields, path=source.autoencoder))
+        self.result.bases.setdefault(
+            name, BaseEntry(name=name, fields=fields, path=source.autoencoder, file=self._pinned(source.autoencoder))
+        )
         return name
 
     @staticmethod
@@ -154,7 +161,13 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
 
 
+def can_be_pinned(path: str) -> bool:
+    """Whether a path is that of a .safetensors file."""
+    return plain_path(path).suffix.lower() == ".safetensors"
+
+
 def is_file(path: str) -> bool:
+    """Whether a path is that of a model in a single file, and not of a Diffusers folder or a name on the Hub."""
     return plain_path(path).suffix.lower() in _MODELS
 
 

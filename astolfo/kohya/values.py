@@ -110,6 +110,8 @@ class Values:
                 self._row(name, "none", "It is off")
             else:
                 self.refuse(name, option.why, option.near)
+        elif option.becomes == "placement" and typed(given) in _OFF:
+            self._row(name, "none", "It is off")
         else:
             self._row(name, option.becomes, option.key if option.becomes != "none" else option.why)
 

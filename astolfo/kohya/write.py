@@ -8,18 +8,20 @@ What all runs share stands once, in the defaults. Secrets are not written.
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.entries import Imported, ImportedRun
-from astolfo.kohya.launch import Launch
+from astolfo.kohya.launch import Launch, whole_path
 from astolfo.kohya.options import accelerate, options
-from astolfo.kohya.sources import is_file
 from astolfo.program import typed
 
+FOLLOWS = "What follows, for the real thing (the rehearsal at the miniature scale needs nothing of it)"
 _WIDTH = 132
 _OWN = ("base", "dataset", "continues", "epochs", "steps", "learning_rate", "seed")  # what a run says itself, where it is alone
 _ORDER = (
@@ -30,16 +32,16 @@ _ORDER = (
 _BECOMES = {"key": "key", "placement": "placement", "none": "no effect", "refused": "left out"}
 
 
-def whole(found: Imported, title: str) -> str:
+def whole(found: Imported, title: str, ledger: Path) -> str:
     """A ledger in one file: bases, datasets, defaults and runs."""
     parts = [f"title: {scalar(title)}", _section("bases", bases(found)), _section("datasets", datasets(found)), _body(found)]
-    return "\n\n".join(part.rstrip() for part in [*parts, _closing(found)] if part) + "\n"
+    return "\n\n".join(part.rstrip() for part in [*parts, _closing(found, ledger)] if part) + "\n"
 
 
-def era(found: Imported, name: str, title: str) -> str:
+def era(found: Imported, name: str, title: str, ledger: Path) -> str:
     """One era's file."""
     head = f"era: {scalar(name)}\ntitle: {scalar(title)}"
-    return "\n\n".join(part.rstrip() for part in [head, _body(found), _closing(found)] if part) + "\n"
+    return "\n\n".join(part.rstrip() for part in [head, _body(found), _closing(found, ledger)] if part) + "\n"
 
 
 def bases(found: Imported) -> dict[str, str]:
@@ -66,27 +68,30 @@ def _dataset(entry: DatasetEntry) -> str:
     return "\n".join(lines)
 
 
-def commands(found: Imported) -> list[str]:
-    """The commands that follow an import, in their order."""
-    lines = [_pinned(name, entry.path) for name, entry in found.bases.items()]
-    for name in dict.fromkeys(entry.autoencoder for entry in found.datasets.values() if entry.pictures):
+def commands(found: Imported, ledger: Path) -> list[str]:
+    """The commands that follow an import into the ledger's folder, in their order: all in a working directory at full scale."""
+    here = ledger.resolve()
+    place = here.parent if here.name == "config" else here
+    full = shlex.quote(str(place.with_name(f"{place.name}-full")))
+    lines = [f"mkdir -p {full} && cd {full}    # or any folder on a disk with room: full scale has one of its own"]
+    for name, base in found.bases.items():
+        remark = "" if base.file else f"    # {base.path} as one .safetensors file"
+        lines.append(_typed("pin", name, base.file or "FILE") + remark)
+    for name, entry in {one.autoencoder: one for one in found.datasets.values() if one.folder}.items():
         if name not in found.bases:
-            lines.append(typed("pin", name, "AUTOENCODER", scale="full"))
+            lines.append(_typed("pin", name, entry.encoder or "AUTOENCODER") + "    # that trainer encodes with the base's own")
     for entry in found.datasets.values():
         if entry.words:
-            lines.append(typed("dataset", "import", *entry.words, scale="full" if entry.pictures else None))
-            lines.append(typed("pin", entry.name, entry.store, scale="full"))
+            lines += [_typed("dataset", "import", *entry.words), _typed("pin", entry.name, entry.store)]
     for run in found.runs:
-        saved = f"{run.stem or 'last'}.safetensors"
-        saved = f"{run.folder.rstrip('/')}/{saved}" if run.folder else saved
-        lines.append(typed("adopt", run.name, saved, scale="full") + "    # if you have that file")
+        saved = f"{run.folder or '.'}/{run.stem or 'last'}.safetensors".replace("//", "/")
+        file = whole_path(saved, run.launch.path.parent)
+        lines.append(_typed("adopt", run.name, file) + "    # if you have that file, and do not want to train it again")
     return lines
 
 
-def _pinned(name: str, path: str) -> str:
-    """The command that pins a base; one that is no single file is to be converted first."""
-    remark = "" if is_file(path) else f"    # {path} as one .safetensors file"
-    return typed("pin", name, path if is_file(path) else "FILE", scale="full") + remark
+def _typed(*words: str) -> str:
+    return typed(*words, scale="full", anywhere=True)
 
 
 def account(found: Imported) -> list[str]:
@@ -156,10 +161,10 @@ def _section(name: str, entries: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _closing(found: Imported) -> str:
-    """What follows, and what became of every option, as comments."""
-    lines = ["What follows:", *(f"    {line}" for line in commands(found)), "", "What became of every option:"]
-    lines += [f"    {line.rstrip()}" for line in account(found)]
+def _closing(found: Imported, ledger: Path) -> str:
+    """What follows, what became of every option, and what was left out, as comments."""
+    lines = [f"{FOLLOWS}:", *(f"    {line}" for line in commands(found, ledger)), ""]
+    lines += ["What became of every option:", *(f"    {line.rstrip()}" for line in account(found))]
     if found.left_out:
         lines += ["", "Left out:", *(f"    {line}" for line in found.left_out)]
     return _commented(lines)

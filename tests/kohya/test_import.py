@@ -3,6 +3,8 @@
 import contextlib
 import random
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -111,7 +113,7 @@ def test_what_has_no_counterpart_is_refused_by_name(read, options, what):
     [refusal] = found.refusals
     assert str(refusal).startswith("train.sh:2: ")
     assert re.search(what, str(refusal)), str(refusal)
-    era = yaml.safe_load(write.era(found, "x", "X"))
+    era = yaml.safe_load(write.era(found, "x", "X", Path("config")))
     assert refusal.what in " ".join(str(era["runs"]["train"]["note"]).split())
 
 
@@ -174,7 +176,16 @@ def test_a_dataset_file(read):
     run, dataset = found.runs[0].fields, found.datasets["girl"]
     assert (run["batch_size"], run["epochs"], run["captions"]) == (4, 2, {"kind": "tags", "tokens": 75, "shuffle": True})
     assert (run["dataset"], found.datasets["girl-x5"].parts) == ("girl-x5", {"girl": 5})
-    assert dataset.words == ["folder", "/d/girl", "-o", "datasets/girl", "--largest", "2048"]
+    assert dataset.words == [
+        "folder",
+        "/d/girl",
+        "-o",
+        "stores/girl",
+        "--largest",
+        "2048",
+        "--autoencoder",
+        "/m/base.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +218,15 @@ def test_sizes_of_pictures(read, options, words):
     found = read(
         train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir /d/pics --caption_extension .txt {options}\n"
     )
-    assert found.datasets["pics"].words == ["folder", "/d/pics", "-o", "datasets/pics", *words]
+    assert found.datasets["pics"].words == [
+        "folder",
+        "/d/pics",
+        "-o",
+        "stores/pics",
+        *words,
+        "--autoencoder",
+        "/m/base.safetensors",
+    ]
     rows = {one.option: one.becomes for one in found.runs[0].values.rows.values()}
     assert rows.get("max_bucket_reso") != "key"
     assert (rows.get("bucket_no_upscale") == "key") == ("--no-upscale" in words)
@@ -353,7 +372,7 @@ def test_every_option_has_a_fate(read):
     found = read(train__sh=f"{LAUNCH} {options}\n", c__toml='huggingface_token = "hunter3"\nloss_type = "l2"\n')
     run = found.runs[0]
     assert set(run.values.rows) >= set(run.launch.given) | {"accelerate num_processes"}
-    text = write.whole(found, "X")
+    text = write.whole(found, "X", Path("config"))
     assert "hunter" not in text
     assert all(f"#     {name} " in text for name in ("wandb_api_key", "keep_tokens", "huggingface_token", "xformers"))
 
@@ -382,6 +401,38 @@ def test_what_is_written_is_a_ledger(files, run, tmp_path):
     assert recipe_of(ledger, ledger.run("one")).seed == 1
     assert "one" in run("show", "one").output
     assert "is there already" in str(run("import", str(two)).exception)
+
+
+def test_the_commands_that_follow_can_be_typed(files, run, tmp_path, monkeypatch):
+    """They are typed in a folder of their own: each names the ledger, whole paths, and options that its verb has."""
+    for name in ("in/pics/a.png", "in/other/b.png", "in/m.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    line = "accelerate launch sdxl_train.py --pretrained_model_name_or_path m.safetensors --output_dir out --seed 1"
+    (tmp_path / "in/data.toml").write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "other"\n')
+    script = tmp_path / "in/train.sh"
+    script.write_text(
+        f"{line} --output_name one --dataset_config data.toml --resolution 512 --enable_bucket --bucket_no_upscale\n"
+    )
+    said = run("import", "in/train.sh").output.partition("What follows")[2].partition("Written:")[0]
+    first, *lines = [shlex.split(line, comments=True) for line in said.splitlines()[1:] if line.strip()]
+    assert first[:2] == ["mkdir", "-p"]
+    assert first[-2:] == ["cd", f"{tmp_path}/mine-full"]
+    assert [words[5:] for words in lines] == [
+        ["pin", "m", f"{tmp_path}/in/m.safetensors"],
+        ["dataset", "import", "folder", f"{tmp_path}/in/other", "-o", "stores/other", "--resolution", "512", "--no-upscale",
+         "--autoencoder", f"{tmp_path}/in/m.safetensors"],
+        ["pin", "other", "stores/other"],
+        ["adopt", "one", f"{tmp_path}/in/out/one.safetensors"],
+    ]  # fmt: skip
+    elsewhere = tmp_path / "mine-full"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for words in lines:
+        assert words[:5] == ["astolfo", "--config", f"{tmp_path}/mine", "--scale", "full"]
+        problem = CliRunner().invoke(cli, words[1:]).exception
+        assert not isinstance(problem, SystemExit), words  # no usage error: what is wrong is that these files are empty
+        assert isinstance(problem, AstolfoError)
 
 
 def test_parts_are_written_as_the_ledger_has_them(files, run, tmp_path):
@@ -439,7 +490,7 @@ def test_every_option_is_read_or_refused(read):
     for option in options().all.values():
         for value in VALUES[option.takes] if isinstance(option.takes, str) else (*option.takes, "other"):
             with contextlib.suppress(AstolfoError):
-                write.whole(read(train__sh=f"{LAUNCH} {spelt(option, value)}\n"), "X")
+                write.whole(read(train__sh=f"{LAUNCH} {spelt(option, value)}\n"), "X", Path("config"))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -452,4 +503,4 @@ def test_options_together_are_read_or_refused(read, seed):
         with contextlib.suppress(AstolfoError):
             line = LAUNCH if draw.random() < 0.7 else LAUNCH.replace("sdxl_train.py", "fine_tune.py --v2")
             found = read(train__sh=f"{line} {' '.join(words)}\n")
-            schema.Era.model_validate(yaml.safe_load(write.era(found, "x", "X")))
+            schema.Era.model_validate(yaml.safe_load(write.era(found, "x", "X", Path("config"))))
