@@ -17,7 +17,7 @@ from typing import Any
 
 from astolfo.errors import PlacementError
 from astolfo.files import json_digest, sha256_of, write_json
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, role
+from astolfo.ledger.kinds import CAPTIONS, PICTURE, alike, role, split
 from astolfo.remembered import SETTLED, identity
 
 MEMORY = Path(".astolfo") / "content.json"
@@ -56,6 +56,18 @@ def content(folder: Path) -> Content | None:
             write_json(MEMORY, memory | {place: now})
     plain = {name.encode("utf-8", "backslashreplace").decode(): digest for name, digest in found.items()}
     return Content(pictures=sum(role(name) == PICTURE for name in found), digest=json_digest(plain))
+
+
+def count(place: Path) -> int | None:
+    """How many samples a folder of pictures gives, by their names, or a store has; None where there is neither."""
+    if (place / "store.json").is_file():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((place / "store.json").read_text(encoding="utf-8"))["images"])
+        return None
+    if not place.is_dir():
+        return None
+    names = (Path(name) for name in _files(place) if role(name) == PICTURE)
+    return len({(name.parent, alike(split(name.name)[0])) for name in names}) or None  # of a.jpg and a.png one is taken
 
 
 def digest_of_store(folder: Path) -> str:

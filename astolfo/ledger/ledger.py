@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from astolfo import library
+from astolfo.data.ingest.content import count
 from astolfo.errors import LedgerError
 from astolfo.ledger import defaults, schema, standins
 from astolfo.ledger.evaluations import EvaluationSet, PromptSet
@@ -65,7 +66,7 @@ class Ledger:
         self.stand_ins = files.read("stand-ins", schema.StandIn)
         bases, datasets = files.read("bases", schema.Base), files.read("datasets", schema.Dataset)
         self.bases = {name: standins.base(name, entry, self.stand_ins, bases) for name, entry in bases.items()}
-        sized = {name: standins.dataset(name, entry) for name, entry in datasets.items()}
+        sized = {name: standins.dataset(name, self._counted(name, entry)) for name, entry in datasets.items()}
         self.datasets = {name: standins.joined(entry, sized) for name, entry in sized.items()}
         self.evaluations = files.read("evaluations", EvaluationSet)
         self.prompts = files.read("prompts", PromptSet)
@@ -182,7 +183,7 @@ class Ledger:
             return "drawn", Path()
         place = size.folder or size.store
         kind = "store" if size.folder is None else "folder"
-        return kind, Path(INPUTS, name) if place is None else Path(os.path.normpath(self.folder / Path(place).expanduser()))
+        return kind, Path(INPUTS, name) if place is None else self._place(place)
 
     def sole_dataset(self, run: Run) -> schema.ScaleDataset:
         """The dataset of a run at this scale."""
@@ -211,6 +212,26 @@ class Ledger:
     def newest(self) -> Run | None:
         """The last run of the last era that is about results; None in a ledger without one."""
         return next((run for run in reversed(self.runs.values()) if not run.era.support), None)
+
+    def _counted(self, name: str, entry: schema.Dataset) -> schema.Dataset:
+        """A dataset whose entry does not say how many images it has, with as many as there are where it says they are."""
+        if entry.images or entry.parts:
+            return entry
+        small, counted = entry.miniature, []
+        for one in filter(None, (entry, small)):
+            if path := one.folder or one.store:
+                place = self._place(path)
+                counted.append(one.images or count(place))
+                if not counted[-1]:
+                    problem = f"{name} does not say how many images it has, and none can be counted in {place}. Say images: N."
+                    raise self.files.error("datasets", name, [], problem)
+        if small and (small.folder or small.store):
+            small = small.model_copy(update={"images": counted[-1]})
+        return entry.model_copy(update={"images": counted[0], "miniature": small})
+
+    def _place(self, path: str) -> Path:
+        """A path of the ledger's: a whole one, or one below its folder."""
+        return Path(os.path.normpath(self.folder / Path(path).expanduser()))
 
     def _models(self) -> list[str]:
         return [name for name, base in self.bases.items() if base.kind == "model"]

@@ -53,6 +53,38 @@ def test_what_cannot_be_is_refused(mine, entry, message):
         mine(datasets={"pictures": {"images": 200, **entry}})
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures, two of which have one name, and a folder of one; a store of five."""
+    for name in ("all/a.png", "all/a.JPG", "all/b/a.webp", "all/a.txt", "few/c.png", "store/store.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"images": 5}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("entry", "images"),
+    [
+        ({"folder": "../all"}, (2, 2)),
+        ({"folder": "../all", "miniature": {"folder": "../few"}}, (2, 1)),
+        ({"folder": "../all", "miniature": {"folder": "../few", "images": 7}}, (2, 7)),
+        ({"miniature": {"folder": "../few"}}, (1, 1)),
+        ({"store": "../store"}, (5, 5)),
+        ({"images": 90, "folder": "../all"}, (90, 32)),
+    ],
+)
+def test_pictures_are_counted_where_nobody_says_how_many(mine, pictures, entry, images):
+    """Without `images` a folder's pictures, or a store's samples, are counted: of two of one name one is trained on."""
+    assert tuple(mine(scale, {"pictures": entry}).sized("pictures").images for scale in ("full", "miniature")) == images
+
+
+def test_what_cannot_be_counted_is_named(mine, pictures):
+    """Where there is nothing to count, file, line, place and remedy are said."""
+    for place in ("../gone", "../all/b/nothing"):
+        with pytest.raises(LedgerError, match=rf"datasets\.yaml:1: .*can be counted in .*{place[3:]}\. Say images: N\."):
+            mine("full", {"pictures": {"folder": place}})
+
+
 def test_a_folder_that_is_not_there_yet_can_be_planned(mine, tmp_path):
     """A spec needs no files: without the folder what it holds is unknown, and where a folder lies is no part of its identity."""
     ledger = mine(datasets={"pictures": {"images": 1, "miniature": {"folder": "../in"}}})

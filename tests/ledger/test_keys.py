@@ -102,8 +102,8 @@ def test_a_dataset_of_parts_counts_each_as_often(mine):
      ({"pictures": {"parts": {"a": 1}}, "a": {"parts": {"b": 1}}, "b": PICTURES}, "a has parts itself"),
      ({"pictures": {"parts": {"pictures": 2}}}, "pictures has parts itself"),
      ({"pictures": {"parts": {"a": 1, "b": 1}}, "a": PICTURES, "b": {**PICTURES, "autoencoder": "sd2-vae"}}, "b is encoded by sd2-vae, the first part by sdxl-vae"),
-     ({"pictures": {"parts": {"a": 0}}, "a": PICTURES}, "greater than 0"), ({"pictures": {}}, "give either images"),
-     ({"pictures": {"parts": {"a": 1}, "images": 5}, "a": PICTURES}, "give either images"),
+     ({"pictures": {"parts": {"a": 0}}, "a": PICTURES}, "greater than 0"), ({"pictures": {}}, "give one of images"),
+     ({"pictures": {"parts": {"a": 1}, "images": 5}, "a": PICTURES}, "give one of images"),
      ({"pictures": {"parts": {"a": 1}, "digest": "0" * 64}, "a": PICTURES}, "with parts, digest is theirs")],
 )  # fmt: skip
 def test_what_cannot_be_a_part_is_refused(mine, datasets, message):

@@ -108,6 +108,8 @@ class ScaleDataset(Brought):
 class Dataset(Brought):
     """A dataset by its name: its full-scale count of images, where they are, and what it is at the miniature.
 
+    Without `images` they are counted where they are.
+
     With `parts` it is others together: their names, and how often an epoch takes each of their images. All else follows.
     """
 
@@ -120,8 +122,11 @@ class Dataset(Brought):
 
     @model_validator(mode="after")
     def _one(self) -> "Dataset":
-        if bool(self.images) == bool(self.parts):
-            raise ValueError("give either images (how many it has) or parts (names of other datasets), one of the two.")
+        counted = any(one.folder or one.store for one in (self, self.miniature) if one)
+        if (self.images and self.parts) or not (self.images or self.parts or counted):
+            raise ValueError(
+                "give one of images (how many it has), folder or store (which are counted), and parts (names of other datasets)."
+            )
         for name in ("autoencoder", "digest", "folder", "store", "miniature", "flip"):
             if self.parts and name in self.model_fields_set:
                 raise ValueError(f"with parts, {name} is theirs: leave it out.")
