@@ -17,9 +17,13 @@ def listing(ledger: Ledger) -> str:
     for run in ledger.runs.values():
         if run.era.era != era:
             era = run.era.era
-            lines += ["", f"{era}: {run.era.title}"] if lines else [f"{era}: {run.era.title}"]
+            lines += ["", _titled(run.era)] if lines else [_titled(run.era)]
         lines.append(_line(run))
     return "\n".join(lines)
+
+
+def _titled(era: schema.Era) -> str:
+    return f"{era.era}: {era.title}" if era.title else era.era
 
 
 def _line(run: Run) -> str:
@@ -33,7 +37,7 @@ def _line(run: Run) -> str:
 
 def era_as_text(ledger: Ledger, era: schema.Era) -> str:
     """An era: what its runs share unless they say otherwise, and a line for each of them."""
-    lines = [f"{era.era}: {era.title}", *([era.note.strip()] if era.note else []), ""]
+    lines = [_titled(era), *([era.note.strip()] if era.note else []), ""]
     given = ((name, getattr(era.defaults, name)) for name in schema.RunFields.model_fields)
     lines += [f"  {name:14} {plain(value)}" for name, value in given if value is not None]
     return "\n".join([*lines, "", *(_line(run) for run in ledger.runs.values() if run.era is era)])
@@ -47,7 +51,7 @@ def era_as_data(era: schema.Era) -> dict[str, Any]:
 
 def as_text(ledger: Ledger, run: Run) -> str:
     """One run: where each effective value comes from, its steps at this scale, and its recipe's digest."""
-    lines = [f"{run.id}  (era {run.era.era}: {run.era.title})", f"{run.document.path}:{run.document.line(['runs', run.id])}", ""]
+    lines = [f"{run.id}  (era {_titled(run.era)})", f"{run.document.path}:{run.document.line(['runs', run.id])}", ""]
     for name in schema.RunFields.model_fields:
         value = getattr(run.fields, name)
         if value is not None:
@@ -61,7 +65,29 @@ def as_text(ledger: Ledger, run: Run) -> str:
         f"saved at {', '.join(f'{b:,}' for b in plan.boundaries[1:6])}{' ...' if len(plan.boundaries) > 6 else ''}",
         f"  recipe         {recipe_of(ledger, run).digest}",
     ]
+    if said := stand_in(ledger, run):
+        lines.insert(-1, f"  stand-in       {said}")
     return "\n".join(lines)
+
+
+def stand_in(ledger: Ledger, run: Run, *, only_others: bool = False) -> str:
+    """What stands in, at this scale, for the base that a run goes back to, and that its objective is another one where it is.
+
+    "" where nothing stands in; with `only_others` also where the objective is the base's.
+    """
+    reference = ledger.parent(run)
+    while reference and reference.run:
+        reference = ledger.parent(ledger.run(reference.run))
+    origin = ledger.origin(str(reference.base)) if reference else None
+    if reference is None or origin is None or not origin.stand_in:
+        return ""
+    base, shipped = ledger.base(str(reference.base)), ledger.stand_ins[origin.stand_in]
+    said = f"{origin.stand_in} in the place of {reference.base}, changed by its name"
+    if base.objective in (None, shipped.objective):
+        return "" if only_others else said
+    other = f"an {shipped.objective} model" if shipped.objective == "eps" else f"a {shipped.objective} model"
+    why = f"none of {base.objective} comes with the program for {base.family}, so that a run has to learn the objective, too"
+    return f"{said}. It is {other}: {why}"
 
 
 def _where(run: Run, name: str) -> str:

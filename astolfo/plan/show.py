@@ -2,6 +2,7 @@
 
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger
+from astolfo.ledger.show import stand_in
 from astolfo.ledger.steps import plan_of, samples_per_step
 from astolfo.plan import cards
 from astolfo.plan.memory import Memory, named, result_bytes, state_bytes
@@ -24,11 +25,17 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     ]
     width = max(len(value) for _, value, _ in rows)
     head = f"{needs.run.id} on {machine.title}, at the {ledger.scale_name} scale"
-    return "\n".join([head, "", *(f"  {name:10} {value:{width}}  {source}".rstrip() for name, value, source in rows)])
+    lines = [head, "", *(f"  {name:10} {value:{width}}  {source}".rstrip() for name, value, source in rows)]
+    if said := stand_in(ledger, needs.run):
+        lines.append(f"  {'stand-in':10} {said}")
+    return "\n".join(lines)
 
 
-def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
-    """Several runs, one line each (a text stands for what cannot run there), and the sum of those that can."""
+def summary(title: str, rows: list[tuple[str, Needs | str]], ledger: Ledger) -> str:
+    """Several runs, one line each (a text stands for what cannot run there), and the sum of those that can.
+
+    Below them stands which model of another objective is in the place of a base.
+    """
     if not rows:
         return f"{title} none yet"
     width = max(len(name) for name, _ in [*rows, ("together", "")])
@@ -51,7 +58,8 @@ def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
     if unknown := days.count(None):
         missing.append(f"{unknown} without a known time")
     total = _line(f"{'together':{width}}", steps, segments, largest, disk, _summed([each for each in days if each]))
-    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total])
+    said = dict.fromkeys(filter(None, (stand_in(ledger, needs.run, only_others=True) for needs in known)))
+    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total, *(f"  stand-in {one}" for one in said)])
 
 
 def machines(ledger: Ledger) -> str:

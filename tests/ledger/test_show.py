@@ -1,9 +1,13 @@
-"""`astolfo ledger diff` says what differs between two runs, and nothing else."""
+"""`astolfo ledger diff` says what differs between two runs; `show` and `plan` say what stands in for a base."""
 
 import pytest
+import yaml
 
 from astolfo.ledger import load
-from astolfo.ledger.show import difference
+from astolfo.ledger.show import as_text, difference
+from astolfo.plan import plan as planner
+from astolfo.plan.show import as_text as plan_as_text
+from astolfo.plan.show import summary
 from tests.conftest import CONFIG
 
 
@@ -38,3 +42,44 @@ def test_another_placement_is_the_same_recipe(diff):
 def test_a_run_is_itself(diff):
     """Nothing differs between a run and itself."""
     assert [len(row) for row in diff("25112201", "25112201")] == [2, 5]
+
+
+BASES = {"eps": {}, "rf": {"objective": "rf"}, "sd2": {"family": "sd2", "objective": "eps"}, "v": {"objective": "v"}}
+OTHERS = {
+    "rf": "an eps model: none of rf comes with the program for sdxl",
+    "sd2": "a v model: none of eps comes with the program for sd2",
+}
+
+
+@pytest.fixture
+def standing(tmp_path):
+    """A ledger of four bases without a word of the miniature, with a run of each, and one that goes on from another."""
+    runs = {f"of_{name}": {"base": name, **({"dataset": "e"} if name == "sd2" else {})} for name in BASES}
+    ledger = {
+        "bases": BASES, "datasets": {"d": {"images": 50}, "e": {"images": 50, "autoencoder": "sd2-vae"}},
+        "defaults": {"dataset": "d", "epochs": 1, "learning_rate": {"unet": 1e-5}},
+        "runs": runs | {"later": {"base": "of_rf", "objective": "v"}},
+    }  # fmt: skip
+    (tmp_path / "ledger.yaml").write_text(yaml.safe_dump(ledger))
+    return lambda scale="miniature": load(tmp_path, scale)
+
+
+def test_what_stands_in_for_a_base_is_said(standing):
+    """`show` names the model in a base's place, and where its objective is another; at full scale nothing stands in."""
+    ledger = standing()
+    for run, base in [(f"of_{name}", name) for name in BASES] + [("later", "rf")]:
+        text = as_text(ledger, ledger.run(run))
+        assert f"in the place of {base}, changed by its name" in text
+        assert [name for name, said in OTHERS.items() if said in text] == [base] * (base in OTHERS)
+    full = standing("full")
+    assert "in the place of" not in "".join(as_text(full, run) for run in full.runs.values())
+
+
+def test_a_plan_says_which_runs_begin_with_another_objective(standing):
+    """A plan of one run names its stand-in; one of all names those that differ, each once."""
+    ledger = standing()
+    machine = planner.machine_of(ledger, "cpu")
+    needs = {run.id: planner.plan(ledger, run, machine) for run in ledger.runs.values()}
+    assert "sdxl-v in the place of v" in plan_as_text(ledger, needs["of_v"], machine)
+    text = summary("all", list(needs.items()), ledger)
+    assert [text.count(f"in the place of {base}") for base in BASES] == [0, 1, 1, 0]
