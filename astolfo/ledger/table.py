@@ -178,6 +178,9 @@ def _length(ledger: Ledger, run: Run) -> str:
         return f"{fields.steps} steps"
     if not fields.until_step and not fields.continues:
         return "+".join(map(str, [*_earlier_epochs(ledger, run), fields.epochs])) + "EP" if fields.epochs else ""
+    if not fields.dataset or (fields.continues and not fields.base):  # an era's, whose runs say these themselves
+        parts = [f"{fields.epochs}EP" if fields.epochs else "", f"until step {fields.until_step}" if fields.until_step else ""]
+        return ", ".join(filter(None, parts))
     total = full_steps(ledger, run)
     start = _full_step(ledger, ledger.reference(str(fields.base))) if fields.continues else 0
     if fields.until_step in (None, total):

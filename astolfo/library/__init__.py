@@ -1,6 +1,6 @@
 """The library: what any ledger needs and none has to say, as data that comes with the package.
 
-    find(folder, "mecha", "215c.mecha")        # the ledger's own file below `folder`, else the library's
+    find(folder, "mecha", "mine.mecha")        # the ledger's own file below `folder`, else the library's
 
 `scales/` holds architectures and sizes, `stand-ins/` the miniature's models with `stand-ins.yaml` about them, `bases.yaml` the
 autoencoders, `evaluations.yaml` and `prompts.yaml` what checkpoints are asked for, `equivalence.yaml` the bounds of

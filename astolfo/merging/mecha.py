@@ -1,6 +1,6 @@
 """Merges by any method of sd-mecha, from a written recipe, as files that two builds write alike.
 
-    merge_mecha("config/mecha/215c.mecha", {"a": "215a.safetensors", "b": "sdxl.safetensors"}, "215c.safetensors")
+    merge_mecha("config/mecha/mine.mecha", {"a": "one.safetensors", "b": "sdxl.safetensors"}, "mine.safetensors")
 
 The recipe is sd-mecha's own text form, except that its models are names (`model "a"`), which stand for files only here.
 The library computes, in fp32 on the CPU, in one thread; it gets its tensors from our reader and hands them to our layout,

@@ -195,6 +195,6 @@ def test_hints_carry_the_ledger_and_the_scale(ledger, tmp_path):
 def test_no_name_of_the_record_is_in_the_program():
     """Code, workflow, Makefile, profiles and site speak of no run or base of the record."""
     names = [*load(CONFIG).runs, *(name for name in load(CONFIG).bases if name.startswith("A"))]
-    files = [*(ROOT / "astolfo").rglob("*.py"), *(ROOT / "astolfo").rglob("*.html"), *(ROOT / "astolfo").rglob("*.md"),
+    files = [*(ROOT / "astolfo").rglob("*.py"), *(ROOT / "astolfo").rglob("*.html"), *(ROOT / "astolfo").rglob("*.js"), *(ROOT / "astolfo").rglob("*.md"),
              *(path for path in (ROOT / "workflow").rglob("*") if path.is_file()), ROOT / "Makefile"]  # fmt: skip
     assert [(str(path), name) for path in files for name in names if name in path.read_text()] == []

@@ -1,6 +1,7 @@
 """`astolfo ledger table` prints the record in its own form, computed from the data."""
 
 import pytest
+import yaml
 
 from astolfo.ledger import load, schema, table
 from astolfo.ledger.table import COLUMNS, line, markdown, text
@@ -102,3 +103,27 @@ def test_no_key_is_unsaid():
     own = {"kind", "zero_terminal_snr", "min_snr_gamma", "shift", "contrastive"}
     assert set(schema.Objective.model_fields) - own == set(table._FURTHER)
     assert set(schema.Captions.model_fields) - {"kind", "tokens", "dropout", "wildcards"} == set(table._VARIATIONS)
+
+
+ALONE = {
+    "base": "b", "dataset": "d", "epochs": 3, "until_step": 40, "restart_epochs": [1], "objective": "v", "captions": "tags",
+    "unet": 68, "learning_rate": {"unet": 1e-5}, "optimizer": {"kind": "AdaFactor", "relative_step": False},
+    "schedule": {"kind": "warmup", "warmup_ratio": 0.1}, "ranks": 2, "batch_size": 2, "accumulation": 3, "max_grad_norm": 0.5,
+    "precision": {"weights": "fp32"}, "save_every": {"epochs": 1}, "semantics": "kohya", "choices": {"warmup": "kohya"}, "seed": 5,
+    "engine": {"kind": "deepspeed", "stage": 2}, "loss_spike": 9.0, "on_failure": "keep", "merge_base": "b", "placement": {"numa": 1},
+    "miniature_steps": None, "steps": None, "continues": None,
+}  # fmt: skip
+
+
+def test_an_era_may_share_any_key_alone(tmp_path):
+    """Whatever one key the defaults have, and nothing else, the table is printed; no key is left out of this test."""
+    assert set(ALONE) == set(schema.RunFields.model_fields)
+    own = {"base": "b", "dataset": "d", "epochs": 3, "learning_rate": {"unet": 1e-5}}
+    ledger = {"bases": {"b": {}}, "datasets": {"d": {"images": 90}}}
+    for key, value in ALONE.items():
+        shared = {} if value is None else {key: value}
+        runs = {"one": {name: said for name, said in own.items() if name not in shared}}
+        (tmp_path / "ledger.yaml").write_text(yaml.safe_dump({**ledger, "defaults": shared, "runs": runs}))
+        found = load(tmp_path, "full")
+        assert "one: " in table.text(found)
+        assert "one" in table.markdown(found, table.COLUMNS)

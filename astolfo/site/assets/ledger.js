@@ -1,4 +1,4 @@
-// Filters of the ledger: every word must occur, every choice must match. The address keeps them: #q=lion&era=2503b
+// Filters of the ledger: every word must occur, every choice must match. The address keeps them: #q=lion&era=first
 (() => {
   const form = document.querySelector("[data-filters]");
   const rows = [...document.querySelectorAll(".run")];

@@ -1,5 +1,5 @@
 // Charts of loss curves: one for the runs that the page names, or for the two that its form chooses (the address keeps them:
-// losses.html#25112201+25111002). A run's curve is a script of its own, loaded when it is asked for.
+// losses.html#one+two). A run's curve is a script of its own, loaded when it is asked for.
 (() => {
   const chart = document.querySelector("[data-chart]");
   if (!chart) return;
