@@ -289,7 +289,7 @@ def _restored(source: Path) -> str:
     """How a file that is missing comes back: the library's from the program's checkout, a ledger's own from whoever has it."""
     if source.is_relative_to(library.FOLDER):
         return f"It belongs to the program: `git -C {program.ROOT} checkout {source.relative_to(program.ROOT)}` restores it."
-    return "bases.yaml names it: put the file there, or leave `miniature` out of its entry for a stand-in of the program."
+    return "The ledger names it: put the file there, or leave `miniature` out of the base's entry for a stand-in of the program."
 
 
 _FOLDERS = {"vocabulary": vocabulary_digest, SCORER: scorer_digest}

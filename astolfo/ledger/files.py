@@ -93,6 +93,11 @@ class Files:
         """A LedgerError at the line of an entry's keys, in the file that says them."""
         return _layer(self._layers[section, name], keys).error(keys, message)
 
+    def says(self, section: str, name: str, key: str) -> bool:
+        """Whether the ledger itself, and not the library, says the key of an entry."""
+        layers = self._layers[section, name]
+        return any(layer.says(key) and not layer.document.path.is_relative_to(library.FOLDER) for layer in layers)
+
     def _own(self, section: str, only: str | None) -> Iterable[tuple[str, Layer]]:
         found = list(_entries(self.folder, section, only, Document))
         if self.whole and (said := self.whole.value.get(section)) is not None:
@@ -192,7 +197,9 @@ def _near_keys(kind: type[BaseModel], location: Sequence[Any], also: Iterable[st
     near = difflib.get_close_matches(str(location[-1]), keys, n=3)
     if near:
         return f" Did you mean {' or '.join(near)}?"
-    return f" Expected {', '.join(keys)}." if 0 < len(keys) <= 12 else " config/README.md lists the keys."
+    if 0 < len(keys) <= 12:
+        return f" Expected {', '.join(keys)}."
+    return f" {library.FOLDER.parents[1] / 'config' / 'README.md'} lists the keys."
 
 
 def _models_at(kinds: set[Any], location: Sequence[Any]) -> set[type[BaseModel]]:

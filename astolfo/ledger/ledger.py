@@ -131,7 +131,10 @@ class Ledger:
             return Path(INPUTS)
         origin = self.origin(name)
         file = f"{origin.stand_in}.safetensors" if origin.stand_in else str(origin.file)
-        return library.find(self.folder, library.STAND_INS.name, file).parent
+        found = library.find(self.folder, library.STAND_INS.name, file)
+        if not found.exists() and not origin.stand_in and self.files.says("bases", name, self.scale_name):
+            return self.folder / library.STAND_INS.name
+        return found.parent
 
     def vocabulary_origin(self) -> schema.Origin:
         """Where the CLIP vocabulary comes from at this ledger's scale, with the user's pin filled in."""

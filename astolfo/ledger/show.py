@@ -12,6 +12,8 @@ from astolfo.ledger.steps import full_steps, plan_of
 
 def listing(ledger: Ledger) -> str:
     """Every run, era by era, one line each."""
+    if not ledger.runs:
+        return f"The ledger {ledger.folder} has no runs yet."
     lines: list[str] = []
     era = None
     for run in ledger.runs.values():

@@ -20,10 +20,12 @@ def text(ledger: Ledger) -> str:
     """The whole record: of each era its title, its defaults, and one line per run; then the bases."""
     blocks = []
     for era, runs in eras(ledger):
-        lines = [f"{era.era}: {era.title}", f"Unless specified: {defaults(ledger, runs[0])}.", ""]
+        said = defaults(ledger, runs[0])
+        lines = [f"{era.era}: {era.title}" if era.title else era.era, *([f"Unless specified: {said}."] if said else []), ""]
         blocks.append("\n".join(lines + [f"  {run.id}: {line(ledger, run)}" for run in runs]))
     bases = [f"  {name}: {base_line(ledger, name)}" for name in _models(ledger)]
-    return "\n\n".join([*blocks, "\n".join(["Bases", "", *bases])])
+    blocks += ["\n".join(["Bases", "", *bases])] if bases else []
+    return "\n\n".join(blocks) or f"The ledger {ledger.folder} has no runs and no bases yet."
 
 
 def line(ledger: Ledger, run: Run) -> str:

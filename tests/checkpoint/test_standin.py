@@ -8,7 +8,7 @@ from astolfo.checkpoint.standin import vary
 from astolfo.ledger import load
 from astolfo.ledger.schema import Base
 from astolfo.ledger.standins import AMOUNT, base, dataset
-from tests.conftest import CONFIG, STAND_INS
+from tests.conftest import SMALL, STAND_INS
 
 SHIPPED = STAND_INS / "sdxl-eps.safetensors"
 
@@ -64,13 +64,13 @@ def test_matrices_change_by_a_twentieth_and_nothing_else_does(made):
 )
 def test_a_base_has_one_of_its_family_and_objective(said, shipped):
     """Where no shipped model has the objective, it is the family's first."""
-    ledger = load(CONFIG)
+    ledger = load(SMALL)
     assert base("mine", Base(**said), ledger.stand_ins, ledger.bases).miniature.stand_in == shipped
 
 
 def test_an_autoencoder_has_that_of_its_family():
     """An autoencoder of one's own is, at the miniature, the family's there."""
-    ledger = load(CONFIG)
+    ledger = load(SMALL)
     own = base("my-vae", Base(kind="autoencoder"), ledger.stand_ins, ledger.bases).miniature
     assert own == ledger.bases["sdxl-vae"].miniature
 

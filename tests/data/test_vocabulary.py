@@ -10,7 +10,7 @@ from astolfo.errors import InputError
 from astolfo.files import sha256_of
 from astolfo.ledger import load
 from astolfo.pins import vocabulary_digest
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 
 @pytest.fixture
@@ -88,4 +88,4 @@ def test_clip_s_own_vocabulary_comes_with_the_program(tmp_path):
     both = vocabulary.tokenizers(tmp_path)
     assert [len(tokenizer) for tokenizer in both] == [49408, 49408]
     assert both[0]("a photo of a cat")["input_ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
-    assert load(CONFIG, "full").scale.vocabulary.sha256 == vocabulary_digest(tmp_path)
+    assert load(SMALL, "full").scale.vocabulary.sha256 == vocabulary_digest(tmp_path)

@@ -14,7 +14,7 @@ from astolfo.data.procedural import draw
 from astolfo.evaluate.prompts import procedural_prompts
 from astolfo.ledger import load
 from astolfo.train.initialise import initialise
-from tests.conftest import CONFIG, STAND_INS
+from tests.conftest import SMALL, STAND_INS
 
 TEXT = {
     "vocab_size": 640, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -93,7 +93,7 @@ def new_spec():
         }
         recipe = {"family": "sdxl", "architecture": ARCHITECTURE, "objective": {"kind": "eps"}}
         return {
-            "run": "25112201",
+            "run": "plain",
             "scale": "miniature",
             "outcome": "Works <after> merge.",
             "settings": settings,
@@ -132,7 +132,7 @@ def blurred():
 @pytest.fixture(scope="session")
 def shipped():
     """The shipped miniature bases, and their architecture."""
-    ledger = load(CONFIG)
+    ledger = load(SMALL)
     folder = STAND_INS
     found = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     return SimpleNamespace(architecture=found, eps=folder / "sdxl-eps.safetensors", v=folder / "sdxl-v.safetensors")

@@ -14,7 +14,7 @@ from astolfo.evaluate.sample import Settings, sample
 from astolfo.ledger import load
 from astolfo.ledger.standins import AMOUNT
 from astolfo.train.initialise import initialise
-from tests.conftest import CONFIG, STAND_INS
+from tests.conftest import SMALL, STAND_INS
 
 COUNT = 24
 
@@ -24,11 +24,11 @@ def candidate(tmp_path_factory):
     numerics.make_deterministic()
     folder = tmp_path_factory.mktemp("vocabulary")
     vocabulary.write(folder)
-    return Candidate(architecture(), None, STAND_INS / load(CONFIG).bases["AK-NIL-1.2"].miniature.file, folder)
+    return Candidate(architecture(), None, STAND_INS / "sdxl-eps.safetensors", folder)
 
 
 def architecture():
-    return Architecture.from_mapping(load(CONFIG).scale.architectures["sdxl"], "sdxl")
+    return Architecture.from_mapping(load(SMALL).scale.architectures["sdxl"], "sdxl")
 
 
 def shown(candidate, count=COUNT):

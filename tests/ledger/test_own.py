@@ -1,9 +1,12 @@
 """A ledger of one's own: the least that works, names, defaults, and each mistake said in a line."""
 
+import re
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
-from astolfo import program
+from astolfo import library, program
 from astolfo.cli import cli
 from astolfo.errors import InputError, LedgerError
 from astolfo.ledger import load, recipe_of
@@ -150,6 +153,25 @@ def test_an_empty_ledger_is_shown_without_a_traceback(tmp_path, monkeypatch):
         CliRunner().invoke(cli, ["losses", "x"], catch_exceptions=False)
     with pytest.raises(LedgerError, match="There is none yet"):
         CliRunner().invoke(cli, ["ledger", "show", "x"], catch_exceptions=False)
+    for verb in ("list", "table"):
+        assert "no runs" in CliRunner().invoke(cli, ["ledger", verb], catch_exceptions=False).output
+
+
+def test_a_list_of_keys_is_where_it_is_said_to_be(ledger):
+    """The page that an unknown key is explained by is the program's, not one below a ledger that has none."""
+    with pytest.raises(LedgerError) as refused:
+        ledger(**THREE | {"runs__first": run_of(ema="0.99")})
+    page = Path(re.search(r"(\S+README\.md) lists the keys", str(refused.value))[1])
+    assert "## Keys of a run" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("base", "place"), [("{miniature: {file: gone.safetensors}}", "config/stand-ins"), ("{}", str(library.STAND_INS))]
+)
+def test_a_model_of_the_miniature_is_sought_where_it_belongs(ledger, tmp_path, base, place):
+    """A file that a ledger's own entry names, and that is nowhere, is missing in the ledger's folder, not in the program's."""
+    found = ledger(**THREE | {"bases": f"my-base: {base}\n"})
+    assert found.pinned_folder("my-base") == tmp_path / place
 
 
 def test_zero_and_false_are_shown(ledger, tmp_path):

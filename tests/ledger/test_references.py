@@ -5,7 +5,7 @@ import pytest
 from astolfo.errors import LedgerError
 from astolfo.ledger import load, parse
 from astolfo.ledger.references import mistaken_for, problem_of
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 BASES = ("my-base", "other-0.90", "base-step00000001")
 
@@ -30,11 +30,11 @@ def test_a_reference_is_its_files_name(text, path):
     assert parse(text, BASES).path == path
 
 
-@pytest.mark.parametrize("text", ["25112201-0.5", "25112201-step11274", "25112201-epoch8", "25112201-", "25112201-final"])
+@pytest.mark.parametrize("text", ["plain-0.5", "plain-step11274", "plain-epoch8", "plain-", "plain-final"])
 def test_a_malformed_reference_says_the_forms(text):
     """What begins like a run but is none of the forms is refused with the forms."""
     with pytest.raises(LedgerError, match="is no reference: expected RUN"):
-        load(CONFIG).known(text)
+        load(SMALL).known(text)
 
 
 def test_alpha_is_a_weight():

@@ -13,7 +13,7 @@ from astolfo.ledger.schema.blocks import SD_SCRIPTS_BLOCKS
 from astolfo.ledger.unet import parameters, trained
 from astolfo.plan import memory, speed
 from astolfo.train.partial import trained as trained_of
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 from tests.ledger.conftest import RUN
 
 RATE = LearningRate(unet=1e-6)
@@ -21,7 +21,7 @@ RATE = LearningRate(unet=1e-6)
 
 @pytest.fixture(scope="module")
 def full():
-    return load(CONFIG, "full")
+    return load(SMALL, "full")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def config(full):
 @pytest.mark.parametrize("scale", ["miniature", "full"])
 def test_the_parameters_are_diffusers(scale, family):
     """Names and sizes that are derived from a configuration are those of the model that diffusers makes of it."""
-    mapping = load(CONFIG, scale).scale.architectures[family]
+    mapping = load(SMALL, scale).scale.architectures[family]
     model = Architecture.from_mapping(mapping, family).build("unet")
     assert parameters(mapping["unet"]) == {name: p.numel() for name, p in model.named_parameters()}
 
@@ -71,7 +71,7 @@ def test_cross_attention_is_what_reads_the_text(config):
 def test_the_trainer_trains_what_the_ledger_counts(full, config):
     """The names that a recipe trains are one set, with torch and without, whatever names it."""
     unet = Architecture.from_mapping(full.scale.architectures["sdxl"], "sdxl").build("unet")
-    plain = recipe_of(full, full.run("25112201"))
+    plain = recipe_of(full, full.run("plain"))
     for given, rates in (
         (63, RATE), (UNetBlocks(train=("attn2", "mid_block")), RATE), (UNetBlocks(freeze=("up_blocks.2",)), RATE),
         (100, LearningRate(unet=0, blocks={"up_blocks": 1e-6, "up_blocks.0": 0})),
@@ -121,7 +121,7 @@ def test_the_order_of_names_is_no_other_recipe():
 
 def test_speed_and_memory_know_any_set(full):
     """A set that nobody measured is planned: less than the whole UNet, more than its forward pass."""
-    recipe = recipe_of(full, full.run("25112201")).model_copy(update={"unet": UNetBlocks(freeze=("mid_block",))})
+    recipe = recipe_of(full, full.run("plain")).model_copy(update={"unet": UNetBlocks(freeze=("mid_block",))})
     assert speed.TERAFLOP[100] - 5.977 < speed.teraflop(recipe) < speed.TERAFLOP[100]
     for percent in (63, 68, 71):  # the estimate, where operations were counted
         same = recipe.model_copy(update={"unet": UNetBlocks(train=tuple(trained(percent, RATE, recipe.architecture["unet"])))})

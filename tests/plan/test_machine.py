@@ -10,7 +10,7 @@ from astolfo.cli import cli
 from astolfo.errors import PlacementError
 from astolfo.ledger import schema
 from astolfo.plan import machine
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 TWO = "NVIDIA GeForce RTX 3090, 24576, 350.00, 8.6\nNVIDIA GeForce RTX 3090, 24576, 280.00, 8.6\n"
 
@@ -33,7 +33,7 @@ def driver(tmp_path, monkeypatch):
 
 
 def astolfo(*arguments, code=0):
-    found = CliRunner().invoke(cli, ["--config", str(CONFIG), *arguments])
+    found = CliRunner().invoke(cli, ["--config", str(SMALL), *arguments])
     assert found.exit_code == code, found.output
     return found.output if not found.exception or code != 1 else str(found.exception)
 
@@ -106,10 +106,10 @@ def test_what_is_printed_is_an_entry_of_the_ledger(driver):
 def test_a_plan_is_for_this_machine(driver, monkeypatch):
     """Without --hardware a plan is for this machine's cards; for its cores where there are none, or where the scale wants them."""
     driver(TWO)
-    assert "25031101 on Two GeForce RTX 3090, at the full scale" in astolfo("plan", "25031101")
-    assert "miniature scale" in astolfo("--scale", "miniature", "plan", "25112201")
+    assert "flow on Two GeForce RTX 3090, at the full scale" in astolfo("plan", "flow")
+    assert "miniature scale" in astolfo("--scale", "miniature", "plan", "plain")
     driver("")
-    said = astolfo("plan", "25112201")
+    said = astolfo("plan", "plain")
     assert "miniature scale" in said
     assert "not measured" in said
-    assert "no CUDA device" in astolfo("--scale", "full", "plan", "25112201", code=1)
+    assert "no CUDA device" in astolfo("--scale", "full", "plan", "plain", code=1)

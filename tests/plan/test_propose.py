@@ -7,12 +7,12 @@ from astolfo.ledger import load, schema
 from astolfo.ledger.recipe import recipe_of
 from astolfo.plan import cards, memory, propose
 from astolfo.plan import plan as planner
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
 def ledger():
-    return load(CONFIG, "full")
+    return load(SMALL, "full")
 
 
 def proposals(recipe, name):
@@ -29,7 +29,7 @@ def entries(found):
     return [one.keys for one in found]
 
 
-def recipe(ledger, run="25112201", **fields):
+def recipe(ledger, run="plain", **fields):
     return recipe_of(ledger, ledger.run(run)).model_copy(update=fields)
 
 
@@ -58,7 +58,7 @@ def test_changes_are_made_together_only_where_one_is_not_enough(ledger):
 
 def test_an_engine_that_lacks_devices_can_go(ledger):
     """DeepSpeed's four ranks do not run on two devices: without the engine they do, and other bits is what it costs."""
-    found = proposals(recipe(ledger, "25022301"), "2x3090")
+    found = proposals(recipe(ledger, "engine"), "2x3090")
     assert {"engine": None} in entries(found)
 
 
@@ -99,5 +99,5 @@ def test_the_least_machines_that_take_it_are_named(ledger):
 def test_the_refusal_has_them(ledger):
     """What `astolfo plan` refuses says what would fit, and in a few words for a table why it does not."""
     with pytest.raises(Refusal, match="(?s)does not fit.*optimizer: PagedAdamW8bit.*As it stands it fits") as refusal:
-        planner.plan(ledger, ledger.run("25112201"), cards.machine("4060Ti-16GB"))
+        planner.plan(ledger, ledger.run("plain"), cards.machine("4060Ti-16GB"))
     assert refusal.value.short.startswith("needs ")

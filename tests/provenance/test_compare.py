@@ -14,7 +14,7 @@ from astolfo.files import sha256_of, write_json
 from astolfo.ledger import load
 from astolfo.provenance import attestation
 from astolfo.provenance.compare import Bounds, bounds_of, compare
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 from tests.provenance.conftest import PINNED, spec
 
 BOUNDS = Bounds(measured="for the test", weights=0.1, tensor=0.2, loss=0.01, pictures=2.0)
@@ -162,6 +162,6 @@ def test_the_command(reference, tmp_path):
 
 def test_the_bounds_are_stated():
     """The shipped ledger states bounds, and where they were measured."""
-    found = bounds_of(load(CONFIG))
+    found = bounds_of(load(SMALL))
     assert 0 < found.weights < found.tensor < 1
     assert "benchmarks/spread.py" in found.measured

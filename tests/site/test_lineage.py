@@ -41,4 +41,5 @@ def test_a_merge_names_both_sides_and_their_weights(ledger):
 def test_eras_are_headed_in_the_ledgers_order(ledger):
     """One heading per era; what is not of the record comes first."""
     headings = [row.era for row in rows(ledger) if row.name is None]
-    assert headings == ["foundations", "2412", "2502", "2503a", "2503b", "2503c", "2511a", "2511b", "2601", "2602"]
+    eras = dict.fromkeys(run.era.era for run in ledger.runs.values())
+    assert headings == ["foundations", *(era for era in eras if era != "foundations")]

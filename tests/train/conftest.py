@@ -20,14 +20,14 @@ from astolfo.train.initialise import initialise
 from astolfo.train.loop import Inputs
 from astolfo.train.samples import Preparation
 from astolfo.train.segment import Placement, train_segment
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 STEPS = 4
 
 
 @pytest.fixture(scope="session")
 def ledger():
-    return load(CONFIG)
+    return load(SMALL)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,7 @@ def inputs(ledger, tmp_path_factory):
 def spec_of(ledger):
     """A function that gives the spec of a segment from step `begin` to `end`; `changes` go into the recipe."""
 
-    def make(begin=0, end=STEPS, run="25112201", **changes):
+    def make(begin=0, end=STEPS, run="plain", **changes):
         recipe = recipe_of(ledger, ledger.run(run)).model_copy(update={"accumulation": 2, "steps_per_epoch": 3, **changes})
         return {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": begin, "to": end}
 

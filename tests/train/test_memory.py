@@ -10,7 +10,7 @@ from astolfo.ledger.schema import Optimizer
 from astolfo.train import memory
 from astolfo.train import optimizer as optimizers
 from astolfo.train.memory import flops, predict
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 from tests.train.test_optimizer_segment import KINDS
 
 CARD = 23.5e9  # bytes of a 24 GB card that a training can have
@@ -63,8 +63,8 @@ def test_placement_decides_memory(recipe):
 @pytest.mark.slow
 def test_the_record_fits_its_cards():
     """Predicted for true shapes: 71 % with text encoders on one 24 GB card, 100 % on four, both within 23.5 GB."""
-    ledger = load(CONFIG, "full")
-    recipe = recipe_of(ledger, ledger.run("25112201"))
+    ledger = load(SMALL, "full")
+    recipe = recipe_of(ledger, ledger.run("plain"))
     assert predict(recipe, checkpointing=True, offload=True).peak < CARD
     assert predict(recipe.model_copy(update={"unet": 100}), processes=4, checkpointing=True).peak < CARD
 
@@ -72,8 +72,8 @@ def test_the_record_fits_its_cards():
 @pytest.mark.slow
 def test_flops_are_those_known():
     """Forward and backward of the UNet at 1024² and 77 tokens: 20.23 TFLOP for all of it, 18.28 for 71 %, to 1 %."""
-    ledger = load(CONFIG, "full")
-    recipe = recipe_of(ledger, ledger.run("25112201"))
+    ledger = load(SMALL, "full")
+    recipe = recipe_of(ledger, ledger.run("plain"))
     captions = recipe.captions.model_copy(update={"tokens": 75})
     alone = recipe.learning_rate.model_copy(update={"text_encoder": 0.0, "text_encoder_2": 0.0})
     for percent, known in ((100, 20.231e12), (71, 18.282e12)):

@@ -13,12 +13,12 @@ from astolfo.ledger.schema import SEMANTICS
 from astolfo.ledger.schema import Objective as Options
 from astolfo.train.loss import Task, loss
 from astolfo.train.objective import Objective, alphas_cumprod, min_snr_weights, weights
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 
 def objective(semantics="reference", batch_size=2, **options):
-    ledger = load(CONFIG)
-    recipe = recipe_of(ledger, ledger.run("25112201"))
+    ledger = load(SMALL)
+    recipe = recipe_of(ledger, ledger.run("plain"))
     changes = {"objective": Options(**options), "choices": SEMANTICS[semantics], "batch_size": batch_size}
     return Objective(recipe.model_copy(update=changes))
 

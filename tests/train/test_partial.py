@@ -11,7 +11,7 @@ from astolfo.errors import LedgerError
 from astolfo.ledger import load, recipe_of
 from astolfo.ledger.schema import LearningRate
 from astolfo.train.partial import trained
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 # The modules that the record's sdxl_original_unet_{71,68,63}.py leave untrained, each wholly (sgm names).
 FROZEN_71 = {
@@ -34,7 +34,7 @@ RATES = {"unet": 1e-6, "text_encoder": 1e-5, "text_encoder_2": 2e-5}
 
 @pytest.fixture(scope="module")
 def full():
-    return load(CONFIG, "full")
+    return load(SMALL, "full")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def unet(architecture):
 @pytest.fixture
 def recipe(full):
     """A function that gives a full-scale recipe with changes."""
-    return lambda **changes: recipe_of(full, full.run("25112201")).model_copy(update=changes)
+    return lambda **changes: recipe_of(full, full.run("plain")).model_copy(update=changes)
 
 
 @pytest.mark.parametrize("percent", [63, 68, 71, 100])

@@ -75,7 +75,7 @@ def test_frozen_text_encoders_are_not_computed_again(inputs, spec_of):
     """What does not train keeps no activations to save: the conditioning wants no gradients, and is remembered over steps."""
 
     def work():
-        recipe = Recipe.model_validate(spec_of(run="26011101", ranks=1, steps_per_epoch=None)["recipe"])
+        recipe = Recipe.model_validate(spec_of(run="velocity", ranks=1, steps_per_epoch=None)["recipe"])
         assert recipe.learning_rate.text_encoder == recipe.learning_rate.text_encoder_2 == 0.0
         trainer = Trainer(recipe, inputs, Processes(), Placement(gradient_checkpointing=True))
         trainer.step(0)

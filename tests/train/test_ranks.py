@@ -158,7 +158,7 @@ def test_blocks_of_8_bits_belong_to_parameters(ledger):
     from astolfo.ledger.schema import Optimizer
     from astolfo.train import optimizer
 
-    recipe = recipe_of(ledger, ledger.run("25112201")).model_copy(update={"optimizer": Optimizer(kind="AdamW8bit")})
+    recipe = recipe_of(ledger, ledger.run("plain")).model_copy(update={"optimizer": Optimizer(kind="AdamW8bit")})
     sizes = (5000, 4097, 300, 9999, 4096, 8191, 7000, 5001)
 
     def states(count):

@@ -10,26 +10,26 @@ from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger import load, recipe_of
 from astolfo.train import room
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 from tests.train.conftest import in_child
 
 
 @pytest.mark.slow
 def test_what_true_size_needs_is_what_was_measured():
-    """One rank of 26022301 needs 19.0 GB with latents of 16x16, to 10 %."""
-    full = load(CONFIG, "full")
-    recipe = recipe_of(full, full.run("26022301")).model_copy(update={"ranks": 1})
+    """One rank that trains the whole UNet alone needs 19.0 GB with latents of 16x16, to 10 %."""
+    full = load(SMALL, "full")
+    recipe = recipe_of(full, full.run("flow")).model_copy(update={"ranks": 1})
     assert room.needed(recipe, 1, False, (128, 128)) == pytest.approx(19.0e9, rel=0.1)
 
 
 def test_of_the_miniature_nothing_is_said(ledger):
     """A model that has room everywhere is trained without a word."""
-    assert room.needed(recipe_of(ledger, ledger.run("26022301")), 1, False, (48, 48)) is None
+    assert room.needed(recipe_of(ledger, ledger.run("flow")), 1, False, (48, 48)) is None
 
 
 def test_an_evaluation_s_weights_are_counted(ledger):
     """SDXL's 3.47 billion parameters in fp32, and once more for each of several processes; of the miniature nothing is said."""
-    found = [Architecture.from_mapping(one.scale.architectures["sdxl"], "sdxl") for one in (load(CONFIG, "full"), ledger)]
+    found = [Architecture.from_mapping(one.scale.architectures["sdxl"], "sdxl") for one in (load(SMALL, "full"), ledger)]
     assert room.sampling(found[0], 1) == pytest.approx(13.88e9 + room.PROGRAM, rel=0.001)
     assert room.sampling(found[0], 2) == pytest.approx(3 * 13.88e9 + room.PROGRAM, rel=0.001)
     assert room.sampling(found[1], 2) is None

@@ -17,11 +17,11 @@ PARTS = ("unet", "text_encoder", "text_encoder_2")
 
 @pytest.fixture
 def trainer_of(ledger, inputs):
-    """A function that makes a trainer of run 25112201's recipe with changes, its silent first weights made audible."""
+    """A function that makes a trainer of a plain recipe with changes, its silent first weights made audible."""
 
     def make(semantics="reference", **changes):
         given = {"choices": SEMANTICS[semantics], "max_grad_norm": 0.0, "steps_per_epoch": None, "first_step": 0, **changes}
-        trainer = Trainer(recipe_of(ledger, ledger.run("25112201")).model_copy(update=given), inputs, Processes())
+        trainer = Trainer(recipe_of(ledger, ledger.run("plain")).model_copy(update=given), inputs, Processes())
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             for part in trainer.parts.values():
@@ -166,7 +166,7 @@ def test_the_contrastive_loss_of_a_step(trainer_of):
 
 def test_wildcards_leave_captions_without_braces_alone(trainer_of, ledger):
     """The miniature's captions have no braces, so a training with wildcards has the bits of one without."""
-    plain = recipe_of(ledger, ledger.run("25112201")).captions
+    plain = recipe_of(ledger, ledger.run("plain")).captions
     trainers = [trainer_of(captions=captions) for captions in (plain, Captions(**plain.model_dump() | {"wildcards": True}))]
     losses = [trainer.step(0) for trainer in trainers]
     assert losses[0] == losses[1]
