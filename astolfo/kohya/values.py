@@ -14,6 +14,7 @@ from astolfo.kohya.options import Becomes, Option, options
 
 _OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, [])
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+_ZERO_SAYS = {"seed", "learning_rate_te", "learning_rate_te1", "learning_rate_te2"}  # without them that trainer takes another
 _SHOWN = 48  # characters of a value in the account
 _EXPECTED = {
     "flag": "true or false", "int": "a whole number", "float": "a number", "text": "text", "words": "a list of texts",
@@ -102,7 +103,7 @@ class Values:
 
     def _by_table(self, name: str, given: Given) -> None:
         option = given.option
-        if given.value in (None, "", False) or (option.takes == "words" and not given.value and option.of):
+        if _off(given):
             self._row(name, "none", "It is off")
         elif option.becomes == "refused":
             off = option.of and (typed(given) in _OFF or typed(given) == option.default)
@@ -110,10 +111,23 @@ class Values:
                 self._row(name, "none", "It is off")
             else:
                 self.refuse(name, option.why, option.near)
-        elif option.becomes == "placement" and typed(given) in _OFF:
-            self._row(name, "none", "It is off")
         else:
             self._row(name, option.becomes, option.key if option.becomes != "none" else option.why)
+
+
+def _off(given: Given) -> bool:
+    """Whether an option says no more than its absence: nothing, false, or a zero that is as good as the trainer's default."""
+    option, value = given.option, given.value
+    if value is None or value is False or value == "":
+        return True
+    if option.takes == "words":
+        return not value and bool(option.of)
+    if option.takes not in ("int", "float", "number") or given.trouble or option.name in _ZERO_SAYS or option.default not in _OFF:
+        return False
+    try:
+        return typed(given) in _OFF
+    except InputError:  # of another type: said where it is asked for
+        return False
 
 
 def typed(given: Given) -> Any:

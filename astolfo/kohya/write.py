@@ -84,7 +84,8 @@ def commands(found: Imported, ledger: Path) -> list[str]:
         if entry.words:
             lines += [_typed("dataset", "import", *entry.words), _typed("pin", entry.name, entry.store)]
     for run in found.runs:
-        saved = f"{run.folder or '.'}/{run.stem or 'last'}.safetensors".replace("//", "/")
+        slash = "\\" if "\\" in run.folder else "/"
+        saved = f"{run.folder.rstrip('/') or '.'}{slash}{run.stem or 'last'}.safetensors"
         file = whole_path(saved, run.launch.path.parent)
         lines.append(_typed("adopt", run.name, file) + "    # if you have that file, and do not want to train it again")
     return lines

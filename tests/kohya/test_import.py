@@ -188,6 +188,30 @@ def test_a_dataset_file(read):
     ]
 
 
+def test_a_zero_is_off_only_where_it_says_nothing(read):
+    """A zero that changes what the trainer does is a key, in a line and in a file; one that says what silence says is off."""
+    zeros = {
+        "key": ["max_grad_norm", "learning_rate_te2", "seed", "learning_rate"],
+        "none": ["min_snr_gamma", "noise_offset", "save_n_epoch_ratio", "sample_every_n_steps", "lr_warmup_steps"],
+    }
+    every = [*zeros["key"], *zeros["none"]]
+    line = f"{LAUNCH} --train_text_encoder --learning_rate_te1 1e-6"
+    for found in (
+        read(train__sh=f"{line} {' '.join(f'--{name}=0' for name in every)}\n"),
+        read(train__sh=f"{line} --config_file c.toml\n", c__toml="".join(f"{name} = 0\n" for name in every)),
+        read(
+            train__sh=f"{line} --config_file c.toml\n",
+            c__toml="".join(f"{name} = {0 if name == 'seed' else '0.0'}\n" for name in every),
+        ),
+    ):
+        run = found.runs[0]
+        assert {name: run.values.rows[name].becomes for name in every} == {
+            name: becomes for becomes, names in zeros.items() for name in names
+        }
+        assert (run.fields["max_grad_norm"], run.fields["seed"]) == (0, 0)
+        assert run.fields["learning_rate"] == {"unet": 0, "text_encoder": 1e-6}
+
+
 @pytest.mark.parametrize(
     ("options", "saves", "other"),
     [
