@@ -220,17 +220,23 @@ class Ledger:
         """A dataset whose entry does not say how many images it has, with as many as there are where it says they are."""
         if entry.images or entry.parts:
             return entry
-        small, counted = entry.miniature, []
-        for one in filter(None, (entry, small)):
-            if path := one.folder or one.store:
-                place = self._place(path)
-                counted.append(one.images or count(place))
-                if not counted[-1]:
-                    problem = f"{name} does not say how many images it has, and none can be counted in {place}. Say images: N."
-                    raise self.files.error("datasets", name, [], problem)
-        if small and (small.folder or small.store):
-            small = small.model_copy(update={"images": counted[-1]})
-        return entry.model_copy(update={"images": counted[0], "miniature": small})
+        small = entry.miniature
+        own = self._images(name, small.folder or small.store, small.images) if small else None
+        images = self._images(name, entry.folder or entry.store) or own or 0
+        if small and own:
+            small = small.model_copy(update={"images": own})
+        return entry.model_copy(update={"images": images, "miniature": small})
+
+    def _images(self, name: str, path: str | None, said: int | None = None) -> int | None:
+        """How many images there are at a path of a dataset's entry, unless it is said; None without a path."""
+        if path is None:
+            return None
+        if not (images := said or count(self._place(path))):
+            problem = (
+                f"{name} does not say how many images it has, and none can be counted in {self._place(path)}. Say images: N."
+            )
+            raise self.files.error("datasets", name, [], problem)
+        return images
 
     def _place(self, path: str) -> Path:
         """A path of the ledger's: a whole one, or one below its folder."""
