@@ -132,7 +132,7 @@ def test_an_autoencoder_of_another_size_is_not_pinned(tmp_path):
 def test_a_model_of_another_scale_is_named_first(verb, tmp_path):
     """A file of the miniature, at full scale, is said to be one before what it lacks; one that is of no scale is not."""
     small = STAND_INS / "sdxl-eps.safetensors"
-    command = ["--scale", "full", *verb, str(small), "-d", str(tmp_path)]
+    command = ["--config", str(SMALL), "--scale", "full", *verb, str(small), "-d", str(tmp_path)]
     with pytest.raises(
         CheckpointError, match=r"is an sdxl model of the miniature scale, and the full scale .* lacks 1182 keys"
     ) as said:
