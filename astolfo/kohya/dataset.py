@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from astolfo.data.ingest.content import count
 from astolfo.errors import InputError
 from astolfo.kohya.launch import Files, Given, last, plain_path, toml, toml_line, whole_path
 from astolfo.kohya.options import options
 from astolfo.kohya.values import Values
+from astolfo.ledger.content import count
 
 _ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # names of the TOML that the line spells otherwise
 _OWN = {"image_dir", "metadata_file", "is_reg", "class_tokens", "subsets", "custom_attributes", "network_multiplier",

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from astolfo import library
-from astolfo.data.ingest.content import count
 from astolfo.errors import LedgerError
 from astolfo.ledger import defaults, schema, standins
+from astolfo.ledger.content import count
 from astolfo.ledger.evaluations import EvaluationSet, PromptSet
 from astolfo.ledger.files import Files, Layer, unknown, validated
 from astolfo.ledger.references import Reference, parse
