@@ -5,7 +5,7 @@ What scripts use stands here; the command line has more.
     import astolfo
 
     ledger = astolfo.load("config")                             # a ledger, checked; scale="full" for the real thing
-    astolfo.recipe(ledger, "25112201").optimizer.kind           # 'AdamW8bit'
+    astolfo.recipe(ledger, "my-first").optimizer.kind           # 'AdamW8bit'
     astolfo.inspect("model.safetensors")["architecture"]        # 'sdxl'
     astolfo.merge("a.safetensors", "b.safetensors", {0.5: "half.safetensors"})
     astolfo.verify("results/my-first.safetensors").problems     # [] where the file and all that it comes from are whole
