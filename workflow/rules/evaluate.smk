@@ -3,7 +3,7 @@
 
 rule evaluation:
     input:
-        unpack(asked(evaluation_inputs)),
+        unpack(inputs(GRAPH.evaluation_inputs)),
     output:
         report(
             "evaluations/{evaluation}/index.html",
@@ -24,10 +24,10 @@ rule evaluation:
         "logs/evaluate/{evaluation}.benchmark.jsonl"
     threads: 2
     resources:
-        gpu=1 if DEVICE == "cuda" else 0,
-        others=evaluation_options,
+        gpu=1 if GRAPH.device == "cuda" else 0,
+        others=of(GRAPH.evaluation_options),
     params:
-        spec=spec_of(lambda w: SPECS.evaluation(*evaluated(w)), "evaluations/{evaluation}/index.html"),
+        spec=spec_of(GRAPH.evaluation, "evaluations/{evaluation}/index.html"),
     shell:
         job(
             "evaluate --spec {params.spec:q} --log {log}"

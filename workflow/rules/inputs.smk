@@ -10,7 +10,7 @@ rule vocabulary:
     log:
         "logs/vocabulary.log",
     params:
-        spec=spec_of(lambda wildcards: SPECS.vocabulary(), "vocabulary/vocab.json"),
+        spec=spec_of(SPECS.vocabulary, "vocabulary/vocab.json"),
     shell:
         job("vocabulary --spec {params.spec:q} --log {log} --folder inputs --out vocabulary")
 
@@ -23,9 +23,9 @@ rule autoencoder:
     log:
         "logs/autoencoder-{base}.log",
     wildcard_constraints:
-        base=one_of(name for name, base in LEDGER.bases.items() if base.kind == "autoencoder"),
+        base=one_of(GRAPH.autoencoders()),
     params:
-        spec=spec_of(lambda wildcards: SPECS.autoencoder(wildcards.base), "rebuilt/{base}.safetensors"),
+        spec=spec_of(SPECS.autoencoder, "rebuilt/{base}.safetensors"),
     shell:
         job("autoencoder --spec {params.spec:q} --log {log} --out {output.model}")
 
@@ -38,13 +38,13 @@ rule base_pinned:
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
-        base=one_of(PINNED_BASES),
+        base=one_of(GRAPH.bases_by("file")),
     priority: 100
     resources:
-        remade_by=remade_by,
+        remade_by=of(GRAPH.remade_by),
         folder=lambda wildcards: str(LEDGER.pinned_folder(wildcards.base)),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
+        spec=spec_of(SPECS.base, "bases/{base}.safetensors"),
     shell:
         job(
             "base --spec {params.spec:q} --log {log}"
@@ -64,7 +64,7 @@ rule adopted:
         model=one_of(LEDGER.adopted),
     priority: 100
     params:
-        spec=spec_of(lambda wildcards: SPECS.model(reference(wildcards.model)), "results/{model}.safetensors"),
+        spec=spec_of(GRAPH.model, "results/{model}.safetensors"),
     shell:
         job("base --spec {params.spec:q} --log {log} --folder inputs --remade-by {output.model} --out {output.model}")
 
@@ -76,7 +76,7 @@ ruleorder: adopted > merge
 
 rule base_made:
     input:
-        unpack(asked(lambda w: model_inputs("model", reference(LEDGER.origin(w.base).made_by)))),
+        unpack(inputs(GRAPH.base_made_inputs)),
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
@@ -84,9 +84,9 @@ rule base_made:
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
-        base=one_of(bases_by("made_by")),
+        base=one_of(GRAPH.bases_by("made_by")),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
+        spec=spec_of(SPECS.base, "bases/{base}.safetensors"),
     shell:
         job("base --spec {params.spec:q} --log {log} --file {input.model} --out {output.model}")
 
@@ -99,18 +99,18 @@ rule base_stand_in:
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
-        base=one_of(bases_by("stand_in")),
+        base=one_of(GRAPH.bases_by("stand_in")),
     resources:
         folder=lambda wildcards: str(LEDGER.pinned_folder(wildcards.base)),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
+        spec=spec_of(SPECS.base, "bases/{base}.safetensors"),
     shell:
         job("stand-in --spec {params.spec:q} --log {log} --folder {resources.folder:q} --out {output.model}")
 
 
 rule base_merged:
     input:
-        unpack(asked(base_merge_inputs)),
+        unpack(inputs(GRAPH.base_merged_inputs)),
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
@@ -118,16 +118,16 @@ rule base_merged:
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
-        base=one_of(bases_by("merge")),
+        base=one_of(GRAPH.bases_by("merge")),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
+        spec=spec_of(SPECS.base, "bases/{base}.safetensors"),
     shell:
         job("merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}")
 
 
 rule base_mecha:
     input:
-        unpack(asked(mecha_inputs)),
+        unpack(inputs(GRAPH.base_mecha_inputs)),
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
@@ -135,18 +135,18 @@ rule base_mecha:
     log:
         "logs/base-{base}.log",
     wildcard_constraints:
-        base=one_of(bases_by("mecha")),
+        base=one_of(GRAPH.bases_by("mecha")),
     resources:
-        models=mecha_models,
+        models=of(GRAPH.mecha_options),
     params:
-        spec=spec_of(lambda wildcards: SPECS.base(wildcards.base), "bases/{base}.safetensors"),
+        spec=spec_of(SPECS.base, "bases/{base}.safetensors"),
     shell:
         job("mecha --spec {params.spec:q} --log {log} {resources.models} --out {output.model}")
 
 
 rule dataset_joined:
     input:
-        unpack(asked(parts_of)),
+        unpack(inputs(GRAPH.joined_inputs)),
     output:
         "datasets/{dataset}/store.json",
         digest="datasets/{dataset}/store.json.sha256",
@@ -154,18 +154,18 @@ rule dataset_joined:
     log:
         "logs/dataset-{dataset}.log",
     wildcard_constraints:
-        dataset=one_of(datasets_by("parts")),
+        dataset=one_of(GRAPH.datasets_by("parts")),
     resources:
-        parts=lambda wildcards: " ".join(f"--part {name} datasets/{name}" for name in LEDGER.datasets[wildcards.dataset].parts),
+        parts=of(GRAPH.joined_options),
     params:
-        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+        spec=spec_of(SPECS.dataset, "datasets/{dataset}/store.json"),
     shell:
         job("joined-dataset --spec {params.spec:q} --log {log} {resources.parts} --out datasets/{wildcards.dataset}")
 
 
 rule dataset_made:
     input:
-        unpack(asked(autoencoder_inputs)),
+        unpack(inputs(GRAPH.autoencoder_inputs)),
     output:
         "datasets/{dataset}/store.json",
         digest="datasets/{dataset}/store.json.sha256",
@@ -173,16 +173,16 @@ rule dataset_made:
     log:
         "logs/dataset-{dataset}.log",
     wildcard_constraints:
-        dataset=one_of(datasets_by("drawn")),
+        dataset=one_of(GRAPH.datasets_by("drawn")),
     params:
-        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+        spec=spec_of(SPECS.dataset, "datasets/{dataset}/store.json"),
     shell:
         job("dataset --spec {params.spec:q} --log {log}" " --autoencoder {input.autoencoder} --out datasets/{wildcards.dataset}")
 
 
 rule dataset_imported:
     input:
-        unpack(asked(autoencoder_inputs)),
+        unpack(inputs(GRAPH.autoencoder_inputs)),
     output:
         "datasets/{dataset}/store.json",
         digest="datasets/{dataset}/store.json.sha256",
@@ -190,12 +190,12 @@ rule dataset_imported:
     log:
         "logs/dataset-{dataset}.log",
     wildcard_constraints:
-        dataset=one_of(datasets_by("folder")),
+        dataset=one_of(GRAPH.datasets_by("folder")),
     resources:
         gpu=1 if LEDGER.scale.device == "cuda" else 0,
         folder=lambda wildcards: str(LEDGER.brought(wildcards.dataset)[1]),
     params:
-        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+        spec=spec_of(SPECS.dataset, "datasets/{dataset}/store.json"),
     shell:
         job(
             "import --spec {params.spec:q} --log {log} --folder {resources.folder:q}"
@@ -212,12 +212,12 @@ rule dataset_given:
     log:
         "logs/dataset-{dataset}.log",
     wildcard_constraints:
-        dataset=one_of(datasets_by("store")),
+        dataset=one_of(GRAPH.datasets_by("store")),
     priority: 100
     resources:
         folder=lambda wildcards: str(LEDGER.brought(wildcards.dataset)[1]),
     params:
-        spec=spec_of(lambda wildcards: SPECS.dataset(wildcards.dataset), "datasets/{dataset}/store.json"),
+        spec=spec_of(SPECS.dataset, "datasets/{dataset}/store.json"),
     shell:
         job(
             "given-dataset --spec {params.spec:q} --log {log}"

@@ -3,7 +3,7 @@
 
 rule merge:
     input:
-        unpack(asked(merge_inputs)),
+        unpack(inputs(GRAPH.merge_inputs)),
     output:
         model=kept("results/{checkpoint}-{alpha}.safetensors"),
         digest="results/{checkpoint}-{alpha}.safetensors.sha256",
@@ -13,6 +13,6 @@ rule merge:
     benchmark:
         "logs/merge/{checkpoint}-{alpha}.benchmark.jsonl"
     params:
-        spec=spec_of(lambda w: SPECS.model(reference(f"{w.checkpoint}-{w.alpha}")), "results/{checkpoint}-{alpha}.safetensors"),
+        spec=spec_of(lambda checkpoint, alpha: GRAPH.model(f"{checkpoint}-{alpha}"), "results/{checkpoint}-{alpha}.safetensors"),
     shell:
         job("merge --spec {params.spec:q} --log {log}" " --base {input.base} --trained {input.trained} --out {output.model}")

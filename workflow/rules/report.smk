@@ -4,10 +4,9 @@
 report: "../report/workflow.rst"
 
 
-# Where a run of an era stopped early, its last state is handed on to the end, so every run has one there.
 rule era_losses:
     input:
-        unpack(asked(last_states)),
+        unpack(inputs(GRAPH.losses_inputs)),
     output:
         report(
             "losses/{era}.png",
@@ -18,21 +17,21 @@ rule era_losses:
     log:
         "logs/losses/{era}.log",
     wildcard_constraints:
-        era=one_of(ERAS),
+        era=one_of(GRAPH.eras),
     params:
-        spec=spec_of(spec_of_losses, "losses/{era}.png"),
+        spec=spec_of(GRAPH.era_losses, "losses/{era}.png"),
     shell:
         verb("losses {wildcards.era} --output {output} 2> {log}")
 
 
 rule losses:
     input:
-        [f"losses/{era}.png" for era, members in ERAS.items() if any(run.counts for run in members)],
+        GRAPH.losses(),
 
 
 rule card:
     input:
-        unpack(asked(lambda w: model_inputs("model", Reference(run=w.run)))),
+        unpack(inputs(GRAPH.card_inputs)),
         evaluation="evaluations/{run}/metrics.json",
     output:
         report(
@@ -44,7 +43,7 @@ rule card:
     log:
         "logs/card/{run}.log",
     params:
-        spec=spec_of(spec_of_card, "results/{run}.md"),
+        spec=spec_of(GRAPH.card, "results/{run}.md"),
     shell:
         verb("card {wildcards.run} 2> {log}")
 

@@ -3,7 +3,7 @@
 
 rule segment:
     input:
-        unpack(asked(segment_inputs)),
+        unpack(inputs(GRAPH.segment_inputs)),
     output:
         state=kept("states/{run}/{step}.safetensors"),
         digest="states/{run}/{step}.safetensors.sha256",
@@ -13,9 +13,9 @@ rule segment:
     threads: processes
     resources:
         gpu=gpus,
-        placement=placement,
+        placement=lambda wildcards: GRAPH.placement(wildcards.run),
     params:
-        spec=spec_of(segment_of, "states/{run}/{step}.safetensors"),
+        spec=spec_of(GRAPH.segment, "states/{run}/{step}.safetensors"),
     shell:
         job(
             "train --spec {params.spec:q} --log {log}"
@@ -31,7 +31,7 @@ rule segment:
 
 rule checkpoint:
     input:
-        unpack(asked(checkpoint_inputs)),
+        unpack(inputs(GRAPH.checkpoint_inputs)),
     output:
         model=kept("results/{checkpoint}.safetensors"),
         digest="results/{checkpoint}.safetensors.sha256",
@@ -39,7 +39,7 @@ rule checkpoint:
     log:
         "logs/checkpoint/{checkpoint}.log",
     params:
-        spec=spec_of(lambda w: SPECS.model(reference(w.checkpoint)), "results/{checkpoint}.safetensors"),
+        spec=spec_of(GRAPH.model, "results/{checkpoint}.safetensors"),
     shell:
         job(
             "export --spec {params.spec:q} --log {log} --state {input.state}"
