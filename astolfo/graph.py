@@ -162,7 +162,7 @@ class Graph:
 
     def joined_inputs(self, dataset: str) -> Inputs:
         """The stores of a dataset's parts."""
-        return {f"part{number}": store_of(part) for number, part in enumerate(self.ledger.datasets[dataset].parts)}
+        return {f"part{number}": store_of(part) for number, part in enumerate(self.ledger.datasets[dataset].parts or ())}
 
     def autoencoder_inputs(self, dataset: str) -> Inputs:
         """The autoencoder behind which a dataset's latents lie."""
@@ -266,7 +266,7 @@ class Graph:
 
     def joined_options(self, dataset: str) -> str:
         """`--part NAME FOLDER` for every part of a dataset."""
-        return " ".join(f"--part {name} datasets/{name}" for name in self.ledger.datasets[dataset].parts)
+        return " ".join(f"--part {name} datasets/{name}" for name in self.ledger.datasets[dataset].parts or ())
 
     def evaluation_options(self, evaluation: str) -> str:
         """What an evaluation is given besides its models: earlier checkpoints, and what of the user's own lies below inputs/."""

@@ -1,9 +1,12 @@
 """Runs Snakemake with a user's arguments, in a working directory of the test's own."""
 
+import fcntl
+import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,50 @@ def snakemake(directory, *arguments, config=(), scale="miniature", check=True, e
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr[-5000:])
         raise
+
+
+LEDGER = """\
+bases: {own: {}}
+datasets: {pictures: {images: 16}}
+runs:
+  first: {base: own, dataset: pictures, steps: 2, save_every: {steps: 1}, learning_rate: {unet: 1.0e-5}}
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A ledger of one run of two steps, and the working directory that has its result."""
+
+    ledger: Path
+    directory: Path
+
+    def snakemake(self, *arguments, **options):
+        """Snakemake in the directory, with the ledger."""
+        return snakemake(self.directory, *arguments, config=[f"ledger={self.ledger}"], **options)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Built:
+    """The smallest build, made once for all processes of the tests. It is never written: `copy` is what a test may change."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    found = Built(root / "built" / "config", root / "built" / "work")
+    with open(root / "built.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (found.directory / "results/first.safetensors").exists():
+            shutil.rmtree(root / "built", ignore_errors=True)
+            found.ledger.mkdir(parents=True)
+            found.directory.mkdir()
+            (found.ledger / "ledger.yaml").write_text(LEDGER)
+            found.snakemake("results/first.safetensors", "--cores", "2")
+    return found
+
+
+@pytest.fixture
+def copy(built, tmp_path) -> Built:
+    """A copy of the build, of this test alone."""
+    shutil.copytree(built.directory, tmp_path / "copy", symlinks=True)
+    return Built(built.ledger, tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")
