@@ -81,11 +81,11 @@ STAGES = (
         always=True,
     ),
     # In a process of its own: what compiles kernels starts threads, which a later training's fork does not survive.
-    Stage("kernels", "compiled kernels give the same bits wherever they are kept", 4, pytest("tests/train/test_optimizer.py")),
+    Stage("kernels", "compiled kernels give the same bits wherever they are kept", 2, pytest("tests/train/test_optimizer.py")),
     Stage(
         "kills",
         "a training killed at 20 random moments, and a build that a scheduler stops, end with the same files",
-        10,
+        7,
         pytest("tests/train/test_kills.py", "tests/workflow/test_interrupted.py"),
         always=True,
     ),
@@ -98,7 +98,7 @@ STAGES = (
     Stage(
         "equivalence",
         "one changed rounding is equivalent to the reference, another seed or rate is different",
-        3,
+        2,
         pytest("tests/provenance/test_spread.py"),
     ),
     Stage(
@@ -153,7 +153,7 @@ STAGES = (
     Stage(
         "checkpoints",
         "true-size checkpoints load in the programs that people use",
-        4,
+        2,
         pytest("tests/checkpoint", "tests/merging"),
     ),
 )
