@@ -13,6 +13,7 @@ LAYERS = (
     {"merging", "pins", "train"},
     {"evaluate", "kohya"},
     {"provenance"},
+    {"graph"},
     {"site"},
     {"commands"},
     {"cli", "__main__", "__init__"},
