@@ -24,7 +24,7 @@ runs:
     dataset: pictures
     steps: 3
     learning_rate: {unet: 1.0e-5}
-    placement: {ramdisk: true, numa: 1, keep_states: 2, sample_every: 5, gradient_checkpointing: [mid_block]}
+    placement: {ramdisk: true, numa: 1, loader_workers: 3, keep_states: 2, sample_every: 3, gradient_checkpointing: [mid_block]}
 """
 
 
@@ -117,10 +117,10 @@ def test_processes_share_the_ranks_evenly(graph, full, cores, cards, here, on_ca
 
 
 def test_a_placement_is_said_in_options(graph):
-    """What decides no bit goes to the job as options; a run without a placement has only its end."""
+    """What decides no bit goes to the job as options, steps in those of the scale; a run without a placement has only its end."""
     end = int(steps(graph, "second")[-1])
     assert graph.placement("second") == (
-        f"--run-end {end} --ramdisk --numa 1 --sample-every 5 --keep-states 2 --gradient-checkpointing mid_block "
+        f"--run-end {end} --ramdisk --numa 1 --loader-workers 3 --sample-every {end} --keep-states 2 --gradient-checkpointing mid_block "
         "--samples logs/samples/second"
     )
     assert graph.placement("first") == f"--run-end {int(steps(graph, 'first')[-1])}"
