@@ -14,11 +14,17 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from astolfo.ledger import load, recipe_of
-from astolfo.ledger.schema import Optimizer
-from astolfo.train import room, state
-from astolfo.train.ranks import Processes
-from benchmarks.train_sdxl import CONFIG, Subject, prepare
+
+from astolfo import numerics
+
+numerics.pin()
+numerics.make_deterministic()
+
+from astolfo.ledger import load, recipe_of  # noqa: E402
+from astolfo.ledger.schema import Optimizer  # noqa: E402
+from astolfo.train import room, state  # noqa: E402
+from astolfo.train.ranks import Processes  # noqa: E402
+from benchmarks.train_sdxl import CONFIG, Subject, prepare  # noqa: E402
 
 SIDE = 16
 CASES = {  # run, changes of its recipe
@@ -69,7 +75,7 @@ def measure(case: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", choices=[[], *CASES], metavar="CASE", help=f"of {'; '.join(CASES)}")
+    parser.add_argument("case", nargs="*", choices=[[], *CASES], metavar="CASE", help=f"of {'; '.join(CASES)}".replace("%", "%%"))
     parser.add_argument("--here", choices=CASES, help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
     if options.here:
