@@ -1,10 +1,11 @@
 """What an eps model is under the v runtime: computed for models that are exact, and measured for the shipped base.
 
 Pictures whose components are independent and normal have an exact eps model in closed form. Sampled as v it must lose more
-than half of every component's amplitude, and most of the large structures': a blur without content.
+than half of every component's amplitude, and most of the large structures': a blur without content. What a prompt tells survives
+that, unless it leaves the strength open, as a photograph's contrast is: then an exact eps model sampled as v fades whatever it draws.
 """
 
-from math import atan, atanh, exp, sqrt
+from math import acos, atan, atanh, exp, pi, sqrt, tan
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,9 @@ from astolfo.evaluate.verdict import KEPT, Evidence, judge
 from astolfo.train.objective import alphas_cumprod
 
 SPREADS = (0.3, 1.0, 2.0, 5.0)  # far larger ones SDXL's own schedule loses too, which begins with some signal in the noise
+
+OPEN = [i / 20 for i in range(1, 21)]  # strengths of a picture in mist, all equally likely
+SIDE, TEMPLATES = 12, 64  # the miniature's latents, and how many pictures a prompt chooses from
 
 
 class Exact(nn.Module):
@@ -79,6 +83,80 @@ def test_the_v_runtime_ends_in_pure_noise():
     assert scheduler.timesteps[0] == 999
     assert scheduler.alphas_cumprod[999] == 0.0
     assert alphas_cumprod(True)[999] == 0.0
+
+
+class Misty(nn.Module):
+    """The UNet that knows pictures of open strength: one of `strengths` times what is drawn.
+
+    `templates`, orthogonal and of mean square 1, are what a prompt chooses from: a row of the context says which may be meant. None:
+    pictures that no prompt tells, every latent normal. `seen`: the angle and the root mean square of what was given, of the first row.
+    """
+
+    def __init__(self, kind, zero_terminal_snr, strengths, templates=None):
+        super().__init__()
+        self.kind, self.alphas = kind, alphas_cumprod(zero_terminal_snr)
+        self.strengths, self.templates, self.seen = torch.tensor(strengths), templates, []
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def forward(self, x, timestep, context, **further):
+        alpha = self.alphas[int(timestep)]
+        signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
+        self.seen.append((int(timestep), x[0].square().mean().sqrt().item()))
+        told = self._grain if self.templates is None else self._told
+        picture = told(x.flatten(1), context[:, 0], signal, spread).reshape(x.shape)
+        noise = (x - signal * picture) / spread
+        return SimpleNamespace(sample=noise if self.kind == "eps" else signal * noise - spread * picture)
+
+    def _grain(self, x, meant, signal, spread):
+        """E[picture | x]: the strength follows from the energy."""
+        variance = (signal * self.strengths).square() + spread.square()
+        weight = (-0.5 * (x.square().sum(1, keepdim=True) / variance + x.shape[1] * variance.log())).softmax(1)
+        return (weight * signal * self.strengths.square() / variance).sum(1, keepdim=True) * x
+
+    def _told(self, x, meant, signal, spread):
+        """E[picture | x]: template and strength follow from the products with the templates."""
+        g = self.strengths[:, None]
+        evidence = (signal * g * (x @ self.templates.T)[:, None] - 0.5 * (signal * g).square() * x.shape[1]) / spread.square()
+        evidence = evidence + torch.where(meant.bool(), 0.0, -torch.inf)[:, None]  # (batch, strengths, templates)
+        return (g * evidence.flatten(1).softmax(1).reshape(evidence.shape)).sum(1) @ self.templates
+
+
+def strengths(kind, runtime, known, cfg, steps):
+    """The strength of what was asked for in eight sampled pictures, over the mean of the strengths that are `known`."""
+    numbers = torch.randn(4 * SIDE**2, TEMPLATES, generator=torch.Generator().manual_seed(3))
+    templates = torch.linalg.qr(numbers).Q.T * 2 * SIDE
+    asked = torch.cat([torch.ones(8, TEMPLATES), torch.eye(TEMPLATES)[:8]])[:, None]
+    noise = torch.randn(8, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    settings = Settings(runtime=runtime, zero_terminal_snr=runtime == "v", steps=steps, cfg=cfg)
+    latents = _denoise(Misty(kind, kind == "v", known, templates), (asked, {}), noise, settings)
+    return (latents.flatten(1) * templates[:8]).mean(1) / torch.tensor(known).mean()
+
+
+def test_pictures_of_open_strength_fade_under_v_with_the_noise():
+    """Whatever is seen is taken for noise on a weaker picture, so that from angle pi/2 on tan(angle / 2) of it is left, and no more."""
+    noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    settings = Settings(runtime="v", zero_terminal_snr=True, steps=250, cfg=1.0)
+    model, alphas = Misty("eps", False, OPEN), scheduler_of(settings).alphas_cumprod
+    latents = _denoise(model, (torch.zeros(2, 1, 1), {}), noise, settings)
+    left = [(tan(acos(alphas[timestep].sqrt()) / 2), rms) for timestep, rms in model.seen]
+    assert [rms for _, rms in left[::25]] == pytest.approx([expected for expected, _ in left[::25]], rel=0.05)
+    assert latents.std() < min(OPEN)
+
+
+def test_what_a_prompt_tells_at_one_strength_survives_the_v_runtime():
+    """At the angle where sampling ends, 1 - tan(angle / 2) (1 + pi / 2 - angle) of it is there: nearly all, guided or not."""
+    angle = acos(scheduler_of(Settings(runtime="v", zero_terminal_snr=True)).alphas_cumprod[0].sqrt())
+    drawn = 1 - tan(angle / 2) * (1 + pi / 2 - angle)
+    for cfg in (1.0, 4.0):
+        assert strengths("eps", "v", [1.0], cfg, steps=250).tolist() == pytest.approx([drawn] * 8, abs=0.01)
+
+
+@pytest.mark.parametrize("steps", [8, 28])
+def test_what_a_prompt_tells_fades_where_its_strength_is_open(steps):
+    """Sampled as v less than a third of the mean strength is left, guided as usual; under its own runtime a guided model draws more."""
+    assert strengths("eps", "v", OPEN, 4.0, steps).max() < 1 / 3
+    assert strengths("eps", "eps", OPEN, 4.0, steps).median() > 1
+    assert strengths("v", "v", OPEN, 4.0, steps).median() > 1
 
 
 @pytest.fixture(scope="module")
