@@ -3,6 +3,7 @@
     astolfo init FOLDER                        a ledger of one's own
     astolfo ledger list                        what the ledger holds
     astolfo plan ID                            what a run costs on this machine (`hardware` prints it), or on --hardware 4x3090
+    astolfo rehearse ID                        what becomes of it at the miniature, and what that is worth
     astolfo lineage ID                         what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
     astolfo verify FILE                        its bytes, and everything that it comes from
@@ -74,6 +75,7 @@ VERBS: dict[str, dict[click.Command, str]] = {
         init.init: "begin a ledger of your own",
         ledger.ledger: "show, compare, import and export runs",
         plan.plan: "what runs cost: steps, memory, disk, days",
+        plan.rehearse: "what becomes of a run at the miniature, and what that is worth",
         plan.hardware: "this machine, or a known one, as plan sees it",
     },
     "Look": {

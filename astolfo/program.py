@@ -10,6 +10,8 @@ Imports nothing heavy.
 
 import os
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +101,21 @@ def build(*targets: str, directory: Path | None = None) -> str:
     given = [f"SCALE={_used.scale}"] if _used.scale != SCALE else []
     given += [f"LEDGER={_used.config.resolve()}"] if _used.config.resolve() != CONFIG.resolve() else []
     return _quoted("make", "-C", str(ROOT), *targets, f"DIR={where}", *given)
+
+
+def graph(directory: Path, use: Use, *targets: str) -> list[str]:
+    """The command, as words, that builds targets in a working directory with the program's own Snakefile, a line per job."""
+    return [
+        sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE), "--workflow-profile", str(PROFILE),
+        "--directory", str(directory.resolve()), "--logger", "astolfo",
+        "--config", f"scale={use.scale}", f"ledger={use.config.resolve()}",
+    ]  # fmt: skip
+
+
+def built(directory: Path, use: Use, *targets: str) -> bool:
+    """Builds targets by `graph`; whether that succeeded."""
+    found = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # where the logger is looked for
+    return not subprocess.run(graph(directory, use, *targets), cwd=directory, env=os.environ | {"PYTHONPATH": found}).returncode
 
 
 def about(use: Use) -> str:

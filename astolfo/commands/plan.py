@@ -1,11 +1,12 @@
-"""`astolfo plan ID`: what a run needs on a machine, before anything is run; `astolfo hardware`: what a machine is."""
+"""Before a run: `astolfo plan ID`, what it needs on a machine; `astolfo rehearse ID`, what becomes of it at the miniature;
+`astolfo hardware`, what a machine is."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from astolfo.commands import WHOLE
+from astolfo.commands import WHERE, WHOLE
 from astolfo.errors import Refusal
 
 
@@ -45,6 +46,28 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
     click.echo(show.as_text(ledger, planner.plan(ledger, run, machine), machine))
     if len(rows := _rows(ledger, planner.lineage(ledger, run), machine)) > 1:
         click.echo("\n" + show.summary("with the runs that it is made from:", rows, ledger))
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@WHERE
+@click.pass_context
+def rehearse(context: click.Context, run_id: str, directory: Path) -> None:
+    """Builds and judges a run at the miniature, and says what it saw, what the ledger expects and what that is worth.
+
+    It takes minutes, and no file of full size. In a working directory of full size it makes a folder rehearsal/.
+    """
+    from astolfo.commands import use_of
+    from astolfo.ledger import load
+    from astolfo.ledger.ledger import read_pins
+    from astolfo.provenance import rehearsal
+
+    use = use_of(context, directory)
+    place = rehearsal.place(directory, use.scale)
+    ledger = load(use.config, rehearsal.SCALE, pins=read_pins(place))
+    run = ledger.run(run_id)
+    rehearsal.rehearse(ledger, run, place)
+    click.echo(rehearsal.report(ledger, run, place))
 
 
 @click.command()

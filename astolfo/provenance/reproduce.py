@@ -4,9 +4,6 @@ The fresh folder shares nothing with the first but the ledger and what the user 
 adopted is built here after all; adopted ancestors stay adopted.
 """
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +89,8 @@ def _prepare(reference: Reference, directory: Path, folder: Path, given: dict[st
 
 
 def _build(ledger: Ledger, reference: Reference, folder: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", reference.path, "--snakefile", str(program.SNAKEFILE),
-               "--workflow-profile", str(program.PROFILE), "--directory", str(folder.resolve()), "--logger", "astolfo",
-               "--config", f"scale={ledger.scale_name}", f"ledger={ledger.folder.resolve()}"]  # fmt: skip
-    found = os.pathsep.join([str(program.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # where the logger is looked for
-    if subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": found}).returncode:
+    use = program.Use(config=ledger.folder, scale=ledger.scale_name)
+    if not program.built(folder, use, reference.path):
         raise AstolfoError(f"{reference} could not be rebuilt; the messages stand above, and what was built is in {folder}.")
 
 

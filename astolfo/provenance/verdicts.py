@@ -5,7 +5,7 @@ result that was judged. `record` writes them from a working directory's evaluati
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,11 @@ from astolfo.ledger.ledger import Ledger, Run
 
 FOLDER = "verdicts"  # in the ledger's folder
 _KEPT = ("runtime", "uncond", "own", "verdict", "alpha", "best", "works_at", "sentence")
-_WORKS = {"success": ("works",), "works-after-merge": ("works after merge",), "failure": ("blur", "broken")}
+WORDS = {
+    "success": ("works",),
+    "works-after-merge": ("works after merge",),
+    "failure": ("blur", "broken"),
+}  # by outcome: what is as recorded
 
 
 def records(ledger: Ledger) -> list[dict[str, Any]]:
@@ -93,12 +97,15 @@ def _one(summary: Mapping[str, Any]) -> str:
     return summary["verdict"] + (f" (best at {summary['best']:.2f})" if summary["best"] != 1.0 else "")
 
 
-def _agreement(run: Run, own: list[dict[str, Any]]) -> str:
+def _agreement(run: Run, own: Sequence[Mapping[str, Any]]) -> str:
     """What follows a verdict: nothing where the record says nothing that a verdict can contradict."""
-    expected = _WORKS.get(run.entry.outcome.kind)
-    if expected is None:
-        return ""
-    return ": as recorded" if any(one["verdict"] in expected for one in own) else ": **differs**"
+    return {None: "", True: ": as recorded", False: ": **differs**"}[agrees(run, own)]
+
+
+def agrees(run: Run, own: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Whether one of its own verdicts is what a run's outcome says; None for an outcome that no verdict can contradict."""
+    expected = WORDS.get(run.entry.outcome.kind)
+    return None if expected is None else any(one["verdict"] in expected for one in own)
 
 
 def report(ledger: Ledger, directory: Path) -> str:

@@ -1,0 +1,107 @@
+"""A rehearsal says what it saw, what is expected, how often such findings were right, and what it cannot tell."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from astolfo import program
+from astolfo.cli import cli
+from astolfo.errors import AstolfoError
+from astolfo.ledger import load
+from astolfo.provenance import rehearsal, verdicts
+from tests.conftest import CONFIG
+
+LEAST = """\
+bases: {my-base: {}}
+datasets: {my-pictures: {images: 20000}}
+runs:
+  my-first: {base: my-base, dataset: my-pictures, epochs: 4, learning_rate: {unet: 1.0e-5}}
+"""
+KNOWN = {"25111002": "works", "25111001": "works", "25111201": "blur", "25111301": "works after merge", "25111501": "blur"}
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """The program's ledger with verdicts on five of its runs: three as recorded, one that differs, one that is not comparable."""
+    folder = tmp_path / "record"
+    shutil.copytree(CONFIG, folder, ignore=shutil.ignore_patterns(verdicts.FOLDER))
+    path = folder / verdicts.FOLDER / "miniature" / "0.json"
+    path.parent.mkdir(parents=True)
+    judged = {run: {"sha256": "0", "objective": "v", "summary": [summary(word)]} for run, word in KNOWN.items()}
+    path.write_text(json.dumps({"numerics": {"device": "cpu"}, "verdicts": judged}))
+    monkeypatch.setattr(program, "CONFIG", folder)
+    return folder
+
+
+def summary(word):
+    one = {"runtime": "v", "uncond": "null", "own": True, "verdict": word, "alpha": 1.0, "best": None, "works_at": []}
+    return {**one, "sentence": f"It is {word}."}
+
+
+def graph(word):
+    """In the place of the graph: a command that leaves the numbers of an evaluation."""
+    report = {"summary": [summary(word)], "models": {"trained": {"sha256": "0"}}, "objective": {"kind": "v"}}
+
+    def command(directory, use, target):
+        path = directory / target.replace("index.html", "metrics.json")
+        code = f"import pathlib; p = pathlib.Path({str(path.absolute())!r}); p.parent.mkdir(parents=True); p.write_text({json.dumps(report)!r})"
+        return [sys.executable, "-c", code]
+
+    return command
+
+
+def rehearsed(monkeypatch, folder, run, word, *options):
+    """What the verb prints, by the subject of each line."""
+    monkeypatch.setattr(program, "graph", graph(word))
+    done = CliRunner().invoke(cli, [*options, "rehearse", run, "-d", str(folder)], catch_exceptions=False)
+    assert done.exit_code == 0
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines()[2:])
+
+
+def test_a_recorded_run_is_held_against_its_outcome(record, tmp_path, monkeypatch):
+    """What is expected is the record's own words; the run's own verdict on record does not count for the trust."""
+    said = rehearsed(monkeypatch, tmp_path, "25111001", "blur", "--config", str(record))
+    assert said["It saw"] == "v runtime, null uncond: It is blur."
+    assert said["Expected"] == 'the ledger says "Failure with blur image.", and that is what was seen.'
+    assert "of 3 other runs" in said["How far to trust it"]
+    assert "gave 3 as recorded" in said["How far to trust it"]
+    assert 'It said "blur" of 1 of them, and 1 were.' in said["How far to trust it"]
+    assert "at 100 times its rates, with fp32 weights for bf16" in said["It cannot tell"]
+
+
+def test_a_run_of_ones_own_is_trusted_as_far_as_the_record_goes(record, tmp_path, monkeypatch):
+    """In a ledger without verdicts the program's record counts, with what it got wrong; a run without an outcome expects nothing."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "ledger.yaml").write_text(LEAST)
+    said = rehearsed(monkeypatch, tmp_path, "my-first", "works")
+    assert said["Expected"] == "the ledger says no outcome of this run."
+    assert "of 4 other runs whose outcome is known in such words the miniature gave 3 as recorded" in said["How far to trust it"]
+    assert '1 of 2 that were to be "blur or broken"' in said["How far to trust it"]
+    assert said["How far to trust it"].endswith('It said "works" of 2 of them, and 1 were.')
+    assert "--scale full plan my-first`)" in said["It cannot tell"]
+
+
+def test_an_outcome_that_no_verdict_contradicts_is_only_told(record, tmp_path, monkeypatch):
+    """ "Kinda works" is neither confirmed nor differed from, and a word that was never said of a known run is said to be so."""
+    said = rehearsed(monkeypatch, tmp_path, "25111501", "broken", "--config", str(record))
+    assert said["Expected"] == 'the ledger says "Kinda works.", which no verdict confirms or contradicts.'
+    assert said["How far to trust it"].endswith('It never said "broken" of any.')
+
+
+def test_a_directory_of_full_size_gets_a_folder_for_rehearsals(record, tmp_path, monkeypatch):
+    """One directory holds one scale: the rehearsal lies within, and the directory's own files stay alone."""
+    program.remember(tmp_path, program.Use(config=record, scale="full"))
+    rehearsed(monkeypatch, tmp_path, "25111001", "blur")
+    assert (tmp_path / "rehearsal" / "evaluations" / "25111001" / "metrics.json").exists()
+    assert not (tmp_path / "evaluations").exists()
+
+
+def test_a_rehearsal_that_stops_is_an_error(record, tmp_path, monkeypatch):
+    """A build that fails is said to be one, with where its files are."""
+    monkeypatch.setattr(program, "graph", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"])
+    ledger = load(record, "miniature")
+    with pytest.raises(AstolfoError, match=f"did not come to its end.*{tmp_path}"):
+        rehearsal.rehearse(ledger, ledger.run("25111001"), tmp_path)
