@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="default: 1500 of an autoencoder, 3000 of a base")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--text-rate", type=float, help="the text encoders', where it is another; 0: they do not train")
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--constant", action="store_true", help="the rate does not fall")
     parser.add_argument("--images", type=int, default=4000)
@@ -108,13 +109,17 @@ def train(options: argparse.Namespace) -> None:
         buckets.append(((height, width), np.array(rows), latents * parts["vae"].config.scaling_factor))
     text = texts(parts)
     tokens = text.read([*map(prompt_of, scenes), ""])
-    trained = [p for part in TRAINED for p in parts[part].train().requires_grad_(True).parameters()]
-    optimizer = torch.optim.AdamW(trained, options.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    rates = {part: options.rate if part == "unet" or options.text_rate is None else options.text_rate for part in TRAINED}
+    groups = [
+        {"params": list(parts[part].train().requires_grad_(rate > 0).parameters()), "rate": rate} for part, rate in rates.items()
+    ]
+    trained = [p for group in groups for p in group["params"]]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
     alpha_bar, steps = alphas_cumprod(options.kind == "v"), options.steps or 3000
     weights, losses, begun = min_snr_weights(options.kind, alpha_bar, 5.0), [], time.time()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * min((step + 1) / options.warmup, 1.0 if options.constant else 1 - step / steps)
+            group["lr"] = group["rate"] * min((step + 1) / options.warmup, 1.0 if options.constant else 1 - step / steps)
         loss = loss_of(options, parts["unet"], text, tokens, buckets, alpha_bar, weights, step)
         optimizer.zero_grad()
         loss.backward()
