@@ -94,15 +94,16 @@ def test_the_report_opens_in_a_browser(chromium, tmp_path):  # noqa: F811
 @pytest.mark.slow
 def test_an_archive_holds_a_checkouts_files(tmp_path):
     """`--archive` in a checkout packs the workflow, the ledger, the locks and the program; of a folder apart, no workflow."""
-    checkout = tmp_path / "checkout"
+    checkout, apart = tmp_path / "checkout", tmp_path / "apart"
+    apart.mkdir()
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
     arguments = ("vocabulary/vocab.json", "--archive")
-    for directory in (checkout, tmp_path):
+    for directory in (checkout, apart):
         command = [*arguments, str(tmp_path / f"{directory.name}.tar.gz"), "--snakefile", str(checkout / "Snakefile")]
         snakemake(directory, *command, env=os.environ | {"PYTHONPATH": str(checkout)})
     with tarfile.open(tmp_path / "checkout.tar.gz") as file:
         names = set(file.getnames())
     assert {"Snakefile", "workflow/rules/train.smk", "envs/lock.txt", "astolfo/cli.py"} <= names
     assert {f"config/{path.name}" for path in CONFIG.glob("*.yaml")} <= names
-    with tarfile.open(tmp_path / f"{tmp_path.name}.tar.gz") as file:
+    with tarfile.open(tmp_path / "apart.tar.gz") as file:
         assert not [name for name in file.getnames() if name.endswith(".smk")]
