@@ -52,7 +52,7 @@ def test_a_silent_line_has_the_trainer_s_defaults(fields):
         ("--pin_memory", "semantics", "kohya-native"),
         ("--pin_memory --train_text_encoder --learning_rate_te1=0", "learning_rate", {"unet": 2e-6}),
         ("--train_text_encoder --learning_rate_te1=0", "learning_rate", {"unet": 2e-6, "text_encoder_2": 2e-6}),
-        ("--caption_separator=; --enable_wildcard", "captions", {"kind": "concat", "tokens": 75, "wildcards": True, "separator": ";"}),
+        ("--caption_separator=/ --enable_wildcard", "captions", {"kind": "concat", "tokens": 75, "wildcards": True, "separator": "/"}),
         ("--skip_until_initial_step", "semantics", "kohya-native"),
         ("--no_half_vae --mixed_precision bf16", "choices", {"untrained": "compute-but-vae"}),
         ("--v_parameterization --zero_terminal_snr --min_snr_gamma=5", "objective",
