@@ -45,6 +45,7 @@ develop:
 
 results/% evaluations/% losses/% bases/% states/% datasets/% rebuilt/% vocabulary/%: FORCE env
 	@$(SNAKEMAKE)
+	@$(if $(filter results/%.safetensors,$@),$(ASTOLFO) verify --digest "$(DIR)/$@" --directory "$(DIR)")
 
 # Jobs run side by side, each in one process: with many short runs that is faster, and it decides no bit.
 ledger: FORCE env

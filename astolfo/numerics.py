@@ -1,7 +1,8 @@
 """The numerics class: everything besides the recipe that decides the last bit, set in one place and named.
 
-`pin()` must run before torch is imported; every verb of the engine calls it first. `make_deterministic()` turns torch's
-switches. `numerics_class()` then says which class this process computes in. Recorded digests are promises within one class
+`pin()` must run before numpy and torch are imported; every verb of the engine calls it first, and it refuses a processor that
+cannot compute these bits. `make_deterministic()` turns torch's switches and puts the operators of `astolfo.operators` in place.
+`numerics_class()` then says which class this process computes in. Recorded digests are promises within one class
 only; which classes a measurement found equal is part of the record (`astolfo.provenance.digests`).
 """
 
@@ -22,6 +23,13 @@ from astolfo import quiet
 from astolfo.errors import NumericsError
 
 THREADS = 1
+PROCESSORS = 1
+"""On which processors a run has the same bits. 1: on those of one vendor and model. 2: on every x86-64 with AVX2 and FMA.
+
+It becomes 2 when the record is made anew: the other switches and the other square root are other bytes of every result.
+"""
+REQUIRED = ("avx2", "fma")  # of the processor, as Linux names them
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,11 @@ class Switch:
 
 
 _BOTH, _CPU, _GPU, _NONE = ("cpu", "cuda"), ("cpu",), ("cuda",), ()
-ENVIRONMENT = (
+_ENVIRONMENT = (
     Switch("OMP_NUM_THREADS", str(THREADS), "a matrix product split over two threads sums in another order", _CPU),
     Switch("MKL_NUM_THREADS", str(THREADS), "the same, in MKL's own threads", _CPU),
     Switch("ATEN_CPU_CAPABILITY", "avx2", "a CPU with a newer instruction set would choose other kernels", _CPU),
     Switch("ONEDNN_MAX_CPU_ISA", "AVX2", "the same, in oneDNN", _CPU),
-    Switch("MKL_CBWR", "AVX2", "the same, in MKL; its results also depend on the alignment of memory without it", _CPU),
     Switch("CUBLAS_WORKSPACE_CONFIG", ":4096:8", "cuBLAS picks the same algorithm every time only with a fixed workspace", _GPU),
     Switch("PYTHONHASHSEED", "0", "hashes of strings must not order anything differently from process to process", _NONE),
     Switch("PYTORCH_NVML_BASED_CUDA_CHECK", "1", "counting GPUs must not start CUDA, which a fork would not survive", _NONE),
@@ -48,7 +55,31 @@ ENVIRONMENT = (
     Switch("HF_HUB_OFFLINE", "1", "nothing is fetched from anywhere while a job runs", _NONE),
     Switch("TRANSFORMERS_OFFLINE", "1", "the same, in older releases", _NONE),
 )
-"""What numeric libraries read when they load."""
+_OF_A_MODEL = (
+    Switch("MKL_CBWR", "AVX2", "the same, in MKL; its results also depend on the alignment of memory without it", _CPU),
+)
+_OF_EVERY_PROCESSOR = (
+    Switch(
+        "MKL_CBWR",
+        "COMPATIBLE",
+        "MKL takes another path for another vendor; its results also depend on the alignment of memory",
+        _CPU,
+    ),
+    Switch(
+        "NPY_DISABLE_CPU_FEATURES",
+        "X86_V4 AVX512_ICL AVX512_SPR",
+        "a CPU that has these would choose numpy's other kernels",
+        _CPU,
+    ),
+    Switch("OPENBLAS_CORETYPE", "Haswell", "numpy's matrix products would be written for the CPU's model", _CPU),
+    Switch("OPENBLAS_NUM_THREADS", str(THREADS), "such a product split over two threads sums in another order", _CPU),
+)
+
+
+def environment() -> tuple[Switch, ...]:
+    """What numeric libraries read when they load."""
+    return (*_ENVIRONMENT, *(_OF_EVERY_PROCESSOR if PROCESSORS > 1 else _OF_A_MODEL))
+
 
 SWITCHES = (
     Switch("use_deterministic_algorithms", "True", "an operator without such an algorithm is an error, not a surprise"),
@@ -65,28 +96,45 @@ SWITCHES = (
 _LIBRARIES = (
     "torch", "bitsandbytes", "deepspeed", "diffusers", "numpy", "pytorch-optimizer", "sd-mecha", "torchao", "transformers",
 )  # fmt: skip
-_EARLY = {"ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"}
+_EARLY = {
+    "torch": ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"),
+    "numpy": ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS"),
+}
+"""What a library reads when it is imported, and never again."""
 _REFUSED = re.compile(r"^(?P<operator>\S+) does not have a deterministic implementation")
 _CUBLAS = "this operation is not deterministic because it uses CuBLAS"
 
 
 def pin() -> None:
-    """Sets the environment that numeric libraries read when they load. Call before torch is imported.
+    """Sets the environment that numeric libraries read when they load. Call before torch and numpy are imported.
 
-    Raises NumericsError when torch is loaded already without these settings: they would come too late.
+    Raises NumericsError for a processor without the instructions that these numerics use, and when a library is loaded already
+    without its settings: they would come too late.
     """
-    late = {switch.name for switch in ENVIRONMENT if os.environ.get(switch.name) != switch.value}
-    if "torch" in sys.modules and late & _EARLY:
-        raise NumericsError(
-            f"torch was imported before the numerics were pinned ({', '.join(sorted(late))} not set). "
-            "Call astolfo.numerics.pin() first, or start the program with these variables set."
-        )
-    os.environ.update({switch.name: switch.value for switch in ENVIRONMENT})
+    check_processor()
+    late = {switch.name for switch in environment() if os.environ.get(switch.name) != switch.value}
+    for library, names in _EARLY.items():
+        if library in sys.modules and (missed := late.intersection(names)):
+            raise NumericsError(
+                f"{library} was imported before the numerics were pinned ({', '.join(sorted(missed))} not set). "
+                "Call astolfo.numerics.pin() first, or start the program with these variables set."
+            )
+    os.environ.update({switch.name: switch.value for switch in environment()})
     quiet.hide()
 
 
+def check_processor(cpuinfo: Path = _CPUINFO) -> None:
+    """Raises NumericsError, with the processor's name, unless it is an x86-64 with AVX2 and FMA, as far as Linux tells."""
+    told = _fields(cpuinfo)
+    if told and (missing := set(REQUIRED) - set(told.get("flags", "").split())):
+        raise NumericsError(
+            f"Expected an x86-64 processor with AVX2 and FMA (Intel since Haswell, AMD since Zen), found {_named(told)}, "
+            f"which has no {' and no '.join(one.upper() for one in REQUIRED if one in missing)}. Use another machine."
+        )
+
+
 def make_deterministic() -> None:
-    """Turns torch's switches: deterministic algorithms only, one thread, no shortened mantissas."""
+    """Turns torch's switches: deterministic algorithms only, one thread, no shortened mantissas; and puts operators in place."""
     import torch
 
     torch.set_num_threads(THREADS)
@@ -97,6 +145,10 @@ def make_deterministic() -> None:
             setattr(homes[home], name, switch.value == "True")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
+    if PROCESSORS > 1:
+        from astolfo import operators
+
+        operators.replace()
 
 
 @contextlib.contextmanager
@@ -122,12 +174,12 @@ def naming_operators(what: str) -> Iterator[None]:
 def numerics_class(device: str = "cpu") -> dict[str, str]:
     """The class that this machine computes in on a kind of device ("cpu", "cuda"), as names and values that compare.
 
-    Of a CPU it is vendor, model, instruction set and threads; of a GPU its name, compute capability and driver, with CUDA,
-    cuDNN and NCCL; of both the libraries, torch's build, and the switches that decide bits there. Asking about "cuda" imports
-    torch. Raises NumericsError when there is no such device.
+    Of a CPU it is what the processor must have (with PROCESSORS at 1: its vendor and model) and the threads; of a GPU its name,
+    compute capability and driver, with CUDA, cuDNN and NCCL; of both the libraries, torch's build, and the switches that decide
+    bits there. Asking about "cuda" imports torch. Raises NumericsError when there is no such device.
     """
     machine = {"cpu": _cpu, "cuda": _gpu}[device]()
-    decisive = [switch for switch in (*ENVIRONMENT, *SWITCHES) if device in switch.decides]
+    decisive = [switch for switch in (*environment(), *SWITCHES) if device in switch.decides]
     switches = " ".join(f"{switch.name}={switch.value}" for switch in decisive)
     versions = {name: _version(name) for name in _LIBRARIES}
     return {"device": device, **machine, **versions, "torch build": _torch_build(), "switches": switches}
@@ -143,7 +195,7 @@ def class_here(device: str) -> dict[str, str]:
 
 def explain() -> list[str]:
     """One line per switch: its name, its value, and the reason."""
-    return [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*ENVIRONMENT, *SWITCHES)]
+    return [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*environment(), *SWITCHES)]
 
 
 def _version(library: str) -> str:
@@ -155,7 +207,8 @@ def _version(library: str) -> str:
 
 
 def _cpu() -> dict[str, str]:
-    return {"processor": _processor(), "isa": "avx2", "threads": str(THREADS)}
+    which = f"{platform.machine()} with {' and '.join(REQUIRED)}" if PROCESSORS > 1 else _processor()
+    return {"processor": which, "isa": "avx2", "threads": str(THREADS)}
 
 
 def _gpu() -> dict[str, str]:
@@ -196,11 +249,21 @@ def _torch_build() -> str:
 
 def _processor() -> str:
     """Vendor, family, model and stepping of the CPU as Linux tells them."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            first = file.read().split("\n\n", 1)[0]
-    except OSError:
+    if not (told := _fields(_CPUINFO)):
         return platform.machine()
-    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}
     names = ("vendor_id", "cpu family", "model", "stepping")
-    return " ".join([platform.machine(), *(fields.get(name, "?") for name in names)])
+    return " ".join([platform.machine(), *(told.get(name, "?") for name in names)])
+
+
+def _named(told: dict[str, str]) -> str:
+    """A processor as a person calls it."""
+    return told.get("model name") or f"an unnamed {platform.machine()} processor"
+
+
+def _fields(cpuinfo: Path) -> dict[str, str]:
+    """What Linux tells of the first processor; empty where it tells nothing."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}

@@ -40,10 +40,78 @@ def test_the_switches_are_what_torch_says():
 def test_every_switch_has_a_reason():
     """`astolfo numerics` prints the class and each switch with the reason for it, no two alike."""
     shown = CliRunner().invoke(cli, ["numerics"]).output
-    reasons = [switch.reason for switch in (*numerics.ENVIRONMENT, *numerics.SWITCHES)]
+    reasons = [switch.reason for switch in (*numerics.environment(), *numerics.SWITCHES)]
     assert all(reasons)
     assert [line for line in numerics.explain() if line not in shown] == []
     assert f"processor          {numerics.numerics_class()['processor']}" in shown
+
+
+@pytest.fixture
+def every_processor(monkeypatch):
+    """The numerics of every x86-64 processor, as they are when the record is made anew."""
+    monkeypatch.setattr(numerics, "PROCESSORS", 2)
+    numerics.numerics_class.cache_clear()
+    yield
+    numerics.numerics_class.cache_clear()
+
+
+def test_the_class_of_every_processor_names_none(every_processor, monkeypatch):
+    """With the switches of every processor, two machines of other vendors are one class, which says what both must have."""
+    found = numerics.numerics_class()
+    numerics.numerics_class.cache_clear()
+    monkeypatch.setattr(numerics, "_processor", lambda: "x86_64 GenuineIntel 6 60 3")
+    assert numerics.numerics_class() == found
+    assert (found["processor"], found["isa"]) == ("x86_64 with avx2 and fma", "avx2")
+    assert "MKL_CBWR=COMPATIBLE" in found["switches"]
+    assert "NPY_DISABLE_CPU_FEATURES=X86_V4" in found["switches"]
+
+
+def test_libraries_read_the_switches_of_every_processor():
+    """numpy and MKL say that they use what the switches name, whatever this processor has."""
+    code = (
+        "from astolfo import numerics; numerics.PROCESSORS = 2; numerics.pin()\n"
+        "import numpy; from numpy._core._multiarray_umath import __cpu_features__ as has\n"
+        "print([name for name in ('X86_V4', 'AVX512_ICL', 'AVX512_SPR') if has[name]], has['X86_V3'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
+
+
+def test_a_library_that_came_too_early_is_named(every_processor, monkeypatch):
+    """Where numpy was imported without its switches, the pinning says so."""
+    monkeypatch.delenv("NPY_DISABLE_CPU_FEATURES", raising=False)
+    monkeypatch.setattr(sys, "modules", {"numpy": None})
+    with pytest.raises(NumericsError, match="numpy was imported before .*NPY_DISABLE_CPU_FEATURES"):
+        numerics.pin()
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        (
+            "model name\t: Intel(R) Xeon(R) X5550\nflags\t\t: fpu sse sse4_2\n\nprocessor: 1",
+            "X5550, which has no AVX2 and no FMA",
+        ),
+        ("model name\t: Ivy\nflags\t\t: avx fma\n", "Ivy, which has no AVX2[.]"),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", "an unnamed .* processor, which has no AVX2 and no FMA"),
+    ],
+)
+def test_a_processor_that_cannot_is_refused_by_name(tmp_path, told, found):
+    """A processor without AVX2 or FMA is refused with its name; this machine's, and one of which nothing is told, are not."""
+    (tmp_path / "cpuinfo").write_text(told)
+    with pytest.raises(NumericsError, match=found):
+        numerics.check_processor(tmp_path / "cpuinfo")
+    numerics.check_processor()
+    numerics.check_processor(tmp_path / "nothing")
+
+
+def test_a_job_asks_the_processor_first(monkeypatch, tmp_path):
+    """A job on a processor that is refused ends before it reads or makes anything."""
+    (tmp_path / "cpuinfo").write_text("model name : Old\nflags : sse\n")
+    monkeypatch.setattr(numerics.check_processor, "__defaults__", (tmp_path / "cpuinfo",))
+    done = CliRunner().invoke(cli, ["job", "vocabulary", "--spec", '{"verb": "vocabulary"}', "--out", str(tmp_path / "made")])
+    assert isinstance(done.exception, NumericsError)
+    assert not (tmp_path / "made").exists()
 
 
 def test_an_operator_that_cannot_is_named():

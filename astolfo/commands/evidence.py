@@ -32,6 +32,7 @@ def lineage(context: click.Context, target: str, directory: Path) -> None:
 @WHERE
 @click.option("--record", is_flag=True, help="Write what the directory holds as the record of this numerics class.")
 @click.option("--json", "as_json", is_flag=True, help="With FILE: print everything as JSON.")
+@click.option("--digest", is_flag=True, help="With FILE: no more than its sha256, and whether it is the recorded one.")
 @click.option("--attestations-only", is_flag=True, help="With FILE: follow its ancestors without reading their bytes.")
 @click.option("--key", type=WHOLE, help="With FILE: it must be signed, and by the owner of this public key (PEM).")
 @click.option(
@@ -39,8 +40,8 @@ def lineage(context: click.Context, target: str, directory: Path) -> None:
 )
 @click.pass_context
 def verify(
-    context: click.Context, file: Path | None, directory: Path, record: bool, as_json: bool, attestations_only: bool,
-    key: Path | None, certificates: tuple[Path, ...],
+    context: click.Context, file: Path | None, directory: Path, record: bool, as_json: bool, digest: bool,
+    attestations_only: bool, key: Path | None, certificates: tuple[Path, ...],
 ) -> None:  # fmt: skip
     """Verifies FILE and everything that it comes from; without FILE, compares every model of the record with its digest.
 
@@ -49,14 +50,19 @@ def verify(
     damaged; what is not built is counted, no more.
     """
     if file is None:
-        if as_json or attestations_only or key or certificates:
-            raise click.UsageError("--json, --attestations-only, --key and --certificates go with a FILE.")
+        if as_json or digest or attestations_only or key or certificates:
+            raise click.UsageError("--json, --digest, --attestations-only, --key and --certificates go with a FILE.")
         _verify_record(context, directory, record)
         return
     if record:
         raise click.UsageError("--record goes without a FILE: a record is whole.")
     if key and certificates:
         raise click.UsageError("name --key or --certificates: a file is signed with a bare key or with a certificate.")
+    if digest:
+        from astolfo.provenance import digests
+
+        click.echo(digests.said_of(ledger_of(context, directory), file))
+        return
     from astolfo.provenance import sign as signatures
     from astolfo.provenance.verify import verify as look
 
@@ -80,7 +86,7 @@ def _verify_record(context: click.Context, directory: Path, record: bool) -> Non
         return
     numerics = class_here(found.scale.device)
     findings = digests.compare(found, directory, numerics)
-    click.echo(digests.report(findings, numerics))
+    click.echo(digests.report(found, findings, numerics))
     if any(finding.verdict in (digests.DIFFERS, digests.DAMAGED) for finding in findings):
         context.exit(1)
 

@@ -17,6 +17,8 @@ from astolfo.errors import InputError
 from astolfo.files import json_digest, verified, write_json
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
+from astolfo.numerics import numerics_class
+from astolfo.remembered import digest_of
 
 FOLDER = "digests"  # in the ledger's folder
 STOPPED = "astolfo.stopped"  # what the metadata of a run's result say when it ended early
@@ -58,6 +60,17 @@ def recorded(ledger: Ledger, numerics: dict[str, str]) -> dict[str, str]:
     return next((record["sha256"] for record in records(ledger) if numerics in classes(record)), {})
 
 
+def verdict_of(name: str, digest: str, known: list[dict[str, Any]]) -> str:
+    """How the file of a model stands against records, whichever class made them: identical to one's digest of it, or it differs.
+
+    A model of which none has a digest is not recorded; where no record has any digest at all, it is merely built.
+    """
+    expected = {one["sha256"][name] for one in known if name in one["sha256"]}
+    if not any(one["sha256"] for one in known):
+        return BUILT
+    return IDENTICAL if digest in expected else DIFFERS if expected else UNRECORDED
+
+
 def classes(record: dict[str, Any]) -> list[dict[str, str]]:
     """The numerics classes that a record holds for: the one that made it, and those measured to give all the same digests."""
     return [record["numerics"], *record.get("equal", [])]
@@ -69,21 +82,23 @@ def same_class(ledger: Ledger, one: dict[str, str], other: dict[str, str]) -> bo
 
 
 def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[Finding]:
-    """Looks at every model of the record in `directory`; each file is hashed and compared with its side-car on the way."""
-    known, findings = recorded(ledger, numerics), []
+    """Looks at every model of the record in `directory`; each file is hashed and compared with its side-car on the way.
+
+    The digest that a finding names as recorded is that of this numerics class, or else of the first record.
+    """
+    known, findings = records(ledger), []
+    own = recorded(ledger, numerics) or (known[0]["sha256"] if known else {})
     for reference in models(ledger):
         name, path = str(reference), directory / reference.path
         if not path.exists():
-            findings.append(Finding(name, NOT_BUILT, known.get(name)))
+            findings.append(Finding(name, NOT_BUILT, own.get(name)))
             continue
         try:
             digest = verified(path)
         except InputError as error:
-            findings.append(Finding(name, DAMAGED, known.get(name), problem=str(error)))
+            findings.append(Finding(name, DAMAGED, own.get(name), problem=str(error)))
             continue
-        unrecorded = UNRECORDED if records(ledger) else BUILT
-        verdict = unrecorded if name not in known else IDENTICAL if known[name] == digest else DIFFERS
-        findings.append(Finding(name, verdict, known.get(name), digest))
+        findings.append(Finding(name, verdict_of(name, digest, known), own.get(name), digest))
     return findings
 
 
@@ -151,8 +166,8 @@ def _became(one: dict[str, Any], _: Ledger, run: Run) -> str:
     return "trained to its end, every number finite: **differs**" if run.entry.outcome.kind == "nan" else "trained to its end"
 
 
-def report(findings: list[Finding], numerics: dict[str, str]) -> str:
-    """The findings as lines: one per model that is there, then the count of each verdict."""
+def report(ledger: Ledger, findings: list[Finding], numerics: dict[str, str]) -> str:
+    """The findings as lines: one per model that is there, the count of each verdict, and what to do about what differs."""
     built = [finding for finding in findings if finding.verdict != NOT_BUILT]
     width = max((len(finding.name) for finding in built), default=0)
     lines = []
@@ -165,9 +180,32 @@ def report(findings: list[Finding], numerics: dict[str, str]) -> str:
     others = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in (NOT_BUILT, UNRECORDED, BUILT)}
     shown = {verdict: count for verdict, count in (counts | others).items() if count or verdict == IDENTICAL}
     lines.append(f"{len(findings)} models: " + ", ".join(f"{count} {verdict}" for verdict, count in shown.items()))
-    if others[UNRECORDED]:
-        lines.append(
-            "Nothing is recorded for this machine's numerics class "
-            f"({', '.join(f'{key} {value}' for key, value in numerics.items())}): digests are promises within one class."
-        )
+    if counts[DIFFERS]:
+        lines.append(advice(ledger, numerics))
     return "\n".join(lines)
+
+
+def advice(ledger: Ledger, numerics: dict[str, str]) -> str:
+    """What it means, and what to do, when a file is not the recorded one on a machine of this numerics class."""
+    if recorded(ledger, numerics):
+        return (
+            "This machine's numerics class is on record, so the recorded bytes are promised here: other code or another ledger "
+            f"made what differs, or a fault did. `{program.typed('reproduce', 'ID')}` builds it anew and compares."
+        )
+    return (
+        f"This machine's numerics class is not on record (`{program.typed('numerics')}` prints it), so other bytes are no fault. "
+        f"`{program.typed('compare', 'RECORDED_FILE', 'FILE')}` says how close they are to a recorded file that you have."
+    )
+
+
+def said_of(ledger: Ledger, path: Path) -> str:
+    """One line on a model's file: its sha256, and whether it is the recorded one."""
+    known, name, digest = records(ledger), path.name.removesuffix(".safetensors"), digest_of(path)
+    verdict = verdict_of(name, digest, known)
+    if verdict == IDENTICAL:
+        return f"{path}: sha256 {digest}, the recorded one"
+    if verdict != DIFFERS:
+        return f"{path}: sha256 {digest}; none is on record"
+    here = numerics_class(ledger.scale.device)
+    expected = (recorded(ledger, here) or known[0]["sha256"]).get(name)
+    return f"{path}: sha256 {digest}, not the recorded one, {expected}. {advice(ledger, here)}"

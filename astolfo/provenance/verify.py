@@ -37,7 +37,7 @@ class Verification:
     absent: list[str] = field(default_factory=list)  # ancestors whose bytes are not there (or were not asked for)
     adopted: list[str] = field(default_factory=list)  # files that were brought, not built
     accepted: dict[str, str] = field(default_factory=dict)  # artifact -> why it stands although code or lock changed
-    recorded: str = digests.UNRECORDED  # the artifact against the ledger's record of its numerics class
+    recorded: str = digests.UNRECORDED  # the artifact against the ledger's records
     signed_by: str | None = None
 
     @property
@@ -54,6 +54,8 @@ class Verification:
         parts = [f"sha256 {self.sha256}", f"{len(self.rehashed)} files re-hashed"]
         if self.recorded == digests.IDENTICAL:
             parts.insert(0, "the recorded file")
+        if self.recorded == digests.DIFFERS:
+            parts.insert(0, "not the recorded file, and made in a numerics class that is not on record")
         for names, what in ((self.absent, "attested but not re-hashed"), (self.adopted, "adopted, not rebuilt")):
             if names:
                 parts.append(f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
@@ -170,18 +172,17 @@ class _Walk:
         self.noted.append((name, found))
 
     def _record(self, name: str, found: Attestation) -> None:
-        """Compares with the digests that the ledger records for the numerics class."""
+        """Compares with the recorded digests. A difference is a fault where the class that made it is on record."""
         numerics, folder = found.numerics or self.numerics, name.partition("/")[0]
         if self.ledger is None or numerics is None or folder not in ("results", "bases") or found.adopted:
             return
-        known = digests.recorded(self.ledger, numerics).get(Path(name).name.removesuffix(".safetensors"))
-        if known is None:
-            return
-        same = known == found.subjects[name]
-        if name == self.found.name:
-            self.found.recorded = digests.IDENTICAL if same else digests.DIFFERS
-        if not same:
-            self._bad(f"{name} differs from the record: expected sha256 {known}, found {found.subjects[name]}")
+        model, digest = Path(name).name.removesuffix(".safetensors"), found.subjects[name]
+        verdict = digests.verdict_of(model, digest, digests.records(self.ledger))
+        if name == self.found.name and verdict in (digests.IDENTICAL, digests.DIFFERS):
+            self.found.recorded = verdict
+        promised = digests.recorded(self.ledger, numerics).get(model)
+        if verdict == digests.DIFFERS and promised is not None:
+            self._bad(f"{name} differs from the record: expected sha256 {promised}, found {digest}")
 
     def _read(self, path: Path) -> Attestation | None:
         try:

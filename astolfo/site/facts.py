@@ -18,7 +18,7 @@ from typing import Any
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError, LedgerError
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.provenance.digests import BUILT, DIFFERS, IDENTICAL, NOT_BUILT, UNRECORDED, records
+from astolfo.provenance.digests import NOT_BUILT, records, verdict_of
 from astolfo.remembered import digest_of, recorded
 from astolfo.site.losses import Curve, read
 
@@ -140,16 +140,8 @@ def _model(path: Path, directory: Path, known: list[dict[str, Any]]) -> Model:
         metadata = dict(file.metadata)
     return Model(
         name=path.stem, path=str(path.relative_to(directory)), bytes=os.path.getsize(path), sha256=digest, metadata=metadata,
-        attestation=_json(Path(attestation_path(str(path)))), verdict=_verdict(path.stem, digest, known),
+        attestation=_json(Path(attestation_path(str(path)))), verdict=verdict_of(path.stem, digest, known),
     )  # fmt: skip
-
-
-def _verdict(name: str, digest: str | None, known: list[dict[str, Any]]) -> str:
-    """Identical where any record has this digest: two numerics classes may each have their own. Without any, built."""
-    recorded = {record["sha256"][name] for record in known if name in record["sha256"]}
-    if not any(record["sha256"] for record in known):
-        return BUILT
-    return UNRECORDED if not recorded or digest is None else IDENTICAL if digest in recorded else DIFFERS
 
 
 def _evaluations(directory: Path, folders: str, runs: list[str]) -> dict[str, dict[str, dict[str, Any]]]:

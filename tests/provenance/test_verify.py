@@ -88,7 +88,7 @@ def test_a_file_alone_is_read_without_its_parents(built, tmp_path):
 
 
 def test_the_record_is_asked(built, tmp_path):
-    """A result that is the recorded one of its numerics class says so; another differs."""
+    """A result that is a recorded one says so; another is a fault where its numerics class is on record, and else only told."""
     shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns("digests"))
     record = {"numerics": read(built["result"]).numerics, "sha256": {"25112201": read_sidecar(built["result"])}}
     write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record)
@@ -96,6 +96,10 @@ def test_the_record_is_asked(built, tmp_path):
     record["sha256"] = {"25112201": "0" * 64}
     write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record)
     assert f"differs from the record: expected sha256 {'0' * 64}" in verify(built["result"], load(tmp_path / "config")).verdict
+    write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record | {"numerics": {"processor": "another"}})
+    found = verify(built["result"], load(tmp_path / "config"))
+    assert found.good
+    assert "verified, not the recorded file, and made in a numerics class that is not on record" in found.verdict
 
 
 def test_what_was_accepted_is_mentioned(built):
