@@ -3,7 +3,7 @@
     python -m tests.processors.calls record FOLDER            every distinct call of what the miniature does (`tests.processors.work`)
     python -m tests.processors.calls replay FOLDER OUT.json   makes each once more; OUT.json: the calls whose results differ
 
-Two calls are the same when name, shapes, strides, dtypes and other arguments are. A folder holds `calls.jsonl`, a call a line, and
+Two calls are the same when name, shapes, strides, dtypes and options are; numbers count of powers alone. A folder holds `calls.jsonl`, a call a line, and
 `inputs.bin`, the bytes of their tensors. What bitsandbytes computes is one call of its operator.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from astolfo import quiet  # noqa: E402
 
 _LINE = 64  # bytes: a tensor is put where it lay within one, since what is vectorised may begin there
-_NAMED = (torch.dtype, torch.layout, torch.device, torch.memory_format)
+_NUMBER = (torch.NumberType, torch.FloatType)
+_NAMED = (torch.dtype, torch.layout, torch.memory_format)
 _UNSET = (
     "empty",
     "new_empty",
@@ -56,20 +58,22 @@ class Recorder(TorchDispatchMode):
         self.seen.add(key)
         before = _mapped(given, self._kept)
         result = func(*args, **(kwargs or {}))
-        call = {"name": str(func), "given": before, "digest": digest([given, result])}
+        call = {"name": str(func), "given": before, "digest": digest(given, result)}
         self.lines.write(json.dumps(call) + "\n")
         return result
 
     def _key(self, func: Any, given: Any) -> str | None:
-        """What tells a call from others; None for one that computes nothing or cannot be made again."""
+        """What tells a call from others; None for one that computes nothing, draws, or cannot be made again."""
         tensors = [one for one in _leaves(given) if isinstance(one, Tensor)]
         plain = all(one.device.type == "cpu" and one.layout == torch.strided for one in tensors)
         elsewhere = any(isinstance(one, torch.device) and one.type != "cpu" for one in _leaves(given))
         if func.is_view or func.namespace == "profiler" or func._opname in _UNSET or elsewhere or not plain:
             return None
-        if any(is_traceable_wrapper_subclass(one) or isinstance(one, torch.Generator) for one in _leaves(given)):
+        if any(one.name == "generator" for one in func._schema.arguments) or any(map(is_traceable_wrapper_subclass, tensors)):
             return None
-        return json.dumps([str(func), _mapped(given, lambda one: [str(one.dtype), list(one.shape), list(one.stride())])])
+        numbers = [] if func._opname.startswith("pow") else [isinstance(one.type, _NUMBER) for one in func._schema.arguments]
+        plain = [None if number else one for one, number in zip_longest(given[0], numbers[: len(given[0])], fillvalue=False)]
+        return json.dumps([str(func), _mapped([plain, given[1]], _form)])
 
     def _kept(self, tensor: Tensor) -> dict[str, Any]:
         """Writes a tensor's memory, from its first element to its last, and says where."""
@@ -93,15 +97,15 @@ def replay(folder: Path) -> Iterator[dict[str, Any]]:
             call = json.loads(line)
             given = _given(call["given"], memory)
             result = _operator(call["name"])(*given[0], **given[1])
-            if digest([given, result]) != call["digest"]:
-                shapes = _mapped(given, lambda one: [str(one.dtype), list(one.shape), list(one.stride())])
+            if digest(given, result) != call["digest"]:
+                shapes = _mapped(given, _form)
                 yield {"call": number, "name": call["name"], "given": shapes}
 
 
-def digest(found: Any) -> str:
-    """The sha256 of every tensor and number in a structure: values in the order of their indices."""
+def digest(given: Any, result: Any) -> str:
+    """The sha256 of a call's result, and of its arguments' tensors after it: values in the order of their indices."""
     total = hashlib.sha256()
-    for one in _leaves(found):
+    for one in (*(one for one in _leaves(given) if isinstance(one, Tensor)), *_leaves(result)):
         if isinstance(one, Tensor):
             total.update(memoryview(_flat(one.detach().reshape(-1)).numpy()))
         else:
@@ -112,6 +116,10 @@ def digest(found: Any) -> str:
 def _flat(values: Tensor) -> Tensor:
     """The bytes of a tensor of one dimension."""
     return torch.empty(values.shape, dtype=values.dtype).copy_(values).view(torch.uint8)
+
+
+def _form(tensor: Tensor) -> list[Any]:
+    return [str(tensor.dtype), list(tensor.shape), list(tensor.stride())]
 
 
 def _leaves(found: Any) -> Iterator[Any]:
@@ -132,6 +140,8 @@ def _mapped(found: Any, of: Any) -> Any:
         return {key: _mapped(value, of) for key, value in found.items()}
     if isinstance(found, list | tuple):
         return [_mapped(one, of) for one in found]
+    if isinstance(found, torch.device):
+        return {"device": str(found)}
     if isinstance(found, _NAMED):
         return {"torch": str(found).removeprefix("torch.")}
     assert found is None or isinstance(found, bool | int | float | str), found
@@ -144,8 +154,10 @@ def _given(told: Any, memory: Tensor) -> Any:
         return [_given(one, memory) for one in told]
     if not isinstance(told, dict):
         return told
+    if "device" in told and isinstance(told["device"], str):
+        return torch.device(told["device"])
     if "torch" in told:
-        return getattr(torch, told["torch"], None) or torch.device(told["torch"])
+        return getattr(torch, told["torch"])
     if "tensor" not in told:
         return {key: _given(value, memory) for key, value in told.items()}
     about = told["tensor"]
