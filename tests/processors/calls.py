@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Recorder(TorchDispatchMode):
         if key is None or key in self.seen:
             return func(*args, **(kwargs or {}))
         self.seen.add(key)
-        before = _mapped(given, self._kept)
+        before = _mapped(given, cache(self._kept))  # a tensor that is given twice is one
         result = func(*args, **(kwargs or {}))
         call = {"name": str(func), "given": before, "digest": digest(given, result)}
         self.lines.write(json.dumps(call) + "\n")
@@ -95,7 +96,7 @@ def replay(folder: Path) -> Iterator[dict[str, Any]]:
     with (folder / "calls.jsonl").open() as lines, torch.no_grad():
         for number, line in enumerate(lines):
             call = json.loads(line)
-            given = _given(call["given"], memory)
+            given = _given(call["given"], memory, {})
             result = _operator(call["name"])(*given[0], **given[1])
             if digest(given, result) != call["digest"]:
                 shapes = _mapped(given, _form)
@@ -148,10 +149,10 @@ def _mapped(found: Any, of: Any) -> Any:
     return found
 
 
-def _given(told: Any, memory: Tensor) -> Any:
-    """The arguments that `_mapped` told of."""
+def _given(told: Any, memory: Tensor, made: dict[str, Tensor]) -> Any:
+    """The arguments that `_mapped` told of; `made` are the tensors of the call by their places."""
     if isinstance(told, list):
-        return [_given(one, memory) for one in told]
+        return [_given(one, memory, made) for one in told]
     if not isinstance(told, dict):
         return told
     if "device" in told and isinstance(told["device"], str):
@@ -159,15 +160,17 @@ def _given(told: Any, memory: Tensor) -> Any:
     if "torch" in told:
         return getattr(torch, told["torch"])
     if "tensor" not in told:
-        return {key: _given(value, memory) for key, value in told.items()}
+        return {key: _given(value, memory, made) for key, value in told.items()}
     about = told["tensor"]
+    if (place := json.dumps(about)) in made:
+        return made[place]
     dtype = getattr(torch, about["dtype"])
     size, span, beyond = dtype.itemsize, about["span"], about["beyond"]
     fresh = torch.empty(span + 2 * _LINE, dtype=dtype)
     start = (beyond - fresh.data_ptr() % _LINE // size) % (_LINE // size)
     flat = fresh[start : start + span]
     flat.view(torch.uint8).copy_(memory[about["at"] : about["at"] + span * size])
-    return flat.as_strided(about["shape"], about["strides"])
+    return made.setdefault(place, flat.as_strided(about["shape"], about["strides"]))
 
 
 def _operator(name: str) -> Any:
