@@ -73,6 +73,7 @@ _OF_EVERY_PROCESSOR = (
     ),
     Switch("OPENBLAS_CORETYPE", "Haswell", "numpy's matrix products would be written for the CPU's model", _CPU),
     Switch("OPENBLAS_NUM_THREADS", str(THREADS), "such a product split over two threads sums in another order", _CPU),
+    Switch("TORCHINDUCTOR_CPP_MARCH", "haswell", "what torch compiles would be written for the CPU at hand", _CPU),
 )
 
 

@@ -139,6 +139,12 @@ STAGES = (
         pytest("tests/data", "tests/hostile"),
     ),
     Stage(
+        "processors",
+        "operator calls and whole artifacts are the same on an emulated Intel Haswell, Intel Skylake and AMD Rome",
+        60,
+        pytest("tests/processors"),
+    ),
+    Stage(
         "slurm",
         "25112201 and its merge, submitted job by job to a SLURM cluster of one node, have the local build's digests",
         8,

@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from astolfo import quiet  # noqa: E402
 _LINE = 64  # bytes: a tensor is put where it lay within one, since what is vectorised may begin there
 _NUMBER = (torch.NumberType, torch.FloatType)
 _NAMED = (torch.dtype, torch.layout, torch.memory_format)
-_UNSET = (
+_UNSET = {
     "empty",
     "new_empty",
     "empty_like",
@@ -39,7 +38,7 @@ _UNSET = (
     "new_empty_strided",
     "resize_",
     "set_",
-)  # whose values mean nothing
+}  # their values mean nothing
 
 
 class Recorder(TorchDispatchMode):
@@ -53,7 +52,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [list(args), kwargs or {}]
-        key = self._key(func, given)
+        key = self._key(func, *given)
         if key is None or key in self.seen:
             return func(*args, **(kwargs or {}))
         self.seen.add(key)
@@ -63,8 +62,9 @@ class Recorder(TorchDispatchMode):
         self.lines.write(json.dumps(call) + "\n")
         return result
 
-    def _key(self, func: Any, given: Any) -> str | None:
+    def _key(self, func: Any, args: Any, kwargs: Any) -> str | None:
         """What tells a call from others; None for one that computes nothing, draws, or cannot be made again."""
+        given = [args, kwargs]
         tensors = [one for one in _leaves(given) if isinstance(one, Tensor)]
         plain = all(one.device.type == "cpu" and one.layout == torch.strided for one in tensors)
         elsewhere = any(isinstance(one, torch.device) and one.type != "cpu" for one in _leaves(given))
@@ -72,9 +72,9 @@ class Recorder(TorchDispatchMode):
             return None
         if any(one.name == "generator" for one in func._schema.arguments) or any(map(is_traceable_wrapper_subclass, tensors)):
             return None
-        numbers = [] if func._opname.startswith("pow") else [isinstance(one.type, _NUMBER) for one in func._schema.arguments]
-        plain = [None if number else one for one, number in zip_longest(given[0], numbers[: len(given[0])], fillvalue=False)]
-        return json.dumps([str(func), _mapped([plain, given[1]], _form)])
+        numbers = {one.name for one in func._schema.arguments if isinstance(one.type, _NUMBER) and "pow" not in func._opname}
+        named = dict(zip((one.name for one in func._schema.arguments), args, strict=False)) | kwargs
+        return json.dumps([str(func), _mapped({name: one for name, one in named.items() if name not in numbers}, _form)])
 
     def _kept(self, tensor: Tensor) -> dict[str, Any]:
         """Writes a tensor's memory, from its first element to its last, and says where."""
