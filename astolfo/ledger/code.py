@@ -15,7 +15,7 @@ from astolfo.files import write_json
 
 _PACKAGE = Path(__file__).parent.parent
 _MEMORY = Path(".astolfo/code.json")
-_COMMON = ("elementary.py", "errors.py", "files.py", "numerics.py", "randomness.py", "checkpoint/safefile.py",
+_COMMON = ("elementary.py", "errors.py", "files.py", "numerics.py", "operators.py", "randomness.py", "checkpoint/safefile.py",
            "checkpoint/stream.py")  # fmt: skip
 _FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
 _MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
