@@ -96,18 +96,16 @@ def recipes(ledger: Ledger) -> dict[str, Recipe]:
     return {name: recipe for name, recipe in found.items() if recipe.optimizer.kind != "AdamW4bit"}
 
 
-def artifacts(folder: Path, steps: int, kinds: tuple[str, ...] = ("AdamW8bit",)) -> None:
-    """A chain of whole artifacts below `folder`: dataset, states, results, a merge, an evaluation and an autoencoder."""
+def artifacts(folder: Path, steps: int) -> None:
+    """A chain of whole artifacts below `folder`: dataset, state, result, merge, evaluation and autoencoder."""
     ledger = load(CONFIG)
     inputs = _inputs(ledger, folder, "sdxl", 4)
     recipe = recipe_of(ledger, ledger.run(RUNS["sdxl"])).model_copy(update=SHORT)
-    for kind in kinds:
-        spec = {"verb": "train", "parents": {}, "from": 0, "to": steps}
-        spec["recipe"] = recipe.model_copy(update={"optimizer": Optimizer(kind=kind)}).canonical()
-        state, result = folder / "states" / kind / f"{steps:08d}.safetensors", folder / f"{kind}.safetensors"
-        train_segment(spec, inputs, None, state, Placement())
-        about = {"title": kind, "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"]}
-        export({"verb": "export", "parents": {"state": identity(spec)}, **about}, state, inputs.base, None, result)
+    spec = {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": 0, "to": steps}
+    state, result = folder / "states" / f"{steps:08d}.safetensors", folder / "result.safetensors"
+    train_segment(spec, inputs, None, state, Placement())
+    about = {"title": "short", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"]}
+    export({"verb": "export", "parents": {"state": identity(spec)}, **about}, state, inputs.base, None, result)
     merge(BASES["sdxl"], result, {0.5: folder / "merged.safetensors"})
     models = Models(trained=result, vocabulary=inputs.vocabulary, base=inputs.base)
     _evaluate(recipe, folder / "evaluation", models, "eps", "DDIM", alphas=[0.5, 1.0], steps=steps)
@@ -142,10 +140,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--optimizer", nargs="+", default=["AdamW8bit"])
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    artifacts(options.folder, options.steps, tuple(options.optimizer))
+    artifacts(options.folder, options.steps)
     for path in sorted(path for path in options.folder.rglob("*") if path.is_file()):
         print(f"{sha256_of(path)}  {path.relative_to(options.folder)}")
 
