@@ -70,11 +70,15 @@ class Recorder(TorchDispatchMode):
         elsewhere = any(isinstance(one, torch.device) and one.type != "cpu" for one in _leaves(given))
         if func.is_view or func.namespace == "profiler" or func._opname in _UNSET or elsewhere or not plain:
             return None
-        if any(one.name == "generator" for one in func._schema.arguments) or any(map(is_traceable_wrapper_subclass, tensors)):
+        draws = func._opname.startswith("rand") or any(one.name == "generator" for one in func._schema.arguments)
+        if draws or any(map(is_traceable_wrapper_subclass, tensors)):
             return None
-        numbers = {one.name for one in func._schema.arguments if isinstance(one.type, _NUMBER) and "pow" not in func._opname}
-        named = dict(zip((one.name for one in func._schema.arguments), args, strict=False)) | kwargs
-        return json.dumps([str(func), _mapped({name: one for name, one in named.items() if name not in numbers}, _form)])
+        names = [one.name for one in func._schema.arguments]
+        numbers = {one.name for one in func._schema.arguments if isinstance(one.type, _NUMBER)}
+        named = dict(zip(names, args, strict=False)) | kwargs
+        if "pow" not in func._opname:
+            named = {name: one for name, one in named.items() if name not in numbers and not isinstance(one, float)}
+        return json.dumps([str(func), _mapped(named, _form)])
 
     def _kept(self, tensor: Tensor) -> dict[str, Any]:
         """Writes a tensor's memory, from its first element to its last, and says where."""

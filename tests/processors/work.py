@@ -17,8 +17,6 @@ numerics.PROCESSORS = 2
 numerics.pin()
 numerics.make_deterministic()
 
-from astolfo.merge.weighted_sum import merge  # noqa: E402
-
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder, save_autoencoder  # noqa: E402
 from astolfo.data import procedural, vocabulary  # noqa: E402
@@ -29,6 +27,7 @@ from astolfo.ledger import Ledger, load, recipe_of  # noqa: E402
 from astolfo.ledger.recipe import Recipe  # noqa: E402
 from astolfo.ledger.schema import SEMANTICS, LearningRate, Objective, Optimizer, Precision  # noqa: E402
 from astolfo.ledger.specs import identity  # noqa: E402
+from astolfo.merging.weighted_sum import merge  # noqa: E402
 from astolfo.train.autoencoder import train_autoencoder  # noqa: E402
 from astolfo.train.export import export  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
