@@ -60,6 +60,7 @@ def sampling(architecture: Architecture, processes: int) -> float | None:
 
 def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float:
     """Bytes that one process needs at most, resident, for a model of whatever size."""
+    from astolfo.train import rounding
     from astolfo.train.memory import largest, predict
 
     if recipe.engine:
@@ -67,7 +68,9 @@ def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], 
         own = found.total - found.overhead
     else:
         own = predict(recipe, processes=processes, size=size, checkpointing=checkpointing).peak
-    return own + PROGRAM + COPIES * largest(recipe)
+    most = largest(recipe)
+    rounded = rounding.WORKING * min(rounding.PIECE, most) if recipe.precision.update == "stochastic" else 0
+    return own + PROGRAM + COPIES * most + rounded
 
 
 def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from astolfo import randomness
 
 _LOW = 0xFFFFFFFF
-_PIECE = 1 << 24  # elements rounded at once; a multiple of the eight that one block of the generator serves
+PIECE = 1 << 24  # elements rounded at once; a multiple of the eight that one block of the generator serves
+WORKING = 31  # bytes for each of them while they are rounded, measured on a CPU: the generator's words, above all
 
 
 def words(seed: int, purpose: str, position: int, count: int, device: torch.device | str, first: int = 0) -> Tensor:
@@ -35,10 +36,10 @@ def stochastic(values: Tensor, seed: int, name: str, step: int) -> Tensor:
     """
     result = torch.empty(values.shape, dtype=torch.bfloat16, device=values.device)
     flat, out = values.reshape(-1), result.view(-1)
-    for start in range(0, flat.numel(), _PIECE):
-        piece = flat[start : start + _PIECE]
+    for start in range(0, flat.numel(), PIECE):
+        piece = flat[start : start + PIECE]
         drawn = words(seed, f"rounding {name}", step, -(-len(piece) // 2), values.device, first=start // 8)
         halves = drawn.to(torch.int32).view(torch.int16)[: len(piece)].to(torch.int32) & 0xFFFF
         rounded = ((piece.view(torch.int32) + halves) >> 16).to(torch.int16).view(torch.bfloat16)
-        out[start : start + _PIECE] = torch.where(piece.isfinite(), rounded, piece.to(torch.bfloat16))
+        out[start : start + PIECE] = torch.where(piece.isfinite(), rounded, piece.to(torch.bfloat16))
     return result

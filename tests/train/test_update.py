@@ -48,7 +48,7 @@ def test_pieces_leave_no_trace(monkeypatch):
     """How many elements are rounded at once decides nothing."""
     values = torch.from_numpy(randomness.normal(1, "values", 0, (100,)))
     whole = stochastic(values, 5, "w", 2)
-    monkeypatch.setattr("astolfo.train.rounding._PIECE", 16)
+    monkeypatch.setattr("astolfo.train.rounding.PIECE", 16)
     assert torch.equal(stochastic(values, 5, "w", 2), whole)
 
 
