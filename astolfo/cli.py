@@ -26,7 +26,7 @@ from pathlib import Path
 import click
 
 from astolfo import program, quiet
-from astolfo.commands import FOLDER, bits, dataset, evidence, init, ledger, models, plan, site
+from astolfo.commands import FOLDER, dataset, evidence, init, ledger, models, plan, site, staleness
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
 
@@ -99,9 +99,9 @@ VERBS: dict[str, dict[click.Command, str]] = {
         evidence.verify: "a file and all that it comes from; or every result",
         evidence.reproduce: "rebuild in a fresh folder, and compare",
         evidence.compare: "two models: identical, equivalent or different",
-        bits.stale: "what older code or another lock made",
-        bits.accept: "keep what is stale, on record",
-        bits.numerics: "this machine's numerics class and its switches",
+        staleness.stale: "what older code or another lock made",
+        staleness.accept: "keep what is stale, on record",
+        staleness.numerics: "this machine's numerics class and its switches",
     },
     "Publish": {
         evidence.sign: "a model and its attestation",

@@ -28,7 +28,7 @@ from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.ledger import load  # noqa: E402
 from astolfo.train import ranks  # noqa: E402
 from astolfo.train.initialise import initialise  # noqa: E402
-from astolfo.train.ranks import Flat  # noqa: E402
+from astolfo.train.ranks import GradientTree  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 RANKS = 4
@@ -76,7 +76,7 @@ class Ours:
 
     def __init__(self, model, processes):
         self.model, self.processes = model, processes
-        self.flat = Flat(list(model.parameters()), processes)
+        self.flat = GradientTree(list(model.parameters()), processes)
         self.optimizer = torch.optim.AdamW(self.flat.owned(), foreach=False)
 
     def step(self, number):

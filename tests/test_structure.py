@@ -5,7 +5,7 @@ import ast
 from tests.conftest import ROOT
 
 LAYERS = (
-    {"errors", "quiet", "elementary", "files", "randomness", "alive", "numerics", "operators", "remembered", "devices"},
+    {"errors", "quiet", "elementary", "files", "randomness", "liveness", "numerics", "operators", "remembered", "devices"},
     {"library"},
     {"ledger", "program"},
     {"checkpoint", "plan"},

@@ -240,8 +240,8 @@ def captions(store: Path, file: Path, output: Path) -> None:
 @_TOKENS
 def info(store: Path, vocabulary: Path | None, kind: str, tokens: str) -> None:
     """Says what is in a store: buckets, captions, duplicates by content; with a vocabulary, lengths in tokens."""
-    from astolfo.data.look import summary
     from astolfo.data.store import Store
+    from astolfo.data.summary import summary
 
     click.echo(summary(Store(store), *_words(vocabulary, kind, tokens)))
 
@@ -268,8 +268,8 @@ def verify(context: click.Context, store: Path, only: str) -> None:
 @_TOKENS
 def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: str) -> None:
     """Shows the sample ID; with a vocabulary, its caption as the trainer reads it, chunk by chunk."""
-    from astolfo.data.look import described
     from astolfo.data.store import Store
+    from astolfo.data.summary import described
 
     found = Store(store)
     click.echo(described(found, found.find(name), *_words(vocabulary, kind, tokens)))
@@ -286,8 +286,8 @@ def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: s
 def sheet(context: click.Context, store: Path, output: Path, encoder: Path | None, family: str, count: int, seed: int) -> None:
     """Draws a contact sheet: some samples decoded, with their captions."""
     encoder, autoencoder = _autoencoder(context, encoder, family)
-    from astolfo.data.look import sheet as draw
     from astolfo.data.store import Store
+    from astolfo.data.summary import sheet as draw
     from astolfo.evaluate.grid import save_png
 
     found = Store(store)

@@ -35,7 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/sdscripts.py", "train/state.py", "train/model.py"),
-    "merge": (*_FILES, "merging/weighted_sum.py", "merging/kernel.py", "merging/fill.py"),
+    "merge": (*_FILES, "merging/weighted_sum.py", "merging/kernel.py", "merging/writer.py"),
     "mecha": (*_FILES, "merging"),
     "stand-in": (*_FILES, "checkpoint/standin.py"),
     "evaluate": (

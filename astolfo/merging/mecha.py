@@ -38,8 +38,8 @@ from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merging import kernel
-from astolfo.merging.fill import BLOCK
 from astolfo.merging.weighted_sum import DTYPES, STALE, UNMERGED, check_output
+from astolfo.merging.writer import BLOCK
 from astolfo.remembered import digest_of
 
 _NAME = re.compile(r'model +"([^"]*)"')

@@ -33,7 +33,7 @@ from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
 from astolfo.files import canonical_json, sidecar, write_sidecar, written
 from astolfo.merging import kernel
-from astolfo.merging.fill import AHEAD, Job, Source
+from astolfo.merging.writer import AHEAD, Job, Source
 from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}

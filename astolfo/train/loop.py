@@ -32,7 +32,7 @@ from astolfo.train.model import DTYPES, build_parts, latent_scale, noised_dtype
 from astolfo.train.objective import Objective
 from astolfo.train.partial import trained
 from astolfo.train.placement import Placement
-from astolfo.train.ranks import Flat, Processes
+from astolfo.train.ranks import GradientTree, Processes
 from astolfo.train.samples import Preparation, Prepared
 from astolfo.train.state import State
 from astolfo.train.wide import widen
@@ -97,7 +97,7 @@ class Trainer:
             masters = {id(parameter): parameter.data for parameter in self.parameters}
             for part in self.parts.values():
                 nn.Module.to(part, DTYPES[self.recipe.precision.weights])
-        self.flat = Flat(self.parameters, self.processes)
+        self.flat = GradientTree(self.parameters, self.processes)
         mine = set(map(id, self.flat.owned()))
         rows = [row for row in chosen if id(row[2]) in mine]
         self.update = update.build(self.recipe, rows, masters, self.processes.gather_objects)

@@ -29,7 +29,7 @@ from astolfo.train.conditioning import Text
 from astolfo.train.loop import checkpoint
 from astolfo.train.model import DTYPES, architecture_of
 from astolfo.train.partial import trained
-from astolfo.train.ranks import PIECE, Flat, Processes
+from astolfo.train.ranks import PIECE, GradientTree, Processes
 
 _ALIGNED = 512  # bytes; the CUDA allocator's smallest unit
 _SMALL = 4096  # elements; smaller tensors have whole moments in every kind of optimizer
@@ -71,7 +71,7 @@ def predict(
     parts = _parts(recipe)
     chosen = list(trained(recipe, parts))
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
-    flats = [Flat([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
+    flats = [GradientTree([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
     buffers = 1 if offload else max(1, int(math.log2(recipe.ranks // processes)))  # one for each level of the tree
     width = DTYPES[recipe.precision.weights].itemsize
     largest = max(len(flat.owned_weights()) for flat in flats)
@@ -101,7 +101,7 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
     for parameter in parameters:
         parameter.requires_grad_(True)
     checkpoint(parts, checkpointing)
-    flat = Flat(parameters, Processes())
+    flat = GradientTree(parameters, Processes())
     flat.begin(1)
     with _fused_attention(), _Living() as living, flat.leaf():
         _forward(recipe, parts, size).float().square().mean().backward()

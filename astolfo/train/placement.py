@@ -69,7 +69,7 @@ def node_of(pci_domain_id: int, pci_bus_id: int, pci_device_id: int) -> int | No
 
 
 @contextmanager
-def near(folder: Path, ramdisk: bool) -> Iterator[Path]:
+def on_ramdisk(folder: Path, ramdisk: bool) -> Iterator[Path]:
     """A dataset's folder, copied to the RAM disk for the block's length when that is asked for and there is room."""
     if not ramdisk:
         yield folder

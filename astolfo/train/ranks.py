@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astolfo.alive import watch_parent
 from astolfo.errors import AstolfoError, PlacementError
+from astolfo.liveness import watch_parent
 from astolfo.train.placement import bind, node_of
 
 _GRACE = 0.5  # seconds in which a failing process may say why before it is ended
@@ -103,7 +103,7 @@ def _summed(parts: Tensor) -> Tensor:
     return parts[0]
 
 
-class Flat:
+class GradientTree:
     """All trained parameters in one buffer, and sums of their gradients in others.
 
     Each parameter's data is a view of the first. Gradients go into the tree's sums one by one, as soon as the backward pass has

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from astolfo.alive import watch_parent
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
+from astolfo.liveness import watch_parent
 from astolfo.plan import memory
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Runs one segment as a job: takes up what an interrupted attempt left, trains, saves, reports progress.
 
-While it trains, the state is written every now and then into a hidden file beside the output (`kept.py`); the next attempt at
+While it trains, the state is written every now and then into a hidden file beside the output (`autosave.py`); the next attempt at
 the same spec goes on from there. The output appears when the segment is complete. Where a NaN or an
 infinity ends the run, a report `<step>.failure.json` stands beside it.
 """
@@ -23,11 +23,11 @@ from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.specs import identity
 from astolfo.numerics import naming_operators
 from astolfo.train import ranks, state
+from astolfo.train.autosave import Autosave
 from astolfo.train.guards import WrongNumber
-from astolfo.train.kept import Kept
 from astolfo.train.loop import Inputs, Trainer
 from astolfo.train.optimizer import check_machine
-from astolfo.train.placement import Placement, bind, near
+from astolfo.train.placement import Placement, bind, on_ramdisk
 from astolfo.train.progress import Progress
 from astolfo.train.retention import prune
 from astolfo.train.room import room
@@ -57,12 +57,12 @@ def train_segment(spec: dict[str, Any], inputs: Inputs, before: Path | None, out
     with ExitStack() as stack:
         if first:
             stack.enter_context(exclusive(out.with_name(f".{out.stem}.lock"), f"The segment {out}"))
-            job.kept.sweep()
-        if job.pass_on(write=first):
+            job.autosave.sweep()
+        if job.continue_stopped(write=first):
             return
         bind(placement.numa)
-        job.inputs = replace(inputs, dataset=stack.enter_context(near(inputs.dataset, placement.ramdisk)))
-        stack.callback(job.kept.close)
+        job.inputs = replace(inputs, dataset=stack.enter_context(on_ramdisk(inputs.dataset, placement.ramdisk)))
+        stack.callback(job.autosave.close)
         processes = ranks.start(job.placement.processes, placement.device)
         try:
             with naming_operators(f"run {out.parent.name}"):
@@ -91,10 +91,10 @@ class _Job:
             from astolfo.train import deepspeed
 
             self.engine, self.placement = deepspeed.DeepSpeedTrainer, deepspeed.check(self.recipe, placement)
-        self.kept = Kept(out, spec)
+        self.autosave = Autosave(out, spec)
         self.report = out.with_suffix(".failure.json")
 
-    def pass_on(self, write: bool) -> bool:
+    def continue_stopped(self, write: bool) -> bool:
         """When the run was stopped in an earlier segment: hands its state on, unchanged but for the name. No training."""
         if self.before is None or "astolfo.stopped" not in open_file(self.before).metadata:
             return False
@@ -123,16 +123,16 @@ class _Job:
             if stopped.what == "weight":  # the update itself went wrong: what was before it is done again
                 trainer.close()  # a GPU may hold no two models
                 del trainer
-                self.kept.wait()
+                self.autosave.wait()
                 processes.any(False)  # nobody reads what process 0 still writes
                 trainer = self._trainer(processes)
                 self._steps(trainer, end)
         found = trainer.state(end)
         if found is not None:
             found.stopped = stopped.label() if stopped else None
-            self.kept.wait()
+            self.autosave.wait()
             state.save(self.out, found, identity(self.spec))
-            self.kept.clear()
+            self.autosave.clear()
             if not stopped:
                 self.report.unlink(missing_ok=True)
             if self.placement.keep_states:
@@ -192,7 +192,7 @@ class _Job:
 
     def _resume(self, trainer: Trainer) -> int:
         """Restores the newest good state and returns its position."""
-        if found := self.kept.load(quiet=trainer.processes.index > 0):
+        if found := self.autosave.load(quiet=trainer.processes.index > 0):
             trainer.restore(found)
             return found.position
         if self.before is None:
@@ -217,13 +217,13 @@ class _Job:
 
         Every process must call it.
         """
-        self.kept.wait()  # one state at a time: another would take its memory again
+        self.autosave.wait()  # one state at a time: another would take its memory again
         if (found := trainer.state(position)) is not None:
             # What is on a CPU is the training's own memory, and would change under the writer's hands.
             if trainer.device.type == "cpu" and not wait:
                 wait = 2 * found.size > (room() or 0.0)  # no memory for a copy
                 found = found if wait else found.staged()
-            self.kept.save(found, wait=wait)
+            self.autosave.save(found, wait=wait)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from PIL import Image
 from astolfo.cli import cli
 from astolfo.data import vocabulary
 from astolfo.data.ingest.run import run
-from astolfo.data.look import shown_chunks
 from astolfo.data.store import Store
+from astolfo.data.summary import shown_chunks
 from astolfo.errors import InputError, StoreError
 from astolfo.ledger import load
 from astolfo.ledger.ledger import read_pins

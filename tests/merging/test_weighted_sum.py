@@ -14,7 +14,7 @@ from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
 from astolfo.errors import AstolfoError, CheckpointError, NumericsError, PlacementError
 from astolfo.files import read_sidecar, sha256_of
-from astolfo.merging import fill
+from astolfo.merging import writer
 from astolfo.merging.weighted_sum import merge
 
 UNET, TE, TE2, VAE = (
@@ -79,8 +79,8 @@ def test_threads_blocks_pieces_and_company_do_not_matter(tmp_path, pair, monkeyp
     alphas = (0.1, 0.25, 0.5)
     wanted = [merge(pair[0], pair[1], {alpha: tmp_path / "x"}).digests[alpha] for alpha in alphas]
     for threads, block, piece in ((1, 1 << 18, 1 << 22), (3, 4096, 4096), (2, 1000, 8192), (5, 77, 1 << 16)):
-        monkeypatch.setattr(fill, "BLOCK", block)
-        monkeypatch.setattr(fill, "PIECE", piece)
+        monkeypatch.setattr(writer, "BLOCK", block)
+        monkeypatch.setattr(writer, "PIECE", piece)
         monkeypatch.setattr(stream, "PIECE", piece)
         outputs = {alpha: tmp_path / f"x{alpha}" for alpha in alphas}
         found = merge(pair[0], pair[1], outputs, threads=threads, metadata=None)
@@ -91,13 +91,13 @@ def test_threads_blocks_pieces_and_company_do_not_matter(tmp_path, pair, monkeyp
 def test_a_sweep_reads_its_inputs_once(tmp_path, pair, monkeypatch):
     """Five alphas need no more bytes than one, but for a few at the edges of pieces."""
     count = [0]
-    plain = fill._read
+    plain = writer._read
 
     def counting(file, into, offset, path):
         count[0] += len(into)
         plain(file, into, offset, path)
 
-    monkeypatch.setattr(fill, "_read", counting)
+    monkeypatch.setattr(writer, "_read", counting)
     merge(pair[0], pair[1], {alpha: tmp_path / f"{alpha}" for alpha in (0, 0.1, 0.25, 0.5, 1)})
     assert count[0] <= 1.01 * (os.path.getsize(pair[0]) + os.path.getsize(pair[1]))
 

@@ -14,7 +14,7 @@ from astolfo.ledger.schema import SEMANTICS, LearningRate, Optimizer, Schedule
 from astolfo.train import optimizer as optimizers
 from astolfo.train import schedule
 from astolfo.train.loop import Trainer
-from astolfo.train.ranks import Flat, Processes
+from astolfo.train.ranks import GradientTree, Processes
 from tests.conftest import CONFIG
 
 
@@ -32,7 +32,7 @@ def clipped(dtype, semantics):
     parameters = [nn.Parameter(torch.zeros(count, dtype=dtype)) for count in (2000, 300, 2304, 7)]
     trainer = Trainer.__new__(Trainer)  # of a trainer, what clips
     trainer.recipe, trainer.processes, trainer.device = recipe(semantics, max_grad_norm=1.0), Processes(), torch.device("cpu")
-    trainer.parameters, trainer.flat = parameters, Flat(parameters, Processes())
+    trainer.parameters, trainer.flat = parameters, GradientTree(parameters, Processes())
     trainer.flat.begin(1)
     with trainer.flat.leaf():
         for index, (parameter, scale) in enumerate(zip(parameters, (0.03, 0.2, 0.05, 1.0), strict=True)):

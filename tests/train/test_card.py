@@ -158,7 +158,7 @@ def test_wide_updates_run_on_a_card(inputs, recipe, update):
         trainer = OnCard(few, inputs, Processes(), placement)
         card.clear()
         trainer.step(0)
-        assert judged(card)["ranks.Flat._on_host"] == 2 * len(trainer.parameters)
+        assert judged(card)["ranks.GradientTree._on_host"] == 2 * len(trainer.parameters)
         trainer.close()
 
 

@@ -14,7 +14,7 @@ from astolfo.errors import InputError, PlacementError
 from astolfo.files import sidecar
 from astolfo.ledger.schema import Optimizer
 from astolfo.train import state
-from astolfo.train.kept import Kept
+from astolfo.train.autosave import Autosave
 from astolfo.train.loop import Trainer
 from astolfo.train.segment import Placement, train_segment
 from tests.train.conftest import STEPS, digest, in_child
@@ -146,7 +146,7 @@ def test_power_loss_is_recognised(interrupted, train, undisturbed):
     """Whatever of a kept state did not reach the disk, it is not used; the run begins again and gives the same bytes."""
     spec, out, kept = interrupted
     whole, record = kept.read_bytes(), sidecar(kept).read_bytes()
-    found = Kept(out, spec).load()
+    found = Autosave(out, spec).load()
     assert found is not None
     assert found.position == 2
     for what, lose in LOSSES.items():
@@ -155,7 +155,7 @@ def test_power_loss_is_recognised(interrupted, train, undisturbed):
         lose(kept)
         with pytest.raises(InputError):
             state.load(kept)
-        assert Kept(out, spec).load() is None, what
+        assert Autosave(out, spec).load() is None, what
     assert digest(train(spec)) == digest(undisturbed(spec))
 
 
@@ -168,7 +168,7 @@ def test_a_kill_between_a_state_and_its_side_car(interrupted, inputs):
         os._exit(in_child_code(lambda: train_segment(spec, inputs, None, out, Placement(keep_every=0.0))))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert len(list(out.parent.glob(".*.safetensors"))) == 2
-    assert Kept(out, spec).load().position == 2
+    assert Autosave(out, spec).load().position == 2
 
 
 def test_a_full_disk_leaves_the_last_state(interrupted, inputs, train, undisturbed):
@@ -187,5 +187,5 @@ def test_a_full_disk_leaves_the_last_state(interrupted, inputs, train, undisturb
     assert in_child(fill_up) == 0
     assert not out.exists()
     assert [path.name for path in out.parent.glob(".*.part")] == []
-    assert (kept.read_bytes(), Kept(out, spec).load().position) == (before, 2)
+    assert (kept.read_bytes(), Autosave(out, spec).load().position) == (before, 2)
     assert digest(train(spec)) == digest(undisturbed(spec))

@@ -17,7 +17,7 @@ from astolfo.ledger.schema import Precision
 from astolfo.plan import memory
 from astolfo.train import placement
 from astolfo.train.loop import Trainer
-from astolfo.train.placement import Placement, bind, near
+from astolfo.train.placement import Placement, bind, on_ramdisk
 from astolfo.train.ranks import Processes
 from astolfo.train.segment import train_segment
 from tests.train.conftest import digest, in_child
@@ -175,7 +175,7 @@ def test_a_node_binds_to_its_cpus(tmp_path, monkeypatch):
 def test_the_ram_disk_holds_a_copy_for_as_long_as_it_is_used(inputs, tmp_path, monkeypatch):
     """The dataset's files are copied, byte for byte, and gone afterwards."""
     monkeypatch.setattr(placement, "_RAMDISK", tmp_path)
-    with near(inputs.dataset, True) as copy:
+    with on_ramdisk(inputs.dataset, True) as copy:
         assert copy.parent == tmp_path
         assert {p.name: p.read_bytes() for p in copy.iterdir()} == {p.name: p.read_bytes() for p in inputs.dataset.iterdir()}
     assert not copy.exists()
@@ -185,6 +185,6 @@ def test_without_room_the_dataset_stays_where_it_is(inputs, monkeypatch, caplog)
     """A RAM disk that is too small is said in the log; the dataset is read from its own place."""
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(placement, "_SPARE", 1 << 60)
-    with near(inputs.dataset, True) as folder:
+    with on_ramdisk(inputs.dataset, True) as folder:
         assert folder == inputs.dataset
     assert "stays where it is" in caplog.text

@@ -5,7 +5,7 @@ import torch
 
 from astolfo.errors import PlacementError
 from astolfo.train import ranks
-from astolfo.train.ranks import Flat, Processes
+from astolfo.train.ranks import GradientTree, Processes
 from tests.train.conftest import in_child
 
 
@@ -17,7 +17,7 @@ def leaves_of(count, dtype=torch.float32, size=100):
 def summed(leaves, host=False, passes=1):
     """What one process makes of its ranks' gradients, each of `passes` equal backward passes."""
     parameters = [torch.nn.Parameter(torch.zeros(n, dtype=leaves[0].dtype)) for n in (60, 40)]
-    flat = Flat(parameters, Processes())
+    flat = GradientTree(parameters, Processes())
     flat.begin(len(leaves), host)
     for leaf in leaves:
         loss = sum((p * g).sum() for p, g in zip(parameters, leaf.split([60, 40]), strict=True))
@@ -56,7 +56,7 @@ def test_sums_that_wait_in_the_host_are_the_same(count, dtype):
 def test_what_a_pass_does_not_reach_counts_as_zero():
     """A parameter that takes no part in a rank's pass, and a rank without any pass, add nothing; nothing is left of the last step."""
     first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
-    flat = Flat([first, second], Processes())
+    flat = GradientTree([first, second], Processes())
     for _ in range(2):
         flat.begin(4)
         with flat.leaf():
@@ -76,7 +76,7 @@ def test_what_a_pass_does_not_reach_counts_as_zero():
 def test_few_gradients_live_at_once():
     """Of four ranks' gradients two sums live, and of a rank's own no more than has not been added yet."""
     parameters = [torch.nn.Parameter(torch.zeros(1000)) for _ in range(50)]
-    flat = Flat(parameters, Processes())
+    flat = GradientTree(parameters, Processes())
     flat.begin(4)
     most = 0
 
@@ -102,7 +102,7 @@ def test_four_processes_reduce_to_the_tree_of_one(monkeypatch, piece):
 
     def work():
         processes = ranks.start(4)
-        flat = Flat([torch.nn.Parameter(torch.zeros(n)) for n in (100, 10, 130, 70)], processes)
+        flat = GradientTree([torch.nn.Parameter(torch.zeros(n)) for n in (100, 10, 130, 70)], processes)
         flat.begin(1)
         block = flat._total.copy_(leaves[processes.index])
         mine = flat.reduce()
@@ -129,7 +129,7 @@ def test_ranks_must_be_shared_out_evenly():
 def test_weights_and_sums_are_flat():
     """Parameters and the sums of their gradients are views of flat buffers that start on cache lines; values are untouched."""
     parameters = [torch.nn.Parameter(torch.full((n,), float(n))) for n in (3, 100, 1)]
-    flat = Flat(parameters, Processes())
+    flat = GradientTree(parameters, Processes())
     assert [p.tolist() for p in parameters] == [[3.0] * 3, [100.0] * 100, [1.0]]
     flat.begin(1)
     with flat.leaf():
@@ -144,7 +144,7 @@ def test_every_parameter_has_one_owner():
 
     def owned(index):
         parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (5000, 10, 3000, 4000, 70)]
-        flat = Flat(parameters, Processes(count=2, index=index))
+        flat = GradientTree(parameters, Processes(count=2, index=index))
         return [next(i for i, p in enumerate(parameters) if p is q) for q in flat.owned()]
 
     assert owned(0) + owned(1) == [0, 1, 2, 3, 4]
@@ -165,7 +165,7 @@ def test_blocks_of_8_bits_belong_to_parameters(ledger):
         found = {}
         for index in range(count):
             parameters = [torch.nn.Parameter(torch.arange(n).remainder(97).float()) for n in sizes]
-            flat = Flat(parameters, Processes(count=count, index=index))
+            flat = GradientTree(parameters, Processes(count=count, index=index))
             update = optimizer.build(recipe, [("unet", str(n), p) for n, p in zip(sizes, parameters, strict=True)
                                               if any(p is q for q in flat.owned())])  # fmt: skip
             for size, parameter in zip(sizes, parameters, strict=True):

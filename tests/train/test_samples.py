@@ -25,8 +25,8 @@ MOVES = {
     ("to card", "objective.Objective.task"): ("before", "within"),  # timesteps
     ("to card", "objective.Objective._flow"): ("before", "within"),  # the same of rf, and its sigmas
     ("to card", "loop.Trainer._predict"): ("before", "within"),  # six numbers of size and crop
-    ("to host", "ranks.Flat._on_host"): ("within",),  # sums that wait in the host's memory, where that is asked for ...
-    ("to card", "ranks.Flat._take"): ("within",),  # ... and come back
+    ("to host", "ranks.GradientTree._on_host"): ("within",),  # sums that wait in the host's memory, where that is asked for ...
+    ("to card", "ranks.GradientTree._take"): ("within",),  # ... and come back
     ("number", "loop.Trainer._mean"): ("after",),  # losses
     ("number", "guards._finite"): ("after",),  # gradients and weights
     ("to host", "loop.Trainer._clip"): ("after",),  # the squares of the gradient's norm

@@ -12,7 +12,7 @@ import torch
 
 from astolfo.errors import InputError, StateError
 from astolfo.train import state
-from astolfo.train.kept import Kept
+from astolfo.train.autosave import Autosave
 from astolfo.train.segment import Placement, train_segment
 from astolfo.train.state import State
 from tests.train.conftest import STEPS, digest
@@ -35,7 +35,7 @@ def held(monkeypatch):
 @pytest.fixture
 def kept(tmp_path):
     """The kept states of a segment that is not there yet."""
-    return Kept(tmp_path / "00000009.safetensors", {"any": "spec"})
+    return Autosave(tmp_path / "00000009.safetensors", {"any": "spec"})
 
 
 def test_what_changes_meanwhile_is_not_written(kept, held):

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from astolfo.alive import watch_parent
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError, StateError
+from astolfo.liveness import watch_parent
 from astolfo.train import state
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 try:
     from astolfo import program
-    from astolfo.alive import hold_alive
+    from astolfo.liveness import hold_alive
     from astolfo.graph import Graph, one_of, with_side_cars
     from astolfo.ledger import load
     from astolfo.ledger.ledger import read_pins

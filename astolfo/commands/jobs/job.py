@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from astolfo import program
-from astolfo.alive import hold_alive, watch_parent
 from astolfo.commands import LOCK, use_of
+from astolfo.liveness import hold_alive, watch_parent
 
 
 class _Path(click.Path):

@@ -18,7 +18,7 @@ from astolfo.train.saving import Saver
 log = logging.getLogger(__name__)
 
 
-class Kept:
+class Autosave:
     """The kept states of one segment, for one spec. `save` is for one process alone; `load` for all."""
 
     def __init__(self, out: Path, spec: dict[str, Any]):
