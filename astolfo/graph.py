@@ -1,8 +1,8 @@
 """What every job of the graph needs: its artifacts, its spec, and what it is told. Imports neither torch nor Snakemake.
 
     graph = Graph(load(CONFIG), lock, CONFIG)
-    graph.segment_inputs("25112201", "00000026")    # {"base": "bases/AK-NIL-1.2.safetensors", "state": [], ...}
-    graph.placement("25112201")                     # "--run-end 78"
+    graph.segment_inputs("my-first", "00000026")    # {"base": "bases/my-base.safetensors", "state": [], ...}
+    graph.placement("my-first")                     # "--run-end 78"
 
 The rules in workflow/rules/ call these methods with the values of their wildcards. What a method returns as a job's inputs are
 paths of artifacts by their roles, a list where a role has several or none; each has a side-car `PATH.sha256`. What the ledger
@@ -127,11 +127,11 @@ class Graph:
         return self.specs.segment(run, end)
 
     def model(self, name: str) -> Spec:
-        """The spec of a model by its name: "25112201-0.50"."""
+        """The spec of a model by its name: "my-first-0.50"."""
         return self.specs.model(self.reference(name))
 
     def evaluation(self, evaluation: str) -> Spec:
-        """The spec of an evaluation by its folder: "25112201-course"."""
+        """The spec of an evaluation by its folder: "my-first-course"."""
         return self.specs.evaluation(*self.ledger.evaluated(evaluation))
 
     def era_losses(self, era: str) -> Spec:

@@ -124,7 +124,13 @@ STAGES = (
         "true-size",
         "random models of SDXL's true shapes go through the graph on a CPU; skipped where 22 GB of memory are not free",
         20,
-        pytest("tests/workflow/test_true_size.py"),
+        pytest("tests/workflow/test_true_size.py::test_from_random_weights_to_a_card[true]"),
+    ),
+    Stage(
+        "whole",
+        "the same at reduced shapes: from random models to a card, with a kill between",
+        3,
+        pytest("tests/workflow/test_true_size.py::test_from_random_weights_to_a_card[reduced]"),
     ),
     Stage(
         "deepspeed",

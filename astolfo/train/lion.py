@@ -14,13 +14,14 @@ class Lion(torch.optim.Optimizer):
     """Sign of the gradient's average, with decoupled weight decay."""
 
     def __init__(self, rows: Iterable[dict[str, Any]], betas: tuple[float, float], weight_decay: float):
-        super().__init__(rows, {"betas": betas, "weight_decay": weight_decay})
+        super().__init__([{**row, "step": 0} for row in rows], {"betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """The update of every parameter that has a gradient."""
         for group in self.param_groups:
             (beta1, beta2), rate = group["betas"], group["lr"]
+            group["step"] += 1  # so that a state says how many it has done
             for parameter in (one for one in group["params"] if one.grad is not None):
                 average = self.state[parameter].setdefault("exp_avg", torch.zeros_like(parameter))
                 parameter.mul_(1.0 - rate * group["weight_decay"])

@@ -59,7 +59,8 @@ REDUCED = {
 MEMORY, DISK = 22e9, 60e9  # bytes that the true size takes
 
 
-@pytest.mark.parametrize("shapes", [REDUCED, pytest.param(TRUE, marks=pytest.mark.slow)], ids=["reduced", "true"])
+@pytest.mark.slow
+@pytest.mark.parametrize("shapes", [REDUCED, TRUE], ids=["reduced", "true"])
 def test_from_random_weights_to_a_card(shapes, tmp_path):
     """Two segments with a kill between, a merge, pictures, a card, and a second run of one segment: built and verified."""
     if shapes is TRUE:
