@@ -20,6 +20,7 @@ from astolfo.files import sidecar
 from astolfo.merging.mecha import merge_mecha
 from astolfo.merging.weighted_sum import merge
 from astolfo.provenance.compare import DIFFERENT, Bounds, compare
+from astolfo.provenance.verify import verify
 from tests.checkpoint.conftest import SDXL, random_states
 from tests.hostile.models import BROKEN, IDS, NORM, ODD, TAKEN, VAE, ids, put, without
 
@@ -290,3 +291,14 @@ def test_whole_positions_stay_as_they_are(good, tmp_path):
         merge(good, path, {alpha: tmp_path / "m"})
         with open_file(tmp_path / "m") as file:
             assert bytes(file.raw(IDS)) == ids("i8").tobytes()
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_no_model_is_verified_as_bytes(good, tmp_path, what):
+    """`verify` reads bytes and no model: of any file without an attestation it says so, changes nothing and leaves nothing beside it."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content := BROKEN[what][0](good.read_bytes()))
+    found = verify(path)
+    assert not found.good
+    assert "attestation" in found.verdict
+    assert ([one.name for one in tmp_path.iterdir()], path.read_bytes()) == (["x.safetensors"], content)
