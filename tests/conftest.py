@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from astolfo import library, numerics
 
 numerics.pin()
@@ -12,3 +14,13 @@ os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "home")  # what a us
 CONFIG = ROOT / "config"
 SMALL = ROOT / "tests" / "small"  # a ledger for tests that need runs, and not the record's
 STAND_INS = library.STAND_INS
+
+
+def pytest_configure(config):
+    """Refuses to test another checkout's code, where what was edited here would pass untested."""
+    found = Path(numerics.__file__).resolve().parent.parent
+    if found != ROOT.resolve():
+        raise pytest.UsageError(
+            f"expected to test the astolfo of {ROOT}, found that of {found}: this environment was made for another checkout. "
+            f"Run `make env` in {ROOT}, then `. .venv/bin/activate` there."
+        )

@@ -2,6 +2,9 @@
 
 import ast
 
+import pytest
+
+from tests import conftest
 from tests.conftest import ROOT
 
 LAYERS = (
@@ -49,3 +52,11 @@ def test_every_part_has_a_layer():
     """A new module or package is given its place."""
     parts = {path.stem for path in (ROOT / "astolfo").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert parts == set().union(*LAYERS)
+
+
+def test_the_tests_of_one_checkout_refuse_the_code_of_another(monkeypatch, tmp_path):
+    """pytest with another checkout's environment ends before any test, and says which command mends it."""
+    conftest.pytest_configure(None)
+    monkeypatch.setattr(conftest, "ROOT", tmp_path)
+    with pytest.raises(pytest.UsageError, match=f"astolfo of {tmp_path}, found that of {ROOT}.*`make env`"):
+        conftest.pytest_configure(None)
