@@ -30,9 +30,10 @@ def inspect(file: Path, as_json: bool, scan: bool) -> None:
 @click.option("--directory", "-d", type=FOLDER, default=Path("."), help="The working directory that uses it.")
 @click.pass_context
 def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
-    """Pins FILE as the base NAME of a working directory: hashes it and links it to where the workflow looks.
+    """Pins FILE as the base or dataset NAME of a working directory: hashes it and links it to where the workflow looks.
 
-    NAME `vocabulary` takes the folder of a CLIP vocabulary.
+    Of a dataset FILE is the folder of its store (`astolfo dataset import` makes one), of NAME `vocabulary` the folder of a CLIP
+    vocabulary, of `clip-score` the folder of a CLIP model.
     """
     from astolfo.ledger.files import unknown
     from astolfo.ledger.ledger import SCORER
