@@ -90,7 +90,7 @@ def _report(found: Imported, files: dict[Path, str], folder: Path) -> str:
     """What was read, where it is, what became of every option, and what follows."""
     lines = [f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {', '.join(run.name for run in found.runs)}"]
     lines += ["", "What became of every option:", *(f"  {line}" for line in write.account(found))]
-    if remarks := [*found.left_out, *found.remarks]:
+    if remarks := [*found.left_out, *found.remarks, *write.uncounted(found)]:
         lines += ["", "To know:", *(f"  {line}" for line in remarks)]
     lines += [
         "",

@@ -68,6 +68,16 @@ def _dataset(entry: DatasetEntry) -> str:
     return "\n".join(lines)
 
 
+def uncounted(found: Imported) -> list[str]:
+    """What is to know of each dataset whose pictures could not be counted."""
+    return [
+        f"Dataset {name}: its pictures are not here to be counted, so its entry says images: 1000. "
+        "Write their number there, because the length of an epoch follows from it."
+        for name, entry in found.datasets.items()
+        if not entry.images and not entry.parts
+    ]
+
+
 def commands(found: Imported, ledger: Path) -> list[str]:
     """The commands that follow an import into the ledger's folder, in their order: all in a working directory at full scale."""
     here = ledger.resolve()

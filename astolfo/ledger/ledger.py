@@ -232,9 +232,9 @@ class Ledger:
         if path is None:
             return None
         if not (images := said or count(self._place(path))):
-            problem = (
-                f"{name} does not say how many images it has, and none can be counted in {self._place(path)}. Say images: N."
-            )
+            place = self._place(path)
+            why = "holds none that can be counted" if place.is_dir() else "is no folder here"
+            problem = f"{name} does not say how many images it has, and {place} {why}. Correct the path, or say images: N."
             raise self.files.error("datasets", name, [], problem)
         return images
 

@@ -410,6 +410,20 @@ def run(files):
     return lambda *words: CliRunner().invoke(cli, ["--config", "mine", "ledger", *words], catch_exceptions=True)
 
 
+def test_an_assumed_number_of_pictures_is_said(files, run, tmp_path):
+    """Where pictures cannot be counted the import says that 1000 stands in the entry; where they can, it says nothing of it."""
+    there = tmp_path / "pics" / "1_cat"
+    there.mkdir(parents=True)
+    (there / "a.png").touch()
+    line = f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --seed 1"
+    away, here = files(away__sh=f"{line} --train_data_dir=/d/gone\n", here__sh=f"{line} --train_data_dir=pics\n")
+    assert (
+        "Dataset gone: its pictures are not here to be counted, so its entry says images: 1000."
+        in run("import", str(away)).output
+    )
+    assert "1000" not in run("import", str(here)).output
+
+
 def test_what_is_written_is_a_ledger(files, run, tmp_path):
     """A folder without a ledger becomes one: it loads, and a second import adds files and changes none."""
     one, two = files(

@@ -79,9 +79,10 @@ def test_pictures_are_counted_where_nobody_says_how_many(mine, pictures, entry, 
 
 
 def test_what_cannot_be_counted_is_named(mine, pictures):
-    """Where there is nothing to count, file, line, place and remedy are said."""
-    for place in ("../gone", "../all/b/nothing"):
-        with pytest.raises(LedgerError, match=rf"datasets\.yaml:1: .*can be counted in .*{place[3:]}\. Say images: N\."):
+    """Where there is nothing to count, file, line, place, what is wrong with it and the remedy are said."""
+    (pictures / "empty").mkdir()
+    for place, why in (("../gone", "is no folder here"), ("../empty", "holds none that can be counted")):
+        with pytest.raises(LedgerError, match=rf"datasets\.yaml:1: .*{place[3:]} {why}\. Correct the path, or say images: N\."):
             mine("full", {"pictures": {"folder": place}})
 
 
