@@ -81,3 +81,13 @@ def test_the_map_names_every_page():
     assert [
         page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md" and f"({page.name})" not in known
     ] == []
+
+
+def test_the_files_that_a_build_leaves_have_the_names_that_the_code_gives_them():
+    """Each file name of docs/files.md stands in the program's own source."""
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    names = {name for name in re.findall(r"[`/]X?\.?([a-z.]+\.(?:html|jsonl?|yaml|zip))\b", page)}
+    code = [path for folder in ("astolfo", "workflow") for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".smk")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (*code, ROOT / "Makefile"))
+    assert {"store.json", "pins.yaml"} <= names
+    assert sorted(name for name in names if name not in source) == []
