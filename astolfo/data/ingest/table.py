@@ -1,5 +1,6 @@
 """Parquet tables of pictures: columns id, image (bytes, or a struct with bytes, or a path beside the table), tags, sentence."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Table(Pictures):
             self.identity["prefixes"] = self.prefixes
         self._absolute = ""
         self._files = []
+        self._reading = threading.Lock()  # pictures are asked for by threads, and a ParquetFile serves one at a time
         self._group: tuple[tuple[int, int], list[Any]] = ((-1, -1), [])
         for place in self.places:
             try:
@@ -43,7 +45,8 @@ class Table(Pictures):
             texts = [name for name in ("tags", "sentence", "caption") if name in file.schema_arrow.names]
             for group in range(file.num_row_groups):
                 try:
-                    rows = file.read_row_group(group, ["id", *texts]).to_pylist()
+                    with self._reading:
+                        rows = file.read_row_group(group, ["id", *texts]).to_pylist()
                 except (pa.ArrowException, OSError) as error:
                     yield LeftOut(f"{self.places[number].name}, group {group}", f"the rows cannot be read: {error}")
                     continue
@@ -57,14 +60,7 @@ class Table(Pictures):
     def data(self, where: str) -> Any:
         """The picture's bytes, or its path."""
         number, group, at = map(int, where.split(":"))
-        key, images = self._group
-        if key != (number, group):
-            try:
-                images = self._files[number].read_row_group(group, ["image"]).column(0).to_pylist()
-            except (pa.ArrowException, OSError) as error:
-                raise Refused(f"the pictures of its row group cannot be read: {error}") from None
-            self._group = ((number, group), images)
-        image = images[at]
+        image = self._images(number, group)[at]
         if isinstance(image, dict):
             image = image.get("bytes") or image.get("path")
         if isinstance(image, str):
@@ -72,6 +68,17 @@ class Table(Pictures):
         if not isinstance(image, bytes):
             raise Refused(f"expected bytes or a path as image, found {type(image).__name__}")
         return image
+
+    def _images(self, number: int, group: int) -> list[Any]:
+        with self._reading:
+            key, images = self._group
+            if key != (number, group):
+                try:
+                    images = self._files[number].read_row_group(group, ["image"]).column(0).to_pylist()
+                except (pa.ArrowException, OSError) as error:
+                    raise Refused(f"the pictures of its row group cannot be read: {error}") from None
+                self._group = ((number, group), images)
+            return images
 
     def hint(self) -> str:
         """That paths of another machine can be said to be here."""
