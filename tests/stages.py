@@ -33,14 +33,14 @@ STAGES = (
     Stage(
         "twice",
         "two clones build 25112201, its merge and its evaluation to the same bytes",
-        12,
+        8,
         pytest("tests/workflow/test_twice.py"),
         always=True,
     ),
     Stage(
         "tutorial",
         "docs/your-own.md as it stands, from an empty folder to a site; strangers reproduce what was published of a ledger",
-        6,
+        4,
         pytest("tests/workflow/test_own.py"),
     ),
     Stage(
@@ -85,14 +85,14 @@ STAGES = (
     Stage(
         "kills",
         "a training killed at 20 random moments, and a build that a scheduler stops, end with the same files",
-        7,
+        8,
         pytest("tests/train/test_kills.py", "tests/workflow/test_interrupted.py"),
         always=True,
     ),
     Stage(
         "graph",
         "a rewritten segment in a chain of 778 and a stale cache are noticed; Snakemake's archive of a checkout",
-        3,
+        1,
         pytest("tests/workflow/test_traps.py", "tests/workflow/test_reports.py"),
     ),
     Stage(
