@@ -216,7 +216,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     except CheckpointError:
         raise
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "a header in JSON", f"{str(error)[:200]}") from None
+        raise _damaged(path, "a header in JSON", f"{text[:60]!r} ({str(error)[:200]})") from None
     if not isinstance(header, dict):
         raise _damaged(path, "a JSON object as header", f"a {type(header).__name__}")
     return header
