@@ -307,7 +307,7 @@ def test_the_published_update(build, choice):
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("kind", FEW_BITS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "AdamW4bit" else ()) for kind in FEW_BITS])
 def test_moments_of_few_bits_are_the_nearest_codes(build, kind):
     """After one step every first moment is within half the code book's widest gap, times its block's largest, of (1 - beta) g."""
     parameters = weights()
