@@ -39,7 +39,7 @@ from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsE
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merging import kernel
 from astolfo.merging.weighted_sum import DTYPES, STALE, UNMERGED, check_output
-from astolfo.merging.writer import BLOCK
+from astolfo.merging.writer import BLOCK, changed
 from astolfo.remembered import digest_of
 
 _NAME = re.compile(r'model +"([^"]*)"')
@@ -61,11 +61,7 @@ class Mixed:
             lines.append(f"copied from {name}: {', '.join(key for key, source in self.copied.items() if source == name)}")
         if self.dropped:
             lines.append(f"dropped, as the first model lacks it: {', '.join(self.dropped)}")
-        lines += [f"{name}: {line}" for name, said in self.extras.items() for line in said]
-        lines += [
-            f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in self.clamped.items()
-        ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *changed(self.extras, self.clamped)])
 
 
 def merge_mecha(

@@ -33,7 +33,7 @@ from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
 from astolfo.files import canonical_json, sidecar, write_sidecar, written
 from astolfo.merging import kernel
-from astolfo.merging.writer import AHEAD, Job, Source
+from astolfo.merging.writer import AHEAD, Job, Source, changed
 from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
@@ -65,11 +65,7 @@ class Merged:
         lines += [f"{what}, as the other side lacks it: {', '.join(keys)}" for what, keys in lists if keys]
         lines += [f"copied from the base, as it is no float on both sides: {', '.join(self.no_floats)}"] if self.no_floats else []
         lines += [f"copied from the trained model, as it is no weight: {', '.join(self.beside)}"] if self.beside else []
-        lines += [f"{file}: {line}" for file, said in self.extras.items() for line in said]
-        lines += [
-            f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in self.clamped.items()
-        ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *changed(self.extras, self.clamped)])
 
 
 def merge(

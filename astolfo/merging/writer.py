@@ -6,7 +6,7 @@ A piece is a stretch of bytes of the output files, so it begins and ends anywher
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,14 @@ class Source:
     shape: tuple[int, ...]
     alphas: tuple[float, ...]
     literal: bytes | None = None
+
+
+def changed(extras: Mapping[str, list[str]], clamped: Mapping[str, tuple[int, float]]) -> list[str]:
+    """Lines for a person: by file, what was left out of it or written anew; by key, how many values were too large."""
+    return [
+        *(f"{file}: {line}" for file, said in extras.items() for line in said),
+        *(f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in clamped.items()),
+    ]
 
 
 class Job:

@@ -57,7 +57,12 @@ def records(ledger: Ledger) -> list[dict[str, Any]]:
 
 def recorded(ledger: Ledger, numerics: dict[str, str]) -> dict[str, str]:
     """Reference -> sha256 as recorded for this numerics class; empty when there is no record for it."""
-    return next((record["sha256"] for record in records(ledger) if numerics in classes(record)), {})
+    return of_class(records(ledger), numerics)
+
+
+def of_class(known: list[dict[str, Any]], numerics: dict[str, str]) -> dict[str, str]:
+    """The same, of records that were read already."""
+    return next((record["sha256"] for record in known if numerics in classes(record)), {})
 
 
 def verdict_of(name: str, digest: str, known: list[dict[str, Any]]) -> str:
@@ -87,7 +92,7 @@ def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[F
     The digest that a finding names as recorded is that of this numerics class, or else of the first record.
     """
     known, findings = records(ledger), []
-    own = recorded(ledger, numerics) or (known[0]["sha256"] if known else {})
+    own = of_class(known, numerics) or (known[0]["sha256"] if known else {})
     for reference in models(ledger):
         name, path = str(reference), directory / reference.path
         if not path.exists():
@@ -207,5 +212,5 @@ def said_of(ledger: Ledger, path: Path) -> str:
     if verdict != DIFFERS:
         return f"{path}: sha256 {digest}; none is on record"
     here = numerics_class(ledger.scale.device)
-    expected = (recorded(ledger, here) or known[0]["sha256"]).get(name)
+    expected = (of_class(known, here) or known[0]["sha256"]).get(name)
     return f"{path}: sha256 {digest}, not the recorded one, {expected}. {advice(ledger, here)}"

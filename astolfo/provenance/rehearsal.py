@@ -37,7 +37,7 @@ def rehearse(ledger: Ledger, run: Run, directory: Path) -> None:
 
 def report(ledger: Ledger, run: Run, directory: Path) -> str:
     """What the evaluation in `directory` saw of the run, what is expected of it, and what such a finding is worth."""
-    own = [one for one in verdicts.found_in(ledger, directory)[run.id]["summary"] if one["own"]]
+    own = verdicts.own_of(verdicts.found_in(ledger, directory)[run.id])
     parts = {
         "It saw": " ".join(f"{one['runtime']} runtime, {one['uncond']} uncond: {one['sentence']}" for one in own),
         "Expected": _expected(run, own),
@@ -58,7 +58,7 @@ def past(ledger: Ledger, without: str) -> Past:
     for one in ledgers:
         for record in verdicts.records(one):
             for name, judged in record["verdicts"].items():
-                own = [each for each in judged["summary"] if each["own"]]
+                own = verdicts.own_of(judged)
                 if name in one.runs and verdicts.agrees(one.runs[name], own) is not None and name != without:
                     found.setdefault(name, (one.runs[name], own))
     return list(found.values())

@@ -82,11 +82,16 @@ def _said_by(one: dict[str, Any], _: Ledger, run: Run) -> str:
     return said(run, one["verdicts"].get(run.id))
 
 
+def own_of(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of what was judged of a run, that under the objective it was trained for."""
+    return [one for one in judged["summary"] if one["own"]]
+
+
 def said(run: Run, judged: Mapping[str, Any] | None) -> str:
     """The verdicts of a run in a few words, and whether the record's outcome agrees; "" for a run that was not judged."""
     if judged is None:
         return ""
-    own = [one for one in judged["summary"] if one["own"]]
+    own = own_of(judged)
     told = "; ".join(f"{one['uncond']} uncond {_one(one)}" for one in own)
     return told + _agreement(run, own)
 

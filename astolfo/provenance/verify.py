@@ -84,7 +84,8 @@ class _Walk:
     """One pass over the chain, nearest first, each artifact once."""
 
     def __init__(self, path: Path, ledger: Ledger | None, parents: bool):
-        self.root, self.ledger, self.parents = attestation.root_of(path), ledger, parents
+        self.root, self.parents = attestation.root_of(path), parents
+        self.records = digests.records(ledger) if ledger else []
         self.found = Verification(name=attestation.name_of(path))
         self.files: list[tuple[str, Path, str]] = []  # name, path, expected sha256
         self.numerics: dict[str, str] | None = None
@@ -174,13 +175,13 @@ class _Walk:
     def _record(self, name: str, found: Attestation) -> None:
         """Compares with the recorded digests. A difference is a fault where the class that made it is on record."""
         numerics, folder = found.numerics or self.numerics, name.partition("/")[0]
-        if self.ledger is None or numerics is None or folder not in ("results", "bases") or found.adopted:
+        if not self.records or numerics is None or folder not in ("results", "bases") or found.adopted:
             return
         model, digest = Path(name).name.removesuffix(".safetensors"), found.subjects[name]
-        verdict = digests.verdict_of(model, digest, digests.records(self.ledger))
+        verdict = digests.verdict_of(model, digest, self.records)
         if name == self.found.name and verdict in (digests.IDENTICAL, digests.DIFFERS):
             self.found.recorded = verdict
-        promised = digests.recorded(self.ledger, numerics).get(model)
+        promised = digests.of_class(self.records, numerics).get(model)
         if verdict == digests.DIFFERS and promised is not None:
             self._bad(f"{name} differs from the record: expected sha256 {promised}, found {digest}")
 

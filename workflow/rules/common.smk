@@ -1,11 +1,11 @@
 """What all rules share: the graph in use (`astolfo/graph.py`), and how its answers are given to Snakemake."""
 
-import hashlib
 import sys
 from pathlib import Path
 
 try:
     from astolfo import program
+    from astolfo.files import sha256_of
     from astolfo.liveness import hold_alive
     from astolfo.graph import Graph, one_of, with_side_cars
     from astolfo.ledger import load
@@ -48,7 +48,7 @@ try:
     program.say_use(USE)
     GRAPH = Graph(
         load(USE.config, USE.scale, pins=read_pins(Path())),
-        hashlib.sha256(program.LOCK.read_bytes()).hexdigest(),
+        sha256_of(program.LOCK),
         USE.config,
         device=config.get("device"),
         rebuild=filter(None, str(config.get("rebuild", "")).split(",")),
