@@ -23,7 +23,7 @@ from astolfo import quiet
 from astolfo.errors import NumericsError
 
 THREADS = 1
-PROCESSORS = 1
+PROCESSORS = 2
 """On which processors a run has the same bits. 1: on those of one vendor and model. 2: on every x86-64 with AVX2 and FMA.
 
 It becomes 2 when the record is made anew: the other switches and the other square root are other bytes of every result.

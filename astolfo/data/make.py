@@ -5,11 +5,14 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from astolfo.data import procedural
 from astolfo.data.ingest.pictures import encoder, mirrored
 from astolfo.data.ingest.run import run
 from astolfo.data.ingest.source import Loaded, Row, Source
 from astolfo.data.join import both_ways
+from astolfo.data.photograph import photograph, veil_of
 from astolfo.data.vocabulary import spoken
 
 _AT_ONCE = 64  # pictures that are encoded together
@@ -19,6 +22,11 @@ def scenes(pictures: dict[str, Any], seed: int, images: int) -> list[procedural.
     """The scenes of a dataset; `pictures` holds the scale's sizes as [width, height] pairs in pixels."""
     sizes = tuple((int(width), int(height)) for width, height in pictures["sizes"])
     return [procedural.scene(seed, index, sizes) for index in range(images)]
+
+
+def pictures_of(pictures: dict[str, Any], seed: int, images: int) -> list[np.ndarray]:
+    """The same dataset as pictures: uint8 (height, width, 3)."""
+    return [photograph(one, veil_of(seed, index)) for index, one in enumerate(scenes(pictures, seed, images))]
 
 
 def make_dataset(
@@ -57,7 +65,8 @@ class _Scenes(Source):
 
     def load(self, row: Row) -> Loaded:
         """The picture of a scene."""
-        pixels = procedural.draw(self._found[int(row.where)])
+        index = int(row.where)
+        pixels = photograph(self._found[index], veil_of(self._seed, index))
         return Loaded(pixels=mirrored(pixels) if self._mirrored else pixels, original_size=row.bucket, crop=(0, 0))
 
     def shape(self, bucket: tuple[int, int]) -> tuple[int, int, int]:

@@ -1,15 +1,14 @@
 """The miniature scale's pictures: coloured shapes on coloured grounds, computed from (seed, index), with known truth.
 
-`scene(seed, index)` decides what is in a picture, `draw` paints it, `tags` and `sentence` describe it. The bytes are
-the same on every machine: randomness is counter-based and painting uses +, -, *, / and comparisons of float64 only.
-`recognise` and `agreement` read back what a picture shows, by drawing the candidates and taking the nearest.
+`scene(seed, index)` decides what is in a picture, `tags` and `sentence` describe it, `draw` paints just that, and
+`astolfo.data.photograph` paints it with what no caption tells. The bytes are the same on every machine: randomness is
+counter-based and painting uses +, -, *, / and comparisons of float64 only.
 
 Lengths are in units of the picture's shorter side; x points right, y points down, and (0.5, 0.5) is the middle of the
 picture in units of its own width and height.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -112,89 +111,10 @@ def sentence(scene: Scene) -> str:
     return f"a {scene.colour} {scene.shape} {_PHRASES[scene.position]}, on a {scene.background} background"
 
 
-def recognise(picture: np.ndarray) -> tuple[Scene | None, float]:
-    """What `picture`, uint8 (height, width, 3), shows, and how much of its departure from a flat ground that explains.
-
-    The second number is 1 - (squared error to the drawn scene) / (squared error to its background alone). The scene is
-    None when the ground is no colour of ours, nothing stands on it, or less than 0.4 is explained.
-    """
-    image = picture.astype(np.float64)
-    background = _ground(image)
-    if background is None:
-        return None, 0.0
-    off_ground = _distance(image, background) ** 2
-    best, error = None, np.inf
-    for candidate in _candidates(image, background):
-        candidate_error = np.sum((draw(candidate) - image) ** 2)
-        if candidate_error < error:
-            best, error = candidate, candidate_error
-    explained = float(1.0 - error / off_ground.sum()) if best else 0.0
-    return (best if explained >= 0.4 else None), explained
-
-
-def agreement(picture: np.ndarray, scene: Scene) -> dict[str, float]:
-    """1.0 or 0.0 for each attribute of `scene` that `picture` shows or does not; `all` of them; and `explained`."""
-    seen, explained = recognise(picture)
-    attributes = ("shape", "colour", "background", "position")
-    result = {name: float(seen is not None and getattr(seen, name) == getattr(scene, name)) for name in attributes}
-    if seen is None:
-        result["background"] = float(_ground(picture.astype(np.float64)) == scene.background)
-    return {**result, "all": min(result.values()), "explained": max(0.0, explained)}
-
-
 def vocabulary() -> list[str]:
     """Every word that tags and sentences are made of, sorted; digits and punctuation are not words."""
     phrases = " ".join(_PHRASES.values()).split()
     return sorted({*SHAPES, *COLOURS, *POSITIONS, *phrases, "a", "on", "solo", "background"})
-
-
-def _distance(image: np.ndarray, colour: str) -> np.ndarray:
-    return np.sqrt(((image - np.array(COLOURS[colour])) ** 2).sum(axis=-1))
-
-
-def _ground(image: np.ndarray) -> str | None:
-    """The colour that most of the frame (two pixels wide) is nearest to, if that is near."""
-    inner = np.ones(image.shape[:2], bool)
-    inner[2:-2, 2:-2] = False
-    distances = np.stack([_distance(image[inner], name) for name in COLOURS])
-    winner = int(np.bincount(distances.argmin(axis=0), minlength=len(COLOURS)).argmax())
-    return list(COLOURS)[winner] if np.median(distances[winner]) < 60.0 else None
-
-
-def _candidates(image: np.ndarray, background: str) -> list[Scene]:
-    """Scenes whose centre and area are those of what stands on the ground, in the two commonest colours there."""
-    height, width = image.shape[:2]
-    nearest = np.stack([_distance(image, name) for name in COLOURS]).argmin(axis=0)
-    mask = nearest != list(COLOURS).index(background)
-    if mask.sum() < 12:
-        return []
-    counts = np.bincount(nearest[mask], minlength=len(COLOURS))
-    colours = [list(COLOURS)[i] for i in np.argsort(-counts, kind="stable")[:2] if counts[i] > 0]
-    side = min(width, height)
-    y, x = np.nonzero(mask)
-    x, y = (float(x.mean()) + 0.5 - width / 2) / side, (float(y.mean()) + 0.5 - height / 2) / side
-    found = []
-    for shape in SHAPES:
-        area, below = _moments(shape)
-        radius = float(np.sqrt(mask.sum() / area)) / side
-        for scale in (0.9, 0.96, 1.02, 1.08):
-            dx, dy, r = x, y - below * radius, radius * scale
-            position = min(POSITIONS, key=lambda name: abs(POSITIONS[name] - dx))
-            found += [
-                Scene(shape=shape, colour=colour, background=background, position=position, dx=dx, dy=dy, radius=r,
-                      width=width, height=height)
-                for colour in colours
-            ]  # fmt: skip
-    return found
-
-
-@lru_cache
-def _moments(shape: str) -> tuple[float, float]:
-    """Area of the shape of radius 1, and how far below its centre its centroid lies."""
-    samples, side, radius = coverage(shape, 128, 128, 0.0, 0.0, 0.4), 128, 0.4
-    rows = (np.arange(side) + 0.5 - side / 2) / side / radius
-    area = float(samples.sum()) / _OVERSAMPLING**2 / (side * radius) ** 2
-    return area, float((samples.sum(axis=1) * rows).sum() / samples.sum())
 
 
 def _blend(picture: np.ndarray, colour: tuple[int, int, int], samples: np.ndarray) -> np.ndarray:

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from astolfo.checkpoint.architecture import Architecture
-from astolfo.data.pixels import encode, to_pictures
-from astolfo.data.procedural import draw
+from astolfo.data.pixels import to_pictures
 from astolfo.evaluate import metrics, validate
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.outputs import write
@@ -33,6 +32,7 @@ from astolfo.remembered import digest_of
 log = logging.getLogger(__name__)
 Looks = dict[str, float]
 HELD_OUT = 8  # samples that validation takes
+DRAWN = 192  # procedural samples to compare looks with, of which validation takes the first; a picture's contrast is open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +66,21 @@ def evaluate(
     prompts = prompts_of(plan.sampling.prompts, plan.sampling.seed, width=plan.shared.width, height=plan.shared.height)
     scorer = scorer_of(models.scorer, spec.get("scorer"), known=all(prompt.scene for prompt in prompts))
     candidate = Candidate(architecture, models.base, models.trained, models.vocabulary, device, models.checkpoints)
-    reference, held_out = _reference(candidate, prompts), _held_out(candidate, plan, models.held_out)
+    held_out = _held_out(candidate, plan, models.held_out)
+    reference = _reference(candidate, held_out)
+    held_out = held_out and held_out.first(HELD_OUT)
     done = _sampled(candidate, plan, prompts, held_out, processes)
     pictures = {cell: one.pictures for cell, one in done.items()}
-    cells = [_judged(plan, cell, done[cell], prompts, reference["seen"], scorer) for cell in plan.cells]
+    cells = [_judged(plan, cell, done[cell], prompts, reference, scorer) for cell in plan.cells]
     for cell, one in zip(plan.cells, cells, strict=True):
         log.info("%s: %s. %s", cell.title, one["verdict"], one["reason"])
     report = {
-        "format": 2, "run": spec["run"], "set": plan.sampling.set, "scale": spec.get("scale"), "outcome": spec.get("outcome"),
-        "objective": _told(objective),
+        "format": 3, "run": spec["run"], "set": plan.sampling.set, "scale": spec.get("scale"), "outcome": spec.get("outcome"),
+        "objective": objective.model_dump(mode="json", exclude_none=True),
         "settings": {"seed": plan.sampling.seed} | {key: getattr(plan.shared, key) for key in _SETTINGS},
         "models": {role: _named(path) for role, path in (("base", models.base), ("trained", models.trained)) if path is not None},
         "prompts": [{"text": p.text, "label": p.label, "scene": asdict(p.scene) if p.scene else None} for p in prompts],
-        "reference": reference, "thresholds": THRESHOLDS, "cells": cells, "summary": _summary(cells, objective.kind),
+        "reference": reference and reference.rounded(), "thresholds": THRESHOLDS, "cells": cells, "summary": _summary(cells, objective.kind),
         "validation": _validation(candidate, held_out, plan.sampling.seed, models),
         "scorer": {"name": scorer.name, "skipped": scorer.skipped},
         "skipped": [why for why in (scorer.skipped, _SKIPPED if held_out is None else None) if why],
@@ -131,19 +133,32 @@ def _reading(candidate: Candidate, held_out: validate.HeldOut | None, runtime: s
     return None if len(numbers) < len(found) else round(float(np.mean(numbers)), 4)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The dataset's own pictures in numbers: what 1.0 means. `looks` by name, and contrast `by_scale` where all have one size."""
+
+    looks: Looks
+    by_scale: list[float]
+
+    def rounded(self) -> dict[str, Any]:
+        """As `metrics.json` has it, with six decimals."""
+        looks = {name: round(value, 6) for name, value in self.looks.items()}
+        return {"looks": looks, "by_scale": [round(value, 6) for value in self.by_scale]}
+
+
 @torch.no_grad()
-def _reference(candidate: Candidate, prompts: Sequence[Prompt]) -> dict[str, Looks | None]:
-    """The looks of the scenes that are asked for: as drawn, and as seen through the trained model's autoencoder.
+def _reference(candidate: Candidate, held_out: validate.HeldOut | None) -> Reference | None:
+    """The looks of held-out samples as the trained model's autoencoder decodes them; None where there are none.
 
     The autoencoder softens every picture and no model is sharper than it, so what is seen through it is what 1.0 means.
     """
-    drawn = [draw(prompt.scene) for prompt in prompts if prompt.scene]
-    if not drawn:
-        return {"drawn": None, "seen": None}
-    autoencoder = candidate.parts["vae"]
-    latents = [encode(autoencoder, torch.from_numpy(picture)[None].to(candidate.device)) for picture in drawn]
-    seen = [to_pictures(autoencoder.decode(z).sample)[0].cpu().numpy() for z in latents]
-    return {"drawn": _rounded(metrics.looks(drawn)), "seen": _rounded(metrics.looks(seen))}
+    if held_out is None:
+        return None
+    autoencoder, pictures = candidate.parts["vae"], []
+    for latents in held_out.latents.split(1):
+        z = (latents.to(candidate.device) / autoencoder.config.scaling_factor).to(autoencoder.dtype)
+        pictures += [*to_pictures(autoencoder.decode(z).sample).cpu().numpy()]
+    return Reference(metrics.looks(pictures), metrics.by_scale(pictures))
 
 
 def _held_out(candidate: Candidate, plan: Plan, store: Path | None) -> validate.HeldOut | None:
@@ -152,18 +167,18 @@ def _held_out(candidate: Candidate, plan: Plan, store: Path | None) -> validate.
         return validate.stored(store, candidate.parts["vae"].config.scaling_factor, count=HELD_OUT)
     if plan.sampling.prompts.procedural is None:
         return None
-    return validate.procedural(candidate.parts["vae"], seed=plan.sampling.seed, count=HELD_OUT, side=plan.shared.height)
+    return validate.procedural(candidate.parts["vae"], seed=plan.sampling.seed, count=DRAWN, side=plan.shared.height)
 
 
 def _judged(
-    plan: Plan, cell: Cell, done: Done, prompts: Sequence[Prompt], reference: Looks | None, scorer: Any
+    plan: Plan, cell: Cell, done: Done, prompts: Sequence[Prompt], reference: Reference | None, scorer: Any
 ) -> dict[str, Any]:  # fmt: skip
     """One cell of the report: how it was sampled, numbers and verdict."""
     settings, count, scenes = cell.settings, len(done.pictures), [prompt.scene for prompt in prompts]
     asked = [scene for scene in scenes if scene is not None]
     known = None if len(asked) < len(scenes) else metrics.agreements([*done.pictures], asked)
     shows = None if known is None else [one["all"] == 1.0 for one in known]
-    looks: dict[str, float] | None = None if reference is None else metrics.relative(metrics.looks([*done.pictures]), reference)
+    looks = reference and metrics.relative(metrics.looks([*done.pictures]), reference.looks)
     found = Evidence(
         runtime=settings.runtime, pictures=count, finite=int(done.finite.sum()), sharpness=looks["sharpness"] if looks else None,
         contrast=looks["contrast"] if looks else None,
@@ -174,18 +189,20 @@ def _judged(
         "alpha": cell.alpha, "checkpoint": cell.checkpoint, "runtime": settings.runtime, "uncond": settings.uncond,
         "sampler": settings.sampler, "cfg": settings.cfg, "steps": settings.steps,
         "zero_terminal_snr": settings.zero_terminal_snr, "shift": settings.shift if settings.runtime == "rf" else None,
-        "verdict": verdict.word, "seen": verdict.seen, "reason": verdict.reason, "pictures": count, "finite": found.finite,
+        "verdict": verdict.word, "reason": verdict.reason, "pictures": count, "finite": found.finite,
         "shown": found.shown, "shows": shows, "reading": found.reading, "looks": looks,
+        "by_scale": reference and _over(metrics.by_scale([*done.pictures]), reference.by_scale),
         "agreement": known and {key: round(float(np.mean([one[key] for one in known])), 4) for key in known[0]},
         "score": scorer.score(done.pictures, [prompt.text for prompt in prompts]),
         "files": [plan.file(cell, i) for i in range(count)],
     }  # fmt: skip
 
 
-def _told(objective: Objective) -> dict[str, Any]:
-    """An objective as format 2 has it: five keys that are always there, and of the others those that the run says."""
-    always = dict.fromkeys(("kind", "zero_terminal_snr", "min_snr_gamma", "shift", "contrastive"))
-    return always | objective.model_dump(mode="json", exclude_none=True)
+def _over(numbers: Sequence[float], reference: Sequence[float]) -> list[float] | None:
+    """Each of `numbers` over the same of `reference`, to four decimals; None where sizes differ, so that scales do."""
+    if len(numbers) != len(reference):
+        return None
+    return [round(one / other, 4) if other else 0.0 for one, other in zip(numbers, reference, strict=True)]
 
 
 def _summary(cells: Sequence[Mapping[str, Any]], own: str) -> list[dict[str, Any]]:
@@ -231,7 +248,3 @@ def _validation(candidate: Candidate, held_out: validate.HeldOut | None, seed: i
 
 def _named(path: Path) -> dict[str, str]:
     return {"name": path.stem, "file": path.name, "sha256": digest_of(path)}
-
-
-def _rounded(numbers: Looks) -> Looks:
-    return {name: round(value, 6) for name, value in numbers.items()}

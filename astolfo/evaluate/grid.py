@@ -17,22 +17,18 @@ from astolfo.files import written
 CELL, SMALL_CELL, MANY = 132, 88, 10  # pixels of a cell's longer side, about, and with so many columns or more
 _GAP, _GROUP_GAP, _MARGIN, _LABEL = 6, 22, 18, 188
 _PAPER, _INK, _GREY, _LINE = (252, 252, 250), (28, 28, 32), (96, 96, 104), (205, 205, 208)
-VERDICT_INK = {"works": (17, 110, 48), "blur": (148, 84, 0), "broken": (190, 24, 40)}
+VERDICT_INK = {"works": (17, 110, 48), "kinda works": (120, 100, 0), "blur": (148, 84, 0), "broken": (190, 24, 40)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column: the `group` that it stands in, its `heading`, its verdict's `word` and `count`, one picture per row.
-
-    `by`: what the word rests on, where that is not the pictures.
-    """
+    """One column: the `group` that it stands in, its `heading`, its verdict's `word` and `count`, one picture per row."""
 
     group: str
     heading: str
     word: str
     count: str
     pictures: Sequence[np.ndarray]
-    by: str = ""
 
 
 def draw_grid(
@@ -121,7 +117,7 @@ def _headings(
         draw.line((left, top - 48, right, top - 48), fill=_LINE)
     for column, left in zip(columns, lefts, strict=True):
         _centred(draw, column.heading, left + cell / 2, top - 42, 15, _INK)
-        text = f"{column.word}{column.by}" + (f", {column.count}" if column.count and not column.by else "")
+        text = column.word + (f", {column.count}" if column.count else "")
         _centred(draw, text, left + cell / 2, top - 23, 14, VERDICT_INK[column.word])
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from astolfo.data.procedural import Scene, agreement
+from astolfo.data.procedural import Scene
+from astolfo.evaluate.recognition import agreement
 
 LOOKS = ("sharpness", "contrast", "colour")
 
@@ -48,8 +49,27 @@ def relative(numbers: Mapping[str, float], reference: Mapping[str, float]) -> di
     return {name: round(numbers[name] / reference[name], 4) for name in LOOKS}
 
 
+def by_scale(pictures: Sequence[np.ndarray]) -> list[float]:
+    """Contrast by scale: deviation of what lies between boxes of 1, 2, 4, 8 and so on pixels, as long as these halve the picture.
+
+    The values are in [0, 1]; each picture's mean square counts alike. The first number is of the finest detail.
+    """
+    powers = [_powers(picture.astype(np.float64) / 255.0) for picture in pictures]
+    return [float(np.sqrt(np.mean(scale))) for scale in zip(*powers, strict=True)]
+
+
+def _powers(x: np.ndarray) -> list[float]:
+    """Mean square of the difference between a picture and its means over 2 x 2 boxes; the same of those means; and so on."""
+    found = []
+    while x.shape[0] % 2 == 0 and x.shape[1] % 2 == 0:
+        y = (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4.0
+        found.append(float(np.mean((x - y.repeat(2, 0).repeat(2, 1)) ** 2)))
+        x = y
+    return found
+
+
 def agreements(pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> list[dict[str, float]]:
-    """For each picture, what of its scene it shows: the dictionaries of `astolfo.data.procedural.agreement`."""
+    """For each picture, what of its scene it shows: the dictionaries of `astolfo.evaluate.recognition.agreement`."""
     return [
         {k: round(v, 4) for k, v in agreement(picture, scene).items()} for picture, scene in zip(pictures, scenes, strict=True)
     ]

@@ -121,5 +121,4 @@ def _constant(planned: PlannedGrid, report: Mapping[str, Any]) -> str:
 
 def _column(group: str, heading: str, cell: Mapping[str, Any], pictures: np.ndarray) -> Column:
     count = "" if cell["shown"] is None else f"{cell['shown']}/{cell['pictures']}"
-    by = "" if cell["verdict"] == cell["seen"] else " by reading"  # not what the pictures alone say
-    return Column(group=group, heading=heading, word=cell["verdict"], by=by, count=count, pictures=[*pictures])
+    return Column(group=group, heading=heading, word=cell["verdict"], count=count, pictures=[*pictures])

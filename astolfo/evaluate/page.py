@@ -22,7 +22,7 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
 .verdicts { list-style: none; margin: 0; padding: 0; }
 .verdicts li { border-left: .3rem solid; padding: .1rem 0 .1rem .8rem; margin: .7rem 0; }
 .verdicts span { color: var(--ink); }
-.works { color: var(--works); } .blur { color: var(--blur); } .broken { color: var(--broken); }
+.works { color: var(--works); } .kinda, .blur { color: var(--blur); } .broken { color: var(--broken); }
 .wide { overflow-x: auto; }
 .wide:focus-visible { outline: 2px solid var(--works); }
 figure { margin: 0; }
@@ -66,12 +66,17 @@ def _about(report: Mapping[str, Any]) -> str:
 def _verdicts(report: Mapping[str, Any]) -> str:
     items = []
     for one in report["summary"]:
-        word = one["verdict"].split()[0]
+        word = _class(one["verdict"])
         other = "" if one["own"] else " (not what it was trained for)"
         where = f"{one['runtime']} runtime, {one['uncond']} uncond{other}"
         best = "" if one["best"] in (None, one["alpha"]) else f" Best alpha: {one['best']:.2f}."
         items.append(f"<li class={word}><strong>{escape(where)}:</strong> <span>{escape(one['sentence'] + best)}</span></li>")
     return "<ul class=verdicts>\n" + "\n".join(items) + "\n</ul>"
+
+
+def _class(verdict: str) -> str:
+    """Of a verdict, its first word: what decides its colour."""
+    return verdict.split()[0]
 
 
 def _skipped(report: Mapping[str, Any]) -> str:
@@ -128,13 +133,13 @@ def _numbers(report: Mapping[str, Any]) -> str:
 
 def _attributes(report: Mapping[str, Any]) -> list[str]:
     """What a picture can have right or wrong, where the truth is known."""
-    return sorted(set(report["cells"][0]["agreement"] or {}) - {"all", "explained"})
+    return sorted(set(report["cells"][0]["agreement"] or {}) - {"all", "explained", "strength"})
 
 
 def _row(column: Mapping[str, Any], attributes: Sequence[str]) -> str:
     word, count = column["verdict"], column["pictures"]
     way = f"{column['runtime']}, {column['uncond']} uncond, {column['sampler']}, {column['steps']} steps, CFG {column['cfg']:g}"
-    cells = [escape(column["checkpoint"]), way, f"{column['alpha']:.2f}", f"<strong class={word}>{word}</strong>"]
+    cells = [escape(column["checkpoint"]), way, f"{column['alpha']:.2f}", f"<strong class={_class(word)}>{word}</strong>"]
     numbers = [f"{column['shown']} of {count}"] if attributes else []
     numbers += [f"{column['looks'][name]:.2f}" if column["looks"] else "" for name in ("sharpness", "contrast", "colour")]
     numbers += ["" if column["reading"] is None else f"{column['reading']:.2f}", f"{column['finite']} of {count}"]
@@ -148,8 +153,8 @@ def _row(column: Mapping[str, Any], attributes: Sequence[str]) -> str:
 
 
 def _how(report: Mapping[str, Any]) -> str:
-    rules = [(word, report["thresholds"][word]) for word in ("works", "blur", "broken")]
-    rows = [(f"<strong class={word}>{word}</strong>", escape(f"{rule[0].upper()}{rule[1:]}.")) for word, rule in rules]
+    rules = [(word, report["thresholds"][word]) for word in ("works", "kinda works", "blur", "broken")]
+    rows = [(f"<strong class={_class(word)}>{word}</strong>", escape(f"{rule[0].upper()}{rule[1:]}.")) for word, rule in rules]
     return "<h2>How it is judged</h2>\n" + _table(rows)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from astolfo import randomness
 from astolfo.data.pixels import encode
-from astolfo.data.procedural import draw, scene
+from astolfo.data.photograph import photograph, veil_of
+from astolfo.data.procedural import scene
 from astolfo.data.store import Store
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.prompts import prompt_of
@@ -44,12 +45,17 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def first(self, count: int) -> "HeldOut":
+        """The first so many of them."""
+        return HeldOut(self.latents[:count], self.captions[:count], self.sizes[:count])
+
 
 @torch.no_grad()
 def procedural(autoencoder: Any, *, seed: int, count: int, side: int) -> HeldOut:
     """`count` scenes of a dataset seed of their own, seen by the model's own autoencoder; square, `side` pixels."""
     scenes = [scene(seed, index, ((side, side),)) for index in range(count)]
-    drawn = torch.from_numpy(np.stack([draw(one) for one in scenes])).to(autoencoder.device)
+    pictures = np.stack([photograph(one, veil_of(seed, index)) for index, one in enumerate(scenes)])
+    drawn = torch.from_numpy(pictures).to(autoencoder.device)
     latents = encode(autoencoder, drawn) * autoencoder.config.scaling_factor
     sizes = torch.tensor([[side, side, 0, 0, side, side]] * count).float()
     return HeldOut(latents.cpu(), tuple(prompt_of(one) for one in scenes), sizes)

@@ -4,6 +4,7 @@ A recipe knows no run ID, no note, no outcome, no device and no folder. Its cano
 out, rates as the scale makes them) has one digest; two runs with the same recipe and the same parents are the same file.
 """
 
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from astolfo.files import json_digest
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.rates import at_scale
 from astolfo.ledger.references import Reference
 from astolfo.ledger.steps import plan_of, span_of, step_of
 
@@ -82,16 +84,15 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     plan = plan_of(ledger, run)
     first = step_of(ledger, restart) if restart else plan.start
     assert fields.optimizer
-    # From nothing, the rates are meant as they stand; Prodigy's are factors of what it estimates.
-    factor = scale.learning_rate_multiplier if run.fields.base and fields.optimizer.kind != "Prodigy" else 1.0
+    rate = at_scale(scale, fields)
     choices = choices_of(ledger, run)
     return Recipe(
         family=family,
         architecture=scale.architectures[family],
         objective=run.objective,
         precision=precision,
-        learning_rate=fields.learning_rate.scaled(factor),
-        schedule=_schedule(ledger, run, choices, plan.end - first, factor),
+        learning_rate=fields.learning_rate.changed(rate),
+        schedule=_schedule(ledger, run, choices, plan.end - first, rate),
         choices=choices,
         first_step=first,
         last_step=plan.end if fields.schedule.falls else None,
@@ -106,7 +107,8 @@ def named(ledger: Ledger, run: str) -> Recipe:
     return recipe_of(ledger, ledger.run(run))
 
 
-def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, factor: float) -> schema.Schedule:
+def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, rate: Callable[[float], float]
+) -> schema.Schedule:
     """The run's schedule over so many steps: a warm-up in steps of the scale, and its end at the scale's rates."""
     found = run.fields.schedule
     assert found
@@ -117,5 +119,5 @@ def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, fac
     elif found.warmup_steps:
         changes = {"warmup_steps": span_of(ledger, run, found.warmup_steps)}
     if found.end:
-        changes["end"] = schema.six_digits(found.end * factor)
+        changes["end"] = rate(found.end)
     return found.model_copy(update=changes) if changes else found

@@ -12,6 +12,7 @@ from astolfo import program
 from astolfo.errors import AstolfoError
 from astolfo.ledger import load
 from astolfo.ledger.ledger import Ledger, Run
+from astolfo.ledger.rates import loses
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.steps import full_steps, plan_of
 from astolfo.provenance import verdicts
@@ -108,11 +109,10 @@ def _limits(ledger: Ledger, run: Run) -> str:
         and run.fields.optimizer
         and run.fields.optimizer.kind != "Prodigy"
     ):
-        said.append(f"at {scale.learning_rate_multiplier:g} times its rates")
+        lost = ", less what bf16 rounds away at them" if loses(run.fields) else ""
+        said.append(f"at {scale.learning_rate_multiplier:g} times its rates{lost}")
     if run.fields.precision and run.fields.precision.weights != recipe.precision.weights:
-        said.append(
-            f"with {recipe.precision.weights} weights for {run.fields.precision.weights}, so nothing of what rounding loses"
-        )
+        said.append(f"with {recipe.precision.weights} weights for {run.fields.precision.weights}")
     drawn = (
         "pictures of coloured shapes" if ledger.brought(str(run.fields.dataset))[0] in ("drawn", "parts") else "small pictures"
     )

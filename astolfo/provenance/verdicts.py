@@ -19,7 +19,10 @@ _KEPT = ("runtime", "uncond", "own", "verdict", "alpha", "best", "works_at", "se
 WORDS = {
     "success": ("works",),
     "works-after-merge": ("works after merge",),
+    "partial": ("kinda works",),
     "failure": ("blur", "broken"),
+    "stopped": ("blur", "broken"),  # people stop what fails
+    "nan": ("broken",),
 }  # by outcome: what is as recorded
 
 

@@ -22,7 +22,7 @@ from astolfo.provenance.digests import NOT_BUILT, records, verdict_of
 from astolfo.remembered import digest_of, recorded
 from astolfo.site.losses import Curve, read
 
-FORMAT = 2  # of metrics.json
+FORMAT = 3  # of metrics.json
 ATTESTATION = ".attestation.json"  # behind the name of the file that it attests
 
 

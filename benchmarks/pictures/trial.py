@@ -136,13 +136,18 @@ def train(options: argparse.Namespace) -> None:
 def started(options: argparse.Namespace) -> dict[str, nn.Module]:
     """A model's parts: those of `--start`, or first weights; with the autoencoder that was asked for."""
     shipped = library.STAND_INS / f"{options.start or 'sdxl-eps'}.safetensors"
-    parts = loaded(shipped if shipped.exists() else Path(options.start))
+    parts = loaded(shipped if shipped.exists() else Path(options.start)) if options.start else fresh()
     if options.start is None:
         for part in TRAINED:
             initialise(parts[part], options.seed, SILENT if part == "unet" else ())
     if options.autoencoder:
         parts["vae"] = load_autoencoder(options.autoencoder, ARCHITECTURE)
     return parts
+
+
+def fresh() -> dict[str, nn.Module]:
+    """Modules without weights worth keeping: every part is filled or put in place."""
+    return {part: ARCHITECTURE.build(part, "cpu").eval() for part in ARCHITECTURE.parts}
 
 
 def loaded(file: Path) -> dict[str, nn.Module]:

@@ -78,6 +78,7 @@ def test_an_untrained_model_does_not_work(done):
     """Random weights draw nothing that was asked: no cell works, and the summary says so of every way, the run's own first."""
     _, report, _ = done
     assert {cell["verdict"] for cell in report["cells"]} <= {"broken", "blur"}
+    assert all(len(cell["by_scale"]) == 5 for cell in report["cells"])
     ways = [(one["runtime"], one["uncond"], one["own"]) for one in report["summary"]]
     assert ways == [("eps", "null", True), ("eps", "zero", True), ("v", "null", False), ("rf", "null", False)]
     assert all("show what was asked" in one["sentence"] and one["best"] is None for one in report["summary"])

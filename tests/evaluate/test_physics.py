@@ -8,13 +8,15 @@ that, unless it leaves the strength open, as a photograph's contrast is: then an
 from math import acos, atan, atanh, exp, pi, sqrt, tan
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from astolfo.evaluate import validate
+from astolfo.evaluate import evaluate, metrics, validate
 from astolfo.evaluate.candidate import Candidate
-from astolfo.evaluate.sample import Settings, _denoise, scheduler_of
+from astolfo.evaluate.prompts import procedural_prompts
+from astolfo.evaluate.sample import Settings, _denoise, sample, scheduler_of
 from astolfo.evaluate.verdict import KEPT, Evidence, judge
 from astolfo.train.objective import alphas_cumprod
 
@@ -159,17 +161,43 @@ def test_what_a_prompt_tells_fades_where_its_strength_is_open(steps):
     assert strengths("v", "v", OPEN, 4.0, steps).median() > 1
 
 
-@pytest.fixture(scope="module")
-def base(shipped, words):
-    return Candidate(shipped.architecture, None, shipped.eps, words)
+def looked_at(shipped, file, words, runtime):
+    """What is measured of eight pictures of a shipped base under one runtime, at the usual settings, and the verdict."""
+    candidate = Candidate(shipped.architecture, None, file, words)
+    prompts = procedural_prompts(5, 8, width=48, height=48)
+    settings = Settings(runtime=runtime, zero_terminal_snr=runtime == "v", steps=8, cfg=4.0, width=48, height=48)
+    pictures, finite = sample(candidate.at(1.0), candidate.text, [prompt.text for prompt in prompts], settings, seed=5)
+    held_out = validate.procedural(candidate.parts["vae"], seed=5, count=96, side=48)
+    reference = evaluate._reference(candidate, held_out)
+    looks = metrics.relative(metrics.looks([*pictures]), reference.looks)
+    shown = sum(one["all"] for one in metrics.agreements([*pictures], [prompt.scene for prompt in prompts]))
+    left = np.array(metrics.by_scale([*pictures])) / np.array(reference.by_scale)
+    numbers = {"sharpness": looks["sharpness"], "contrast": looks["contrast"], "shown": int(shown)}
+    return judge(Evidence(runtime=runtime, pictures=8, finite=int(finite.sum()), **numbers)).word, left, numbers
 
 
-def test_the_shipped_eps_base_read_as_v_knows_less_than_a_guess(base):
-    """Its loss at high noise is far below a guess's as eps and above it as v; the verdict is then a blur, whatever is shown."""
+def test_the_shipped_eps_base_is_a_blur_under_v(shipped, words):
+    """It works as eps; sampled as v less than half of the contrast is left at every scale, by the pictures alone."""
+    word, _, numbers = looked_at(shipped, shipped.eps, words, "eps")
+    assert word == "works", numbers
+    word, left, numbers = looked_at(shipped, shipped.eps, words, "v")
+    assert word == "blur", numbers
+    assert left.max() < 0.5, left
+
+
+def test_the_shipped_v_base_is_broken_under_eps(shipped, words):
+    """It works as v; sampled as eps its pictures are wild ones, of more than twice the dataset's contrast or sharpness."""
+    word, _, numbers = looked_at(shipped, shipped.v, words, "v")
+    assert word == "works", numbers
+    word, _, numbers = looked_at(shipped, shipped.v, words, "eps")
+    assert word == "broken", numbers
+
+
+def test_the_shipped_eps_base_read_as_v_knows_less_than_a_guess(shipped, words):
+    """Its loss at high noise is far below a guess's as eps, and above it as v."""
+    base = Candidate(shipped.architecture, None, shipped.eps, words)
     held_out = validate.procedural(base.parts["vae"], seed=5, count=8, side=48)
     own = validate.losses(base, held_out, "eps", validate.NOISY, seed=5)["relative"]
     foreign = validate.losses(base, held_out, "v", validate.NOISY, seed=5, terminal=True)["relative"]
-    assert max(own) < 0.3
+    assert max(own) < 0.6
     assert min(foreign) > 1.0
-    found = judge(Evidence(runtime="v", pictures=8, finite=8, sharpness=1.0, contrast=1.0, shown=8, reading=sum(foreign) / 5))
-    assert (found.word, found.seen) == ("blur", "works")

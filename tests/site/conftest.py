@@ -43,7 +43,7 @@ def write_evaluation(directory: Path, run: str, *, best: float | None = 0.9) -> 
         _picture(folder / name, 7)
     (folder / "index.html").write_text("<!doctype html><title>Evaluation</title>")
     report = {
-        "format": 2, "run": run, "set": "default", "scale": "miniature", "objective": {"kind": "v"}, "outcome": "Kinda works.",
+        "format": 3, "run": run, "set": "default", "scale": "miniature", "objective": {"kind": "v"}, "outcome": "Kinda works.",
         "settings": {"seed": 1, "cfg": 4.0, "steps": 20, "sampler": "DDIM", "width": 8, "height": 8, "runtime": "v", "uncond": "null"},
         "models": {"trained": {"name": run, "file": f"{run}.safetensors", "sha256": "0" * 64}},
         "prompts": [{"text": f"1star, {text}", "label": text, "scene": None} for text in PROMPTS],

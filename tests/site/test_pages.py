@@ -114,8 +114,8 @@ def test_another_scale_is_refused(ledger, tmp_path):
     ("file", "text", "message"),
     [
         (f"evaluations/{RUN}/metrics.json", "{", "is no JSON"),
-        (f"evaluations/{RUN}/metrics.json", "{}", "expected an evaluation of format 2, found None"),
-        (f"evaluations/{RUN}/metrics.json", f'{{"format": 2, "run": "{RUN}", "set": "default", "summary": []}}', "metrics.json lacks 'cells'"),
+        (f"evaluations/{RUN}/metrics.json", "{}", "expected an evaluation of format 3, found None"),
+        (f"evaluations/{RUN}/metrics.json", f'{{"format": 3, "run": "{RUN}", "set": "default", "summary": []}}', "metrics.json lacks 'cells'"),
         (f"results/{RUN}.safetensors.attestation.json", "[1]", "expected a JSON object, found list"),
         (f"states/{RUN}/00000090.safetensors", "torn", "holds no losses"),
         (f"evaluations/{RUN}/grid.png", None, "grid.png is missing, though"),

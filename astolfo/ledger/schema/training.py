@@ -1,11 +1,12 @@
 """What a recipe says of a training: captions, what trains at which rate, schedule, precision, and its semantics' choices."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
 from astolfo.ledger.schema.blocks import BlockName, by_block, within
-from astolfo.ledger.schema.entry import Entry, Rate, six_digits
+from astolfo.ledger.schema.entry import Entry, Rate
 
 Factor = Annotated[float, Field(ge=0, le=100)]  # Prodigy's rates are factors of a rate that it estimates
 Separator = Annotated[str, Field(min_length=1)]
@@ -84,10 +85,10 @@ class LearningRate(Entry):
         """The largest rate in each part: 0 where nothing of it trains."""
         return self.parts | {"unet": max(self.unet, *(self.blocks or {}).values(), 0.0)}
 
-    def scaled(self, factor: float) -> "LearningRate":
-        """All rates times `factor`, to six digits."""
-        blocks = self.blocks and {name: six_digits(rate * factor) for name, rate in self.blocks.items()}
-        return LearningRate(**{part: six_digits(rate * factor) for part, rate in self.parts.items()}, blocks=blocks)
+    def changed(self, change: Callable[[float], float]) -> "LearningRate":
+        """The same with every rate changed."""
+        blocks = self.blocks and {name: change(rate) for name, rate in self.blocks.items()}
+        return LearningRate(**{part: change(rate) for part, rate in self.parts.items()}, blocks=blocks)
 
     def of(self, part: str, name: str) -> float:
         """The rate of one parameter, by its part and its name there."""

@@ -1,0 +1,58 @@
+"""A run's learning rates at a scale whose runs are shorter: higher, and lower by what rounding loses at full scale.
+
+    change = at_scale(ledger.scale, run.fields)      # a function of a rate
+    recipe.learning_rate = run.fields.learning_rate.changed(change)
+
+Weights in bf16 without a master copy keep 8 significant bits, so an update that is small beside its weight is rounded away:
+at 1.5e-6 a UNet keeps 2 % of what its optimizer asks, at 1e-5 17 % (`benchmarks/drift.py` measures it). The miniature's weights
+are float32, and its few steps of high rate would not be rounded away in bf16 either; so what is lost is lost in the rate.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from math import erf, sqrt
+
+from astolfo.ledger.schema import RunFields, Scale, six_digits
+
+DEVIATION = 0.02  # of a UNet's weights, which are about normal
+AT = 1.0e-5  # the rate from which the scale's multiplier is meant as it stands; lower ones lose more
+_BITS = 8  # significant bits of bf16
+_SMALLEST = -60  # exponent of 2 under which there are no weights to speak of
+
+
+def at_scale(scale: Scale, fields: RunFields) -> Callable[[float], float]:
+    """The function that makes a rate of a run one of the scale, to six digits: as it stands from nothing and for Prodigy.
+
+    Prodigy's rates are factors of what it estimates. What trains from nothing does so at a scale of its own.
+    """
+    multiplier = scale.learning_rate_multiplier
+    if multiplier == 1.0 or not fields.base or (fields.optimizer and fields.optimizer.kind == "Prodigy"):
+        return lambda rate: rate
+    if not loses(fields):
+        return lambda rate: six_digits(rate * multiplier)
+    return lambda rate: six_digits(rate * multiplier * min(1.0, kept(rate) / kept(AT))) if rate else 0.0
+
+
+@cache
+def kept(rate: float) -> float:
+    """Of a straight drift at `rate`, the share that weights in bf16 make, rounded to nearest: to three digits, 0 to about 1.
+
+    Every weight of a normal distribution of DEVIATION takes a step of `rate` and is rounded to a multiple of its unit in the last
+    place, which is one of its power of two.
+    """
+    moved = 0.0
+    for exponent in range(_SMALLEST, 3):
+        low, unit = 2.0**exponent, 2.0 ** (exponent - _BITS + 1)
+        moved += round(rate / unit) * unit * (_within(2 * low) - _within(low))
+    return float(f"{moved / rate:.2e}")
+
+
+def _within(bound: float) -> float:
+    """The share of weights under `bound` in magnitude."""
+    return erf(bound / (DEVIATION * sqrt(2.0)))
+
+
+def loses(fields: RunFields) -> bool:
+    """Whether a run's updates are rounded away: weights in bf16, rounded to nearest, with no master copy anywhere."""
+    precision = fields.precision
+    return bool(precision and precision.weights == "bf16" and not precision.update and not fields.engine)

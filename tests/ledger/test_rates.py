@@ -1,0 +1,42 @@
+"""Rates at a smaller scale: a multiplier, and less what bf16 rounds away at full scale."""
+
+import pytest
+
+from astolfo.ledger import load, recipe_of
+from astolfo.ledger.rates import AT, at_scale, kept
+from astolfo.ledger.schema import Precision
+from tests.conftest import CONFIG
+
+MEASURED = {4e-7: 0.005, 1.5e-6: 0.022, 1e-5: 0.171}  # benchmarks/drift.py, AdamW, weights of deviation 0.02
+
+
+@pytest.mark.parametrize(("rate", "share"), MEASURED.items())
+def test_what_is_kept_is_what_was_measured(rate, share):
+    """The closed form of one step is within a tenth of what fifty steps of AdamW in bf16 leave of a straight drift."""
+    assert kept(rate) == pytest.approx(share, rel=0.12)
+
+
+def test_no_rounding_loses_nothing_of_a_large_step():
+    """A step of the weights' own size is kept whole; ever smaller ones are lost ever more, in what they move."""
+    assert kept(1e-2) == pytest.approx(1.0, abs=0.02)
+    moved = [rate * kept(rate) for rate in (1e-7, 4e-7, 1e-6, 1.5e-6, 3e-6, 5e-6, 1e-5)]
+    assert moved == sorted(moved)
+
+
+@pytest.mark.parametrize(
+    ("run", "unet", "text"),
+    [("25111601", 1e-3, 0.0), ("25111201", 100 * 1.5e-6 * kept(1.5e-6) / kept(AT), 0.0), ("25022301", 2e-4, 2e-3)],
+)
+def test_the_records_rates_at_the_miniature(run, unet, text):
+    """At 1e-5 the multiplier stands; at 1.5e-6 an eighth of it; DeepSpeed keeps a master copy, and loses nothing."""
+    ledger = load(CONFIG, "miniature")
+    found = recipe_of(ledger, ledger.run(run)).learning_rate
+    assert (found.unet, found.text_encoder) == (pytest.approx(unet, rel=1e-4), pytest.approx(text, rel=1e-4))
+
+
+@pytest.mark.parametrize("precision", [{"weights": "fp32"}, {"weights": "bf16", "update": "stochastic"}, {"weights": "bf16", "update": "master"}])
+def test_who_loses_nothing_has_the_multiplier(precision):
+    """Weights in fp32, stochastic rounding and a master copy keep every update: 100 times the rate, whatever it is."""
+    ledger = load(CONFIG, "miniature")
+    changed = ledger.run("25111201").fields.model_copy(update={"precision": Precision(**precision)})
+    assert at_scale(ledger.scale, changed)(1.5e-6) == pytest.approx(1.5e-4)
