@@ -54,10 +54,9 @@ class Recipe(schema.Entry):
         return json_digest(self.canonical())
 
 
-def choices_of(ledger: Ledger, run: Run) -> schema.Choices:
-    """The named choices of a run: those of its semantics, in the ledger's version of them, with its own laid over."""
-    table = schema.SEMANTICS_AT_FIRST if ledger.about.semantics_version == 1 else schema.SEMANTICS
-    return table[run.fields.semantics or "reference"].model_copy(update=run.fields.choices or {})
+def choices_of(run: Run) -> schema.Choices:
+    """The named choices of a run: those of its semantics, with its own laid over."""
+    return schema.SEMANTICS[run.fields.semantics or "reference"].model_copy(update=run.fields.choices or {})
 
 
 _AS_THEY_STAND = (
@@ -84,7 +83,7 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     assert fields.optimizer
     # From nothing, the rates are meant as they stand; Prodigy's are factors of what it estimates.
     factor = scale.learning_rate_multiplier if run.fields.base and fields.optimizer.kind != "Prodigy" else 1.0
-    choices = choices_of(ledger, run)
+    choices = choices_of(run)
     return Recipe(
         family=family,
         architecture=scale.architectures[family],
