@@ -18,6 +18,7 @@ from astolfo.files import canonical_json
 HASH_KEY = "modelspec.hash_sha256"
 MARKERS = ("v_pred", "ztsnr")
 OBJECTIVES = ("eps", "v", "rf")
+_OF_ONE_FILE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}
 
 _ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base", "sd2": "stable-diffusion-v2-768-v"}
 _SD2_EPS = "stable-diffusion-v2-512"  # ModelSpec's name for what eps code loads
@@ -66,6 +67,14 @@ def markers(objective: str, zero_terminal_snr: bool = False) -> dict[str, np.nda
     _check(objective)
     names = [*(["v_pred"] if objective == "v" else []), *(["ztsnr"] if zero_terminal_snr else [])]
     return {name: np.empty(0, np.float32) for name in names}
+
+
+def inherited(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a model's metadata say that also holds of one made from it, by a merge or by noise.
+
+    Not its hash, date, parents and recipe, and not what it was trained with (sd-scripts' `ss_*`).
+    """
+    return {key: value for key, value in metadata.items() if key not in _OF_ONE_FILE and not key.startswith("ss_")}
 
 
 def objective_of(keys: Iterable[str], metadata: Mapping[str, str]) -> tuple[str, bool, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from astolfo import randomness
 from astolfo.checkpoint.layout import part_of
-from astolfo.checkpoint.metadata import HASH_KEY
+from astolfo.checkpoint.metadata import HASH_KEY, inherited
 from astolfo.checkpoint.safefile import SafeFile, open_file, write_file
 
 
@@ -25,9 +25,8 @@ def vary(source: Path, out: Path, *, name: str, amount: float, metadata: Mapping
     """
     seed = int(hashlib.sha256(name.encode()).hexdigest()[:12], 16)
     with open_file(source) as file:
-        kept = {key: value for key, value in file.metadata.items() if key not in (HASH_KEY, "astolfo.recipe")}
         tensors = {key: _varied(file, key, seed, amount) for key in file.keys()}
-        return write_file(out, tensors, kept | dict(metadata), hash_key=HASH_KEY)
+        return write_file(out, tensors, inherited(file.metadata) | dict(metadata), hash_key=HASH_KEY)
 
 
 def _varied(file: SafeFile, key: str, seed: int, amount: float) -> np.ndarray:

@@ -12,6 +12,10 @@ from astolfo.errors import InputError
 _VOCABULARY = click.option("--vocabulary", type=FOLDER, default=None, help="A CLIP vocabulary: show captions in tokens.")
 _KIND = click.option("--captions", "kind", type=click.Choice(["tags", "pick", "concat"]), default="concat", show_default=True)
 _TOKENS = click.option("--tokens", type=click.Choice(["75", "150", "225"]), default="225", show_default=True)
+_SEMANTICS = click.option(
+    "--semantics", type=click.Choice(["reference", "kohya", "kohya-native"]), default="reference", show_default=True,
+    help="Whose way to join tags and sentence and to read their tokens.",
+)  # fmt: skip
 _AUTOENCODER = click.option(
     "--autoencoder", "encoder", type=FILE, default=None, help="Its file, or a whole model's. [default: the scale's]"
 )
@@ -238,12 +242,13 @@ def captions(store: Path, file: Path, output: Path) -> None:
 @_VOCABULARY
 @_KIND
 @_TOKENS
-def info(store: Path, vocabulary: Path | None, kind: str, tokens: str) -> None:
+@_SEMANTICS
+def info(store: Path, vocabulary: Path | None, kind: str, tokens: str, semantics: str) -> None:
     """Says what is in a store: buckets, captions, duplicates by content; with a vocabulary, lengths in tokens."""
     from astolfo.data.store import Store
     from astolfo.data.summary import summary
 
-    click.echo(summary(Store(store), *_words(vocabulary, kind, tokens)))
+    click.echo(summary(Store(store), _reading(vocabulary, kind, tokens, semantics)))
 
 
 @dataset.command()
@@ -266,13 +271,14 @@ def verify(context: click.Context, store: Path, only: str) -> None:
 @_VOCABULARY
 @_KIND
 @_TOKENS
-def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: str) -> None:
-    """Shows the sample ID; with a vocabulary, its caption as the trainer reads it, chunk by chunk."""
+@_SEMANTICS
+def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: str, semantics: str) -> None:
+    """Shows the sample ID; with a vocabulary, its caption as a trainer of those semantics reads it, chunk by chunk."""
     from astolfo.data.store import Store
     from astolfo.data.summary import described
 
     found = Store(store)
-    click.echo(described(found, found.find(name), *_words(vocabulary, kind, tokens)))
+    click.echo(described(found, found.find(name), _reading(vocabulary, kind, tokens, semantics)))
 
 
 @dataset.command()
@@ -294,11 +300,12 @@ def sheet(context: click.Context, store: Path, output: Path, encoder: Path | Non
     save_png(output, draw(found, autoencoder, count=count, seed=seed), {"astolfo.dataset": found.digest})
 
 
-def _words(vocabulary: Path | None, kind: str, tokens: str) -> tuple[Any, Any]:
-    """A tokenizer and how captions are made, or nothing of both."""
+def _reading(vocabulary: Path | None, kind: str, tokens: str, semantics: str) -> Any:
+    """How captions are read, where there is a vocabulary."""
     if vocabulary is None:
-        return None, None
+        return None
+    from astolfo.data.summary import Reading
     from astolfo.data.vocabulary import tokenizers
     from astolfo.ledger.schema import Captions
 
-    return tokenizers(vocabulary)[0], Captions.model_validate({"kind": kind, "tokens": int(tokens)})
+    return Reading(tokenizers(vocabulary)[0], Captions.model_validate({"kind": kind, "tokens": int(tokens)}), semantics)

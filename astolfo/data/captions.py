@@ -24,7 +24,7 @@ _PIECES = re.compile(r"\{\{|\}\}|[{}|]|[^{}|]+")
 
 
 def caption(
-    recipe: Captions, tags: str, sentence: str, *, seed: int, position: int, epoch: int = 0, way: str | None = None
+    recipe: Captions, tags: str, sentence: str, *, seed: int, position: int, epoch: int = 0, way: str = "reference"
 ) -> str:
     """The text of the sample at absolute `position`, in `epoch` (from 0); its picks are keyed by (seed, position).
 
@@ -34,10 +34,10 @@ def caption(
         return ""
     if recipe.dropout_every_epochs and (epoch + 1) % recipe.dropout_every_epochs == 0:
         return ""
-    if way in ("kohya", "kohya-native"):
-        chosen = sdscripts.text(recipe, tags, sentence, way=way, seed=seed, position=position)
-    else:
+    if way == "reference":
         chosen = _text(recipe, tags, sentence, seed, position)
+    else:
+        chosen = sdscripts.text(recipe, tags, sentence, way=way, seed=seed, position=position)
     if recipe.shuffle or recipe.tag_dropout:
         chosen = ", ".join(_varied(recipe, *_pieces(recipe, chosen), seed=seed, position=position))
     if recipe.secondary_separator:

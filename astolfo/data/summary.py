@@ -1,11 +1,13 @@
 """What is in a store, for people: counts, captions as the trainer sees them, duplicates, and a contact sheet.
 
-summary(store, words)               buckets, captions, duplicates; with a tokenizer how long captions are in tokens
-described(store, row, words, ...)   one sample, its caption cut into the chunks that the text encoders read
+summary(store, reading)             buckets, captions, duplicates; with a way to read captions how long they are in tokens
+described(store, row, reading)      one sample, its caption cut into the chunks that the text encoders read
 sheet(store, autoencoder, ...)      a picture of some samples, decoded
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,54 @@ from PIL import Image, ImageDraw, ImageFont
 from astolfo import randomness
 from astolfo.data.captions import caption
 from astolfo.data.store import CAPTIONS, Store
-from astolfo.data.tokens import CHUNK, chunks
-from astolfo.ledger.schema import Captions
+from astolfo.data.tokens import CHUNK, Mended, chunks
+from astolfo.ledger.schema import SEMANTICS, Captions
 
 _CELL, _TEXT, _GAP = 224, 76, 12
 _MOST_READ = 20_000  # captions that are tokenized for the histogram
 _BAR = 40
 
 
-def summary(store: Store, words: Any = None, recipe: Captions | None = None) -> str:
-    """The store in some lines; `words` is a tokenizer, `recipe` how captions are made."""
+@dataclass(frozen=True)
+class Reading:
+    """How captions are read: a tokenizer, which text of a sample is taken, and the semantics that join and mend it."""
+
+    words: Any
+    captions: Captions
+    semantics: str = "reference"
+
+    def text(self, store: Store, row: int, position: int = 0) -> str:
+        """The caption of a row, with what is drawn at a position of the data order."""
+        tags, sentence = store.captions(row)
+        way = SEMANTICS[self.semantics].captions
+        return caption(self.captions, tags, sentence, seed=0, position=position, way=way)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, without begin and end."""
+        if self._mended:
+            return [len(self._mended(text)) for text in texts]
+        return [len(ids) for ids in self.words(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def chunks(self, text: str) -> list[str]:
+        """The chunks of a caption, each as its number of tokens and their text."""
+        found, words = [], self.words
+        for ids in chunks([words], [text], self.captions.tokens, self._mended)[0][0].tolist():
+            inner = ids[1:]
+            end = inner.index(words.eos_token_id) if words.eos_token_id in inner else CHUNK
+            kept = [token for token in words.convert_ids_to_tokens(inner[: min(end, CHUNK)]) if token]
+            found.append(f"{len(kept):>2} tokens  {''.join(kept).replace('</w>', ' ').strip()}")
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.captions.kind}, semantics: {self.semantics}"
+
+    @cached_property
+    def _mended(self) -> Mended | None:
+        return Mended(self.words) if SEMANTICS[self.semantics].text == "ftfy" else None
+
+
+def summary(store: Store, reading: Reading | None = None) -> str:
+    """The store in some lines; `reading` adds how long its captions are."""
     size = sum((store.folder / shard["file"]).stat().st_size for shard in store.manifest["shards"])
     lines = [
         f"{store.folder}: {len(store):,} samples in {len(store.buckets)} buckets, {len(store.manifest['shards']):,} shards, "
@@ -36,8 +76,8 @@ def summary(store: Store, words: Any = None, recipe: Captions | None = None) -> 
         bar = "#" * round(_BAR * bucket["count"] / most)
         lines.append(f"  {bucket['width']:>5} x {bucket['height']:<5} {bucket['count']:>12,}  {bar}")
     lines += ["", *_texts(store), *_duplicates(store)]
-    if words is not None:
-        lines += ["", *_lengths(store, words, recipe or Captions(kind="concat", tokens=225))]
+    if reading:
+        lines += ["", *_lengths(store, reading)]
     return "\n".join(lines)
 
 
@@ -70,30 +110,24 @@ def _duplicates(store: Store) -> Iterator[str]:
     yield from (f"  {' = '.join(names[:5])}{' ...' if len(names) > 5 else ''}" for names in groups[:5])
 
 
-def _lengths(store: Store, words: Any, recipe: Captions) -> Iterator[str]:
+def _lengths(store: Store, reading: Reading) -> Iterator[str]:
     """A histogram of caption lengths in tokens, of up to _MOST_READ samples spread over the store."""
     rows = np.unique(np.linspace(0, len(store) - 1, min(len(store), _MOST_READ)).astype(int)).tolist()
-    texts = [_caption(store, row, recipe, 0) for row in rows]
-    lengths = np.array([len(ids) for ids in words(texts, add_special_tokens=False, verbose=False)["input_ids"]])
+    lengths = np.array(reading.lengths([reading.text(store, row) for row in rows]))
     read = f"{len(rows):,} of them, " if len(rows) < len(store) else ""
-    yield f"captions ({recipe.kind}) in tokens, {read}median {np.median(lengths):.0f}, longest {lengths.max()}:"
+    yield f"captions ({reading}) in tokens, {read}median {np.median(lengths):.0f}, longest {lengths.max()}:"
     edges = np.arange(0, 10 * 25, 25)
     counts = [int(((lengths >= edge) & (lengths < edge + 25)).sum()) for edge in edges] + [int((lengths >= 250).sum())]
     for edge, count in zip((*edges, 250), counts, strict=True):
         bound = f"{edge:>3} to {edge + 24:>3}" if edge < 250 else "250 or more"
         if count:
             yield f"  {bound:<11} {count:>12,}  {'#' * round(_BAR * count / max(counts))}"
-    over = int((lengths > recipe.tokens).sum())
-    yield f"  {over:,} are longer than the {recipe.tokens} tokens that are read"
+    over = int((lengths > reading.captions.tokens).sum())
+    yield f"  {over:,} are longer than the {reading.captions.tokens} tokens that are read"
 
 
-def _caption(store: Store, row: int, recipe: Captions, position: int) -> str:
-    tags, sentence = store.captions(row)
-    return caption(recipe, tags, sentence, seed=0, position=position)
-
-
-def described(store: Store, row: int, words: Any = None, recipe: Captions | None = None) -> str:
-    """One sample in some lines; with a tokenizer, its caption as the chunks that the trainer reads."""
+def described(store: Store, row: int, reading: Reading | None = None) -> str:
+    """One sample in some lines; `reading` adds its caption as the chunks that the trainer reads."""
     sample, digest = store.sample(row), store.row(row)["digest"].hex()
     (height, width), (top, left), target = sample.original_size, sample.crop, sample.target_size
     lines = [
@@ -104,23 +138,11 @@ def described(store: Store, row: int, words: Any = None, recipe: Captions | None
         f"tags: {sample.tags}",
         f"sentence: {sample.sentence}",
     ]
-    if words is not None:
-        recipe = recipe or Captions(kind="concat", tokens=225)
-        text = _caption(store, row, recipe, row)
-        lines.append(f"as trained ({recipe.kind}, {recipe.tokens} tokens): {text}")
-        lines += [f"  chunk {number}: {shown}" for number, shown in enumerate(shown_chunks(words, text, recipe.tokens), start=1)]
+    if reading:
+        text = reading.text(store, row, row)
+        lines.append(f"as trained ({reading}, {reading.captions.tokens} tokens): {text}")
+        lines += [f"  chunk {number}: {shown}" for number, shown in enumerate(reading.chunks(text), start=1)]
     return "\n".join(lines)
-
-
-def shown_chunks(words: Any, text: str, tokens: int) -> list[str]:
-    """The chunks of a caption, each as its number of tokens and their text."""
-    found = []
-    for ids in chunks([words], [text], tokens)[0][0].tolist():
-        inner = ids[1:]
-        end = inner.index(words.eos_token_id) if words.eos_token_id in inner else CHUNK
-        kept = [token for token in words.convert_ids_to_tokens(inner[: min(end, CHUNK)]) if token]
-        found.append(f"{len(kept):>2} tokens  {''.join(kept).replace('</w>', ' ').strip()}")
-    return found
 
 
 def sheet(store: Store, autoencoder: Any, *, count: int, seed: int, columns: int = 4) -> Image.Image:

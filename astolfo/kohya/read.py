@@ -77,9 +77,7 @@ class _Reading:
         objective = training.objective(values)
         optimizer = training.optimizer(values)
         ranks = self._ranks()
-        schedule, choices = training.schedule(values, optimizer)
-        if self.ledger is None or self.ledger.about.semantics_version is None:
-            choices = {}  # its semantics have them
+        schedule = training.schedule(values, optimizer)
         semantics = self._semantics()
         sources = Sources(result=self.result, ledger=self.ledger, values=values, called=self.called)
         reference, continues = sources.base(family, objective)
@@ -101,7 +99,7 @@ class _Reading:
             "precision": training.precision(values),
             **self._saves(),
             "semantics": semantics,
-            "choices": choices | self._choices(),
+            "choices": self._choices(),
             "seed": self._seed(self.called),
             "engine": training.engine(values),
             "placement": self._placement(),

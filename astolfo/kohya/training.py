@@ -233,17 +233,17 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
     return {name: list(value) if isinstance(value, tuple) else _plain(value) for name, value in found.items()}
 
 
-def schedule(values: Values, chosen: Any) -> tuple[Any, dict[str, str]]:
-    """The schedule, and the choice that its warm-up needs."""
+def schedule(values: Values, chosen: Any) -> Any:
+    """The schedule, with its warm-up."""
     kind = chosen["kind"] if isinstance(chosen, dict) else chosen
     name = str(values.get("lr_scheduler"))
     own = ("lr_scheduler", "lr_warmup_steps", "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_args")
     if kind == "AdamWScheduleFree":
         _without(values, own, "A schedule-free optimizer has no schedule")
-        return "constant", {}
+        return "constant"
     if kind == "AdaFactor" and chosen["relative_step"]:
         _without(values, own, "AdaFactor's relative steps are its schedule")
-        return "constant", {}
+        return "constant"
     warm = values.get("lr_warmup_steps")
     found: dict[str, Any] = {"kind": _SCHEDULES.get(name, "constant")}
     if name != "constant" and name not in _SCHEDULES:
@@ -254,7 +254,6 @@ def schedule(values: Values, chosen: Any) -> tuple[Any, dict[str, str]]:
             values.refuse(
                 "lr_warmup_steps", f"{name} has no warm-up; that trainer stops at it", "--lr_scheduler constant_with_warmup"
             )
-        warm = 0
     elif isinstance(warm, float):
         found["warmup_ratio"] = warm
     elif warm:
@@ -272,8 +271,7 @@ def schedule(values: Values, chosen: Any) -> tuple[Any, dict[str, str]]:
         _without(values, ("lr_scheduler_power",), "Of polynomial, which is not asked for")
     for argument in more:
         values.refuse("lr_scheduler_args", f"The schedule has no {argument} here", f"without {argument}")
-    acts = bool(warm) or found["kind"] not in ("constant", "warmup")
-    return (found["kind"] if len(found) == 1 else found), ({"warmup": "kohya"} if acts else {})
+    return found["kind"] if len(found) == 1 else found
 
 
 def _near_schedule(name: str) -> str:

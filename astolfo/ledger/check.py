@@ -103,11 +103,17 @@ def _possible(ledger: Ledger, run: Run) -> None:
             "objective",
         )
     assert fields.captions
-    if fields.captions.joins_only and choices_of(ledger, run).captions in (None, "reference"):
+    if fields.captions.joins_only and choices_of(run).captions == "reference":
         raise run.error(
             "captions.separator is read by shuffle, tag_dropout and secondary_separator, or joins the texts under choices: "
             "{captions: kohya}: give one, or leave it out.",
             "captions",
+        )
+    if fields.engine and "clipping" in (fields.choices or {}):
+        raise run.error(
+            f"choice clipping does not act under engine: {fields.engine.kind}, which clips by max_grad_norm itself. "
+            "Leave the choice out; max_grad_norm: 0 clips nothing.",
+            "choices",
         )
     _blocks(ledger, run)
     encoder = ledger.base(ledger.datasets[str(fields.dataset)].autoencoder)

@@ -56,10 +56,9 @@ class Recipe(schema.Entry):
         return json_digest(self.canonical())
 
 
-def choices_of(ledger: Ledger, run: Run) -> schema.Choices:
-    """The named choices of a run: those of its semantics, in the ledger's version of them, with its own laid over."""
-    table = schema.SEMANTICS_AT_FIRST if ledger.about.semantics_version == 1 else schema.SEMANTICS
-    return table[run.fields.semantics or "reference"].model_copy(update=run.fields.choices or {})
+def choices_of(run: Run) -> schema.Choices:
+    """The named choices of a run: those of its semantics, with its own laid over."""
+    return schema.SEMANTICS[run.fields.semantics or "reference"].model_copy(update=run.fields.choices or {})
 
 
 _AS_THEY_STAND = (
@@ -85,7 +84,7 @@ def recipe_of(ledger: Ledger, run: Run, restart: Reference | None = None) -> Rec
     first = step_of(ledger, restart) if restart else plan.start
     assert fields.optimizer
     rate = at_scale(scale, fields)
-    choices = choices_of(ledger, run)
+    choices = choices_of(run)
     return Recipe(
         family=family,
         architecture=scale.architectures[family],

@@ -133,7 +133,7 @@ def _flat(ledger: Ledger, run: Run) -> dict[str, str]:
     """The effective entry with one key per value: learning_rate.unet, placement.numa ..., and all that its semantics choose."""
     found = {}
     entry = run.fields.model_dump(mode="json", exclude_none=True)
-    entry["choices"] = choices_of(ledger, run).model_dump(mode="json", exclude_none=True)
+    entry["choices"] = choices_of(run).model_dump(mode="json")
     for name, value in entry.items():
         found.update(
             {f"{name}.{key}": str(item) for key, item in value.items()} if isinstance(value, dict) else {name: str(value)}

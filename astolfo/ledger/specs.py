@@ -26,8 +26,6 @@ from astolfo.ledger.steps import from_scale, full_steps, plan_of, restart_before
 
 Spec = dict[str, Any]
 MECHA = "mecha"  # where, in the ledger's folder, the recipes of sd-mecha lie
-METADATA = 1
-"""What a checkpoint says of its training. 1: ModelSpec and `astolfo.*`. 2: sd-scripts' `ss_*` too, so other bytes everywhere."""
 _IDENTITY_LEAVES_OUT = ("from", "file", "code", "lock")
 
 
@@ -160,9 +158,7 @@ class Specs:
         about = self._about(run, restart)
         if step == plan_of(self.ledger, run).end and (stopped := self._stopped(run)):
             about["stopped"] = stopped
-        if METADATA > 1:
-            about |= {"metadata": METADATA, "images": self.ledger.sole_dataset(run).images}
-        return self._spec("export", parents, title=str(reference), **about)
+        return self._spec("export", parents, title=str(reference), images=self.ledger.sole_dataset(run).images, **about)
 
     def evaluation(self, run_id: str, name: str = "default") -> Spec:
         """The evaluation of a run's result, or of its checkpoints, under the set `name`."""

@@ -12,7 +12,7 @@ one at a time, so neither paths nor its file format, threads or key order reach 
 - what lies beside the parts (schedules such as alphas_cumprod, embeddings) is no weight: it is copied from the first model
   that has it, and listed;
 - marker keys (v_pred, ztsnr) are the first model's: a marker that only others have is dropped;
-- dtypes and metadata are the first model's, less what no longer holds (hash, date, parents, recipe), plus the parents'
+- dtypes and metadata are the first model's, less what no longer holds (hash, date, parents, recipe, training), plus the parents'
   digests and the merge itself.
 
 The first model is the one that the recipe names first. Methods that draw random numbers need a seed in the recipe.
@@ -33,12 +33,12 @@ import numpy as np
 from astolfo import numerics
 from astolfo.checkpoint.extras import Extras, extras
 from astolfo.checkpoint.layout import identify, is_weight, same_shape
-from astolfo.checkpoint.metadata import MARKERS
+from astolfo.checkpoint.metadata import MARKERS, inherited
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merging import kernel
-from astolfo.merging.weighted_sum import DTYPES, STALE, UNMERGED, check_output
+from astolfo.merging.weighted_sum import DTYPES, UNMERGED, check_output
 from astolfo.merging.writer import BLOCK, changed
 from astolfo.remembered import digest_of
 
@@ -231,8 +231,8 @@ def _metadata(first: SafeFile, text: str, parents: Mapping[str, str], dtype: str
         "recipe": hashlib.sha256(text.encode()).hexdigest(),
         "models": dict(parents),
     } | ({"dtype": dtype} if dtype else {})
-    kept = {key: value for key, value in first.metadata.items() if key not in STALE}
-    return kept | {"astolfo.merge": canonical_json(merge), "astolfo.parents": canonical_json(dict(parents))}
+    about = {"astolfo.merge": canonical_json(merge), "astolfo.parents": canonical_json(dict(parents))}
+    return inherited(first.metadata) | about
 
 
 def _execute(recipe: Path | str, graph: Any, files: Mapping[str, SafeFile], output: "_Output") -> None:

@@ -14,7 +14,7 @@ read the inputs once. Nothing is ever held but a few pieces of 4 MiB. Rules for 
 - any other key that only one side has is copied from that side. All three kinds of lonely keys are listed in the result.
 
 The output's dtype is that of the base, tensor by tensor, unless told. Metadata is the trained model's, less what no longer
-holds (hash, date, parents, recipe), plus the parents' digests and the merge itself.
+holds (hash, date, parents, recipe, training), plus the parents' digests and the merge itself.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from typing import Any
 
 from astolfo.checkpoint.extras import Extras, extras
 from astolfo.checkpoint.layout import block_of, identify, is_weight, part_of, same_shape
-from astolfo.checkpoint.metadata import HASH_KEY, MARKERS
+from astolfo.checkpoint.metadata import MARKERS, inherited
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.checkpoint.stream import Output, produce
 from astolfo.errors import CheckpointError
@@ -38,7 +38,6 @@ from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 UNMERGED = {"F64", "C64", *(dtype for dtype in SIZES if dtype.startswith("F8"))}  # floats of which no sum is made
-STALE = {HASH_KEY, "modelspec.date", "astolfo.parents", "astolfo.recipe", "astolfo.run", "astolfo.merge"}
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,7 @@ def _parents(base: Path | str, trained: Path | str) -> dict[str, str]:
 
 
 def _metadata(trained: SafeFile, parents: Mapping[str, str], alpha: float, options: Mapping[str, Any]) -> dict[str, str]:
-    kept = {key: value for key, value in trained.metadata.items() if key not in STALE}
     given = {key: dict(value) if isinstance(value, Mapping) else value for key, value in options.items() if value}
     recipe = {"method": "weighted_sum", "alpha": float(alpha)} | given
-    return kept | {"astolfo.merge": canonical_json(recipe), "astolfo.parents": canonical_json(dict(parents))}
+    about = {"astolfo.merge": canonical_json(recipe), "astolfo.parents": canonical_json(dict(parents))}
+    return inherited(trained.metadata) | about

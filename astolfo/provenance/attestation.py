@@ -209,11 +209,10 @@ def _run(name: str) -> str | None:
 
 
 def _semantics(spec: Mapping[str, Any]) -> str | None:
-    """The semantics whose choices a segment's recipe has, in either version, if it has those of one."""
+    """The semantics whose choices a segment's recipe has, if it has those of one."""
     recipe = spec.get("recipe")
     choices = recipe.get("choices") if isinstance(recipe, dict) else None
-    known = [*schema.SEMANTICS.items(), *schema.SEMANTICS_AT_FIRST.items()]
-    return next((name for name, one in known if one.model_dump(exclude_none=True) == choices), None)
+    return next((name for name, one in schema.SEMANTICS.items() if one.model_dump() == choices), None)
 
 
 def _internal(spec: Mapping[str, Any], computed: bool, device: str, parents: Mapping[str, Path]) -> dict[str, Any]:

@@ -93,11 +93,9 @@ def _metadata(spec: dict[str, Any], recipe: Recipe, found: state.State) -> dict[
 
 
 def _for_viewers(spec: dict[str, Any], recipe: Recipe, found: state.State, base: Path | None) -> dict[str, str]:
-    """sd-scripts' own keys, from the second version of what a checkpoint says on."""
-    if spec.get("metadata", 1) < 2:
-        return {}
+    """sd-scripts' own keys of a training, which viewers of models read."""
     return sdscripts.describe(
-        recipe, name=spec["title"], steps=found.position, resolution=_resolution(recipe), images=spec.get("images"),
+        recipe, name=spec["title"], steps=found.position, resolution=_resolution(recipe), images=spec["images"],
         base=(base.name, read_sidecar(base)) if base else None,
     )  # fmt: skip
 

@@ -32,8 +32,7 @@ def held_dtype(recipe: Recipe) -> str:
 
 def noised_dtype(recipe: Recipe) -> torch.dtype:
     """The dtype of latents, noise and target (the choice `latents`); what the UNet is given is cast to that of its weights."""
-    wanted = {"fp32": "fp32", "compute": recipe.precision.compute, None: recipe.precision.weights}[recipe.choices.latents]
-    return DTYPES[wanted]
+    return DTYPES[recipe.precision.compute if recipe.choices.latents == "compute" else "fp32"]
 
 
 def build_parts(recipe: Recipe, base: Path | None, device: torch.device) -> dict[str, nn.Module]:

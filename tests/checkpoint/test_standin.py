@@ -40,9 +40,11 @@ def test_a_name_is_a_model(made):
 
 def test_matrices_change_by_a_twentieth_and_nothing_else_does(made):
     """Matrices of UNet and text encoders differ by noise of 5 % of their spread; vectors and the autoencoder are the same bytes."""
-    (before, _), (after, about) = tensors(SHIPPED), tensors(made("mine")[0])
+    (before, shipped), (after, about) = tensors(SHIPPED), tensors(made("mine")[0])
     assert about["astolfo.objective"] == "eps"
     assert "astolfo.recipe" not in about
+    assert "ss_seed" in shipped
+    assert not [key for key in about if key.startswith("ss_")]
     assert before.keys() == after.keys()
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
     assert changed

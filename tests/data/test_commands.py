@@ -11,10 +11,11 @@ from astolfo.cli import cli
 from astolfo.data import vocabulary
 from astolfo.data.ingest.run import run
 from astolfo.data.store import Store
-from astolfo.data.summary import shown_chunks
+from astolfo.data.summary import Reading
 from astolfo.errors import InputError, StoreError
 from astolfo.ledger import load
 from astolfo.ledger.ledger import read_pins
+from astolfo.ledger.schema import SEMANTICS, Captions
 from astolfo.ledger.specs import Specs
 from astolfo.pins import pin
 from tests.conftest import CONFIG, STAND_INS
@@ -66,9 +67,28 @@ def test_a_sample(folder, words):
         call("sample", folder, "nobody")
 
 
+def test_a_sample_is_shown_under_the_semantics_that_are_asked_for(folder, words):
+    """What is said to be trained names its semantics: their join, and their tokens."""
+    found = {one: call("sample", folder, "s3", "--vocabulary", words, "--semantics", one) for one in SEMANTICS}
+    assert "as trained (concat, semantics: reference, 225 tokens): tag3, " in found["reference"]
+    assert "as trained (concat, semantics: kohya-native, 225 tokens): " in found["kohya-native"]
+    assert found["kohya-native"].split("tokens): ")[1].splitlines()[0].endswith(",tag3")
+    assert found["reference"].split("chunk")[0].splitlines()[:4] == found["kohya"].split("chunk")[0].splitlines()[:4]
+    assert "captions (concat, semantics: kohya) in tokens" in call("info", folder, "--vocabulary", words, "--semantics", "kohya")
+
+
+def test_curly_quotes_are_counted_as_the_trainer_reads_them(words):
+    """ftfy makes one token of a curly quote, which else is pieces of bytes."""
+    both = {name: Reading(vocabulary.tokenizers(words)[0], Captions(kind="tags"), name) for name in ("reference", "kohya")}
+    assert both["kohya"].lengths(["“a”", '"a"']) == [3, 3]
+    assert both["reference"].lengths(["“a”", '"a"'])[0] > 3
+    assert both["kohya"].chunks("“a”") == both["reference"].chunks('"a"') == both["kohya"].chunks('"a"')
+
+
 def test_chunks_are_cut_as_the_trainer_cuts_them(words):
     """80 tokens make a full chunk and five tokens of the next."""
-    shown = shown_chunks(vocabulary.tokenizers(words)[0], " ".join(["star"] * 80), 150)
+    reading = Reading(vocabulary.tokenizers(words)[0], Captions(kind="concat", tokens=150))
+    shown = reading.chunks(" ".join(["star"] * 80))
     assert [text.split("tokens")[0].strip() for text in shown] == ["75", "5"]
     assert shown[1].endswith("star star star star star")
 

@@ -22,7 +22,7 @@ _WORDS = {
     "captions.kind": "kind of captions", "captions.tokens": "token count", "ranks": "GPUs", "unet": "UNet", "dataset": "dataset",
     "epochs": "epochs", "steps": "steps", "until_step": "topped", "merge_base": "merge is weighed", "on_failure": "nan",
     "restart_epochs": "restart", "objective.shift": "shift", "accumulation": "accumulation", "optimizer.kind": "here CautiousLion",
-    "semantics": "sdxl_train_v2.py.* kohya-native", "learning_rate": "rate|1e-6|1e-5|text encoder|TTE", "base": "continues|restart|author's file|starts from|takes", "continues": "continues|takes",
+    "choices": "captions: kohya-native", "learning_rate": "rate|1e-6|1e-5|text encoder|TTE", "base": "continues|restart|author's file|starts from|takes", "continues": "continues|takes",
 }  # fmt: skip
 """A key in which a command line differs from the record -> what a note that names the difference says."""
 
@@ -92,7 +92,7 @@ def test_what_differs_is_named_by_a_note(name):
 
 def test_lines_without_a_difference_in_their_rates_have_the_record_s():
     """Seeds, rates, batches, precision and cadence of the big production run come out as recorded."""
-    assert set(differences("25112201")) == {"captions.tokens", "ranks", "unet", "semantics"}
+    assert set(differences("25112201")) == {"captions.tokens", "ranks", "unet"}
 
 
 def test_each_line_shows_its_trainer():

@@ -19,6 +19,7 @@ def recipe(ledger):
      ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "blocks": {"up_blocks": 2}}}, "Prodigy has one step size"),
      ({"optimizer": "Prodigy", "engine": "deepspeed"}, "Prodigy needs whole weights, which deepspeed cuts"),
      ({"optimizer": "AdamWScheduleFree", "engine": "deepspeed"}, "AdamWScheduleFree needs whole weights"),
+     ({"engine": "deepspeed", "choices": {"clipping": "never"}}, "choice clipping does not act under engine: deepspeed"),
      ({"optimizer": {"kind": "AdamW", "d_coef": 2}}, "AdamW has no d_coef"),
      ({"optimizer": {"kind": "Prodigy", "growth_rate": 1.0}}, "greater than 1"),
      ({"schedule": {"kind": "cosine", "warmup_ratio": 1.0}}, "less than 1")],

@@ -39,10 +39,10 @@ def edited(tmp_path):
         ("runs/2601.yaml", "base: 26011101-epoch000008", "base: 26011101-epoch000009", r"2601\.yaml:\d+: .*has 8 epochs, so there is no epoch 9"),
         ("runs/2601.yaml", "base: 26011101-epoch000008", "base: 26011101-epoch8", r"2601\.yaml:\d+: .*is no reference"),
         ("runs/2511b.yaml", "base: AK-NIL-1.2", "base: AK-Evo-2EP", r"2511b\.yaml:\d+: a cycle: .*25112201"),
-        ("runs/2511b.yaml", "semantics: kohya", "semantics: kohya\n  choices: {noise: shared}", "choice noise cannot be 'shared': expected sample or micro-step"),
+        ("runs/2511b.yaml", "semantics: kohya-native", "semantics: kohya-native\n  choices: {noise: shared}", "choice noise cannot be 'shared': expected sample or micro-step"),
         ("runs/2601.yaml", "merge_base: AK-Evo-2EP", "restart_epochs: [49]", r"2601\.yaml:\d+: restart_epochs must lie within"),
         ("runs/2412.yaml", "base: 21b", "base: 21b\n    unet: 71", r"2412\.yaml:\d+: unet: 71 is a set of frozen blocks of SDXL's UNet; sd2"),
-        ("runs/2602.yaml", "semantics: kohya", "semantics: reference", r"2602\.yaml:\d+: objective.contrastive compares the samples"),
+        ("runs/2602.yaml", "semantics: kohya-native", "semantics: reference", r"2602\.yaml:\d+: objective.contrastive compares the samples"),
         ("bases.yaml", "trained: 25111701-step00011274", "trained: 25111701-epoch000002", r"bases\.yaml:\d+: .*has 1 epochs"),
         ("bases.yaml", "trained: 25111701-step00011274", "trained: 25111701-step00060000", r"bases\.yaml:\d+: .*ends at step 55,000, so there is no step 60,000"),
         ("runs/2601.yaml", "base: AK-Evo-2EP", "base: sdxl-vae", r"2601\.yaml:\d+: sdxl-vae is an autoencoder"),
@@ -129,9 +129,10 @@ def test_a_recipe_knows_no_placement():
 def test_a_recipe_spells_out_every_choice():
     """The recipe holds the choices of its semantics by name, so its digest covers them."""
     recipe = recipe_of(load(CONFIG), load(CONFIG).run("25112201"))
-    assert recipe.choices.model_dump(exclude_none=True) == {
-        "noise": "micro-step", "snr_table": "original", "pooled_projection": "kohya", "schedule_dtype": "compute",
-        "context": "stripped", "short_step": "full", "rf_timestep": "floor",
+    assert recipe.canonical()["choices"] == {
+        "noise": "micro-step", "snr_table": "original", "pooled_projection": "kohya", "schedule_dtype": "fp32",
+        "context": "stripped", "short_step": "full", "rf_timestep": "floor", "warmup": "kohya", "latents": "fp32", "text": "ftfy",
+        "captions": "kohya-native", "clipping": "never", "lion": "lerp", "untrained": "compute",
     }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def toys(tmp_path):
     for seed, name in enumerate("ab"):
         random = np.random.default_rng(seed)
         tensors = {key: random.standard_normal((7, 5)).astype("f2") for key in (UNET, TE2)}
-        about = {"modelspec.title": name, "modelspec.date": "2026", "modelspec.hash_sha256": "0x0"}
+        about = {"modelspec.title": name, "modelspec.date": "2026", "modelspec.hash_sha256": "0x0", "ss_seed": "1"}
         write_file(tmp_path / name, tensors | {IDS: np.arange(77)[None] + seed}, about)
     (tmp_path / "sum.mecha").write_text(SUM)
     return tmp_path / "sum.mecha", {name: tmp_path / name for name in "ab"}
@@ -153,7 +153,7 @@ def test_metadata_names_recipe_and_parents_and_forgets_what_no_longer_holds(tmp_
     assert merge == {"method": "sd-mecha", "version": "1.1.8", "recipe": recipe, "models": parents}
     assert json.loads(found["astolfo.parents"]) == parents
     assert (found["modelspec.title"], found["astolfo.scale"]) == ("a", "miniature")
-    assert not {"modelspec.date", "modelspec.hash_sha256"} & set(found)
+    assert not {"modelspec.date", "modelspec.hash_sha256", "ss_seed"} & set(found)
     toys[0].write_text("# why\n\n" + SUM.replace("merge", "  merge"))
     assert merge_mecha(*toys, tmp_path / "y", metadata={"astolfo.scale": "miniature"}).digest == digest
 

@@ -47,7 +47,9 @@ def pair(tmp_path):
     """Two files and their tensors."""
     first, second = model(0), model(1)
     write_file(tmp_path / "a", first, {"modelspec.title": "a"})
-    write_file(tmp_path / "b", second, {"modelspec.title": "b", "modelspec.date": "2026", "modelspec.hash_sha256": "0x0"})
+    write_file(
+        tmp_path / "b", second, {"modelspec.title": "b", "modelspec.date": "2026", "modelspec.hash_sha256": "0x0", "ss_seed": "1"}
+    )
     return tmp_path / "a", tmp_path / "b", first, second
 
 
@@ -198,13 +200,13 @@ def test_keys_of_one_side_follow_their_rule(tmp_path, pair):
 
 
 def test_metadata_names_the_parents_and_forgets_what_no_longer_holds(tmp_path, pair):
-    """The trained model's metadata stays, less hash and date; parents are named by digest; the caller has the last word."""
+    """The trained model's metadata stays, less hash, date and training; parents are named by digest; the caller has the last word."""
     merge(pair[0], pair[1], {0.5: tmp_path / "x"}, metadata={"modelspec.title": "mine"})
     found = open_file(tmp_path / "x").metadata
     assert json.loads(found["astolfo.parents"]) == {"base": sha256_of(pair[0]), "trained": sha256_of(pair[1])}
     assert json.loads(found["astolfo.merge"]) == {"method": "weighted_sum", "alpha": 0.5}
     assert found["modelspec.title"] == "mine"
-    assert not {"modelspec.date", "modelspec.hash_sha256"} & set(found)
+    assert not {"modelspec.date", "modelspec.hash_sha256", "ss_seed"} & set(found)
     merge(
         pair[0],
         pair[1],

@@ -103,7 +103,7 @@ def artifacts(folder: Path, steps: int) -> None:
     spec = {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": 0, "to": steps}
     state, result = folder / "states" / f"{steps:08d}.safetensors", folder / "result.safetensors"
     train_segment(spec, inputs, None, state, Placement())
-    about = {"title": "short", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"]}
+    about = {"title": "short", "semantics": "kohya", "scale": "miniature", "images": 4, "recipe": spec["recipe"]}
     export({"verb": "export", "parents": {"state": identity(spec)}, **about}, state, inputs.base, None, result)
     merge(BASES["sdxl"], result, {0.5: folder / "merged.safetensors"})
     models = Models(trained=result, vocabulary=inputs.vocabulary, base=inputs.base)

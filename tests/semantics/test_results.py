@@ -41,7 +41,7 @@ def made(tmp_path_factory):
     def make(choices):
         recipe = recipe_of(ledger, ledger.run("25112201")).model_copy(update={"choices": choices, "precision": precision})
         spec = {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": 0, "to": 1}
-        about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"]}
+        about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"], "images": 1}
         about["parents"] = {"state": identity(spec)}
         weights = {"unet.conv_in.bias": torch.ones_like(models["unet"].conv_in.bias).bfloat16()}
         trained = state.State(position=1, weights=weights, optimizer={}, loss=[0.0])

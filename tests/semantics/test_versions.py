@@ -10,21 +10,18 @@ from astolfo.errors import LedgerError
 from astolfo.ledger import load, recipe_of
 from astolfo.ledger.schema import SEMANTICS, Choices
 from astolfo.ledger.show import difference
-from tests.conftest import CONFIG
-
-LATER = {"latents", "text", "captions", "clipping", "lion", "untrained", "warmup"}
 
 
 @pytest.fixture
 def mine(tmp_path):
-    """A ledger of three runs that differ in their semantics alone; `about` is what its `ledger.yaml` says."""
+    """A ledger of three runs that differ in their semantics alone."""
 
-    def make(about=None, **keys):
+    def make(**keys):
         folder = tmp_path / "ledger"
         shutil.rmtree(folder, ignore_errors=True)
         defaults = {"base": "own", "dataset": "pictures", "epochs": 1, "learning_rate": {"unet": 1e-5}, **keys}
         files = {
-            "ledger.yaml": about or {}, "bases.yaml": {"own": {}}, "datasets.yaml": {"pictures": {"images": 200}},
+            "ledger.yaml": {}, "bases.yaml": {"own": {}}, "datasets.yaml": {"pictures": {"images": 200}},
             "runs/one.yaml": {"defaults": defaults, "runs": {name: {"semantics": name, "seed": 1} for name in SEMANTICS}},
         }  # fmt: skip
         for name, content in files.items():
@@ -41,25 +38,10 @@ def choices(ledger, name):
 
 @pytest.mark.parametrize("name", SEMANTICS)
 def test_every_choice_is_named(mine, name):
-    """In a new ledger a recipe names all choices, and under ftfy its version."""
+    """A recipe names all choices, and under ftfy its version."""
     ledger = mine()
     assert choices(ledger, name).keys() == Choices.model_fields.keys()
     assert recipe_of(ledger, ledger.run(name)).ftfy == (None if name == "reference" else version("ftfy"))
-
-
-def test_a_ledger_may_keep_the_first_version(mine):
-    """With `semantics_version: 1` what came later is in no recipe; the fork's semantics are as they are now."""
-    ledger = mine({"semantics_version": 1})
-    for name in ("reference", "kohya"):
-        assert choices(ledger, name).keys() == Choices.model_fields.keys() - LATER
-        assert recipe_of(ledger, ledger.run(name)).ftfy is None
-    assert choices(ledger, "kohya-native") == choices(mine(), "kohya-native")
-
-
-def test_the_record_keeps_it():
-    """The recorded digests are of the first version: no recipe of the record has a later choice."""
-    ledger = load(CONFIG)
-    assert not LATER & {name for run in ledger.runs.values() for name in recipe_of(ledger, run).canonical()["choices"]}
 
 
 def test_two_semantics_are_compared(mine):

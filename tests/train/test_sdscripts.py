@@ -1,11 +1,12 @@
-"""What viewers of models read of a training: sd-scripts' own keys, behind the version of what a checkpoint says."""
+"""What viewers of models read of a training: sd-scripts' own keys."""
 
 import pytest
 
 from astolfo import quiet
-from astolfo.ledger import load, schema, specs
+from astolfo.ledger import load, schema
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.references import parse
+from astolfo.ledger.specs import Specs
 from astolfo.train.sdscripts import describe
 from tests.conftest import CONFIG
 
@@ -36,14 +37,9 @@ def test_every_run_of_the_record_can_be_described(ledger):
         assert describe(recipe_of(ledger, run), name=run.id, steps=1, resolution=(96, 96))["ss_seed"]
 
 
-def test_it_is_one_switch(ledger, monkeypatch):
-    """In version 1 an export's spec says nothing of it; version 2 puts its number and the images into the spec."""
-    before = specs.Specs(ledger, "lock").model(parse("25112201"))
-    assert not {"metadata", "images"} & set(before)
-    monkeypatch.setattr(specs, "METADATA", 2)
-    after = specs.Specs(ledger, "lock").model(parse("25112201"))
-    assert (after["metadata"], after["images"]) == (2, 1245)
-    assert specs.identity(before) != specs.identity(after)
+def test_an_export_s_spec_has_the_images(ledger):
+    """The dataset's count is in the spec, so that another one is another file."""
+    assert Specs(ledger, "lock").model(parse("25112201"))["images"] == 1245
 
 
 @pytest.mark.parametrize("kind", sorted(schema.OPTIMIZERS))

@@ -14,7 +14,6 @@ from astolfo.ledger.schema.scales import AutoencoderTraining, Buckets, Card, Har
 from astolfo.ledger.schema.sources import Base, Dataset, Mecha, Merge, Origin, ScaleDataset, StandIn
 from astolfo.ledger.schema.training import (
     SEMANTICS,
-    SEMANTICS_AT_FIRST,
     Captions,
     Choices,
     Engine,
@@ -28,7 +27,6 @@ from astolfo.ledger.schema.training import (
 __all__ = [
     "OPTIMIZERS",
     "SEMANTICS",
-    "SEMANTICS_AT_FIRST",
     "About",
     "AutoencoderTraining",
     "Base",

@@ -1,7 +1,5 @@
 """What a ledger says of itself, in `ledger.yaml`: what is built when nothing is named, and how tables and pages speak of it."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from astolfo.ledger.schema.entry import Entry
@@ -16,5 +14,3 @@ class About(Entry):
     runs_are: str = "runs"  # the runs that count, after their number
     asides_are: str = "aside"  # what is said of one that does not
     outcomes_are: str = "Outcome"  # the heading of what became of a run where the ledger says so
-    # 1: `kohya` and `reference` as the first version computed them, for a ledger whose results are from then. None: as now.
-    semantics_version: Literal[1] | None = None

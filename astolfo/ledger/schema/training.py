@@ -169,7 +169,7 @@ class SaveEvery(Entry):
 class Choices(Entry):
     """Where the original trainers' arithmetic differs from the papers; `semantics` sets all, a run may set single ones.
 
-    Each is explained, with its evidence, in docs/semantics.md. What is None is computed as it was before there was that choice.
+    Each is explained, with its evidence, in docs/semantics.md.
     """
 
     noise: Literal["sample", "micro-step"]  # what noise and timestep are keyed by
@@ -179,20 +179,18 @@ class Choices(Entry):
     context: Literal["inference", "stripped"]  # chunks as 77 + 77 + 77, or inner begin/end tokens dropped: 227
     short_step: Literal["actual", "full"]  # what the loss of an epoch's last short step is divided by
     rf_timestep: Literal["continuous", "floor"]  # the timestep that rf tells the UNet: 1000 s, or its integer part
-    warmup: Literal["reference", "kohya"] | None = None  # how a schedule counts; None, as `reference`: by steps, the first full
-    latents: Literal["fp32", "compute"] | None = None  # dtype of latents, noise and target; None: that of the weights
-    text: Literal["plain", "ftfy"] | None = None  # whether ftfy mends a caption before its tokens are read
-    captions: Literal["reference", "kohya", "kohya-native"] | None = None  # how tags and sentence join, and what braces mean
-    clipping: Literal["float64", "gradients", "never"] | None = None  # dtype of the norm that gradients are clipped by
-    lion: Literal["lerp", "add"] | None = None  # how Lion averages: the same in fp32, another last bit in bf16
-    untrained: Literal["base", "compute", "compute-but-vae"] | None = None  # what does not train: the base's, or rounded
+    warmup: Literal["reference", "kohya"]  # how a schedule counts: by steps, the first with a rate, or by ranks from 0
+    latents: Literal["fp32", "compute"]  # dtype of latents, noise and target
+    text: Literal["plain", "ftfy"]  # whether ftfy mends a caption before its tokens are read
+    captions: Literal["reference", "kohya", "kohya-native"]  # how tags and sentence join, and what braces mean
+    clipping: Literal["float64", "gradients", "never"]  # dtype of the norm that gradients are clipped by
+    lion: Literal["lerp", "add"]  # how Lion averages: the same in fp32, another last bit in bf16
+    untrained: Literal["base", "compute", "compute-but-vae"]  # what does not train: the base's, or rounded
 
 
 def values_of(choice: str) -> tuple[str, ...]:
     """What a choice may be."""
-    found = Choices.model_fields[choice].annotation
-    options = [option for option in get_args(found) if option is not type(None)]
-    return get_args(options[0]) if len(options) == 1 else tuple(options)
+    return get_args(Choices.model_fields[choice].annotation)
 
 
 SEMANTICS = {
@@ -213,7 +211,3 @@ SEMANTICS = {
     ),
 }  # fmt: skip
 """The papers; and two trainers: kohya-ss/sd-scripts at 48d368f, and its fork 6DammK9/sd-scripts (train-native) at 42b8d79."""
-
-_LATER = dict.fromkeys(("warmup", "latents", "text", "captions", "clipping", "lion", "untrained"))
-SEMANTICS_AT_FIRST = SEMANTICS | {name: SEMANTICS[name].model_copy(update=_LATER) for name in ("reference", "kohya")}
-"""What a ledger with `semantics_version: 1` means by them: what the first version did, before it named all that differs."""
