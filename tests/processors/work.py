@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 from astolfo import numerics
 
-numerics.PROCESSORS = 2
 numerics.pin()
 numerics.make_deterministic()
 
