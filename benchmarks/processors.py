@@ -41,7 +41,8 @@ def timed(run: str, steps: int) -> dict[str, list[float]]:
     """Seconds of each step by whose bits they give."""
     command = [sys.executable, __file__, "--run", run, "--bits"]
     children = {
-        bits: subprocess.Popen([*command, bits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for bits in (EVERY, ONE)
+        bits: subprocess.Popen([*command, bits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for bits in (EVERY, ONE)
     }
     times: dict[str, list[float]] = {bits: [] for bits in children}
     for step in range(steps + 1):  # the first one warms up

@@ -20,7 +20,10 @@ def test_the_class_of_a_cpu_is_named_without_torch():
         "print(found['processor'], found['isa'], found['threads'], found['torch build'], sep='|')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{platform.machine()} with avx2 and fma|avx2|1|{torch.__version__} {torch.version.git_version[:12]}"
+    assert (
+        done.stdout.strip()
+        == f"{platform.machine()} with avx2 and fma|avx2|1|{torch.__version__} {torch.version.git_version[:12]}"
+    )
 
 
 def test_the_switches_are_what_torch_says():
