@@ -1,5 +1,8 @@
 """The numerics class: everything besides the recipe that decides the last bit, set in one place and named.
 
+On a CPU the class is x86-64 with AVX2 and FMA: its vendor, its model and newer instructions are no part of it, since the switches
+keep every library from asking for them. `tests/processors` shows that, on emulated processors.
+
 `pin()` must run before numpy and torch are imported; every verb of the engine calls it first, and it refuses a processor that
 cannot compute these bits. `make_deterministic()` turns torch's switches and puts the operators of `astolfo.operators` in place.
 `numerics_class()` then says which class this process computes in. Recorded digests are promises within one class
@@ -23,11 +26,6 @@ from astolfo import quiet
 from astolfo.errors import NumericsError
 
 THREADS = 1
-PROCESSORS = 2
-"""On which processors a run has the same bits. 1: on those of one vendor and model. 2: on every x86-64 with AVX2 and FMA.
-
-It becomes 2 when the record is made anew: the other switches and the other square root are other bytes of every result.
-"""
 REQUIRED = ("avx2", "fma")  # of the processor, as Linux names them
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -42,23 +40,12 @@ class Switch:
     decides: tuple[str, ...] = ("cpu", "cuda")
 
 
-_BOTH, _CPU, _GPU, _NONE = ("cpu", "cuda"), ("cpu",), ("cuda",), ()
-_ENVIRONMENT = (
+_CPU, _GPU, _NONE = ("cpu",), ("cuda",), ()
+ENVIRONMENT = (
     Switch("OMP_NUM_THREADS", str(THREADS), "a matrix product split over two threads sums in another order", _CPU),
     Switch("MKL_NUM_THREADS", str(THREADS), "the same, in MKL's own threads", _CPU),
     Switch("ATEN_CPU_CAPABILITY", "avx2", "a CPU with a newer instruction set would choose other kernels", _CPU),
     Switch("ONEDNN_MAX_CPU_ISA", "AVX2", "the same, in oneDNN", _CPU),
-    Switch("CUBLAS_WORKSPACE_CONFIG", ":4096:8", "cuBLAS picks the same algorithm every time only with a fixed workspace", _GPU),
-    Switch("PYTHONHASHSEED", "0", "hashes of strings must not order anything differently from process to process", _NONE),
-    Switch("PYTORCH_NVML_BASED_CUDA_CHECK", "1", "counting GPUs must not start CUDA, which a fork would not survive", _NONE),
-    Switch("CUDA_DEVICE_ORDER", "PCI_BUS_ID", "a card's number is the one that nvidia-smi gives it", _NONE),
-    Switch("HF_HUB_OFFLINE", "1", "nothing is fetched from anywhere while a job runs", _NONE),
-    Switch("TRANSFORMERS_OFFLINE", "1", "the same, in older releases", _NONE),
-)
-_OF_A_MODEL = (
-    Switch("MKL_CBWR", "AVX2", "the same, in MKL; its results also depend on the alignment of memory without it", _CPU),
-)
-_OF_EVERY_PROCESSOR = (
     Switch(
         "MKL_CBWR",
         "COMPATIBLE",
@@ -74,13 +61,14 @@ _OF_EVERY_PROCESSOR = (
     Switch("OPENBLAS_CORETYPE", "Haswell", "numpy's matrix products would be written for the CPU's model", _CPU),
     Switch("OPENBLAS_NUM_THREADS", str(THREADS), "such a product split over two threads sums in another order", _CPU),
     Switch("TORCHINDUCTOR_CPP_MARCH", "haswell", "what torch compiles would be written for the CPU at hand", _CPU),
+    Switch("CUBLAS_WORKSPACE_CONFIG", ":4096:8", "cuBLAS picks the same algorithm every time only with a fixed workspace", _GPU),
+    Switch("PYTHONHASHSEED", "0", "hashes of strings must not order anything differently from process to process", _NONE),
+    Switch("PYTORCH_NVML_BASED_CUDA_CHECK", "1", "counting GPUs must not start CUDA, which a fork would not survive", _NONE),
+    Switch("CUDA_DEVICE_ORDER", "PCI_BUS_ID", "a card's number is the one that nvidia-smi gives it", _NONE),
+    Switch("HF_HUB_OFFLINE", "1", "nothing is fetched from anywhere while a job runs", _NONE),
+    Switch("TRANSFORMERS_OFFLINE", "1", "the same, in older releases", _NONE),
 )
-
-
-def environment() -> tuple[Switch, ...]:
-    """What numeric libraries read when they load."""
-    return (*_ENVIRONMENT, *(_OF_EVERY_PROCESSOR if PROCESSORS > 1 else _OF_A_MODEL))
-
+"""What numeric libraries read when they load."""
 
 SWITCHES = (
     Switch("use_deterministic_algorithms", "True", "an operator without such an algorithm is an error, not a surprise"),
@@ -113,14 +101,14 @@ def pin() -> None:
     without its settings: they would come too late.
     """
     check_processor()
-    late = {switch.name for switch in environment() if os.environ.get(switch.name) != switch.value}
+    late = {switch.name for switch in ENVIRONMENT if os.environ.get(switch.name) != switch.value}
     for library, names in _EARLY.items():
         if library in sys.modules and (missed := late.intersection(names)):
             raise NumericsError(
                 f"{library} was imported before the numerics were pinned ({', '.join(sorted(missed))} not set). "
                 "Call astolfo.numerics.pin() first, or start the program with these variables set."
             )
-    os.environ.update({switch.name: switch.value for switch in environment()})
+    os.environ.update({switch.name: switch.value for switch in ENVIRONMENT})
     quiet.hide()
 
 
@@ -138,6 +126,8 @@ def make_deterministic() -> None:
     """Turns torch's switches: deterministic algorithms only, one thread, no shortened mantissas; and puts operators in place."""
     import torch
 
+    from astolfo import operators
+
     torch.set_num_threads(THREADS)
     homes = {"cudnn": torch.backends.cudnn, "matmul": torch.backends.cuda.matmul}
     for switch in SWITCHES:
@@ -146,10 +136,7 @@ def make_deterministic() -> None:
             setattr(homes[home], name, switch.value == "True")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
-    if PROCESSORS > 1:
-        from astolfo import operators
-
-        operators.replace()
+    operators.replace()
 
 
 @contextlib.contextmanager
@@ -175,12 +162,12 @@ def naming_operators(what: str) -> Iterator[None]:
 def numerics_class(device: str = "cpu") -> dict[str, str]:
     """The class that this machine computes in on a kind of device ("cpu", "cuda"), as names and values that compare.
 
-    Of a CPU it is what the processor must have (with PROCESSORS at 1: its vendor and model) and the threads; of a GPU its name,
-    compute capability and driver, with CUDA, cuDNN and NCCL; of both the libraries, torch's build, and the switches that decide
-    bits there. Asking about "cuda" imports torch. Raises NumericsError when there is no such device.
+    Of a CPU it is what the processor must have, whatever this one is, and the threads; of a GPU its name, compute capability and
+    driver, with CUDA, cuDNN and NCCL; of both the libraries, torch's build, and the switches that decide bits there. Asking about
+    "cuda" imports torch. Raises NumericsError when there is no such device.
     """
     machine = {"cpu": _cpu, "cuda": _gpu}[device]()
-    decisive = [switch for switch in (*environment(), *SWITCHES) if device in switch.decides]
+    decisive = [switch for switch in (*ENVIRONMENT, *SWITCHES) if device in switch.decides]
     switches = " ".join(f"{switch.name}={switch.value}" for switch in decisive)
     versions = {name: _version(name) for name in _LIBRARIES}
     return {"device": device, **machine, **versions, "torch build": _torch_build(), "switches": switches}
@@ -195,8 +182,11 @@ def class_here(device: str) -> dict[str, str]:
 
 
 def explain() -> list[str]:
-    """One line per switch: its name, its value, and the reason."""
-    return [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*environment(), *SWITCHES)]
+    """One line per switch, with its name, its value and the reason, and per operator that is put in place of torch's. Imports torch."""
+    from astolfo.operators import REPLACED
+
+    switches = [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*ENVIRONMENT, *SWITCHES)]
+    return [*switches, *(f"{one.name} on the CPU: {one.reason}" for one in REPLACED)]
 
 
 def _version(library: str) -> str:
@@ -208,8 +198,7 @@ def _version(library: str) -> str:
 
 
 def _cpu() -> dict[str, str]:
-    which = f"{platform.machine()} with {' and '.join(REQUIRED)}" if PROCESSORS > 1 else _processor()
-    return {"processor": which, "isa": "avx2", "threads": str(THREADS)}
+    return {"processor": f"{platform.machine()} with {' and '.join(REQUIRED)}", "isa": "avx2", "threads": str(THREADS)}
 
 
 def _gpu() -> dict[str, str]:
@@ -246,14 +235,6 @@ def _torch_build() -> str:
     told = Path(str(spec and spec.origin)).with_name("version.py").read_text(encoding="utf-8")
     said = dict(re.findall(r"^(\w+)\s*=\s*'([^']+)'", told, re.MULTILINE))
     return f"{said['__version__']} {said['git_version'][:12]}"
-
-
-def _processor() -> str:
-    """Vendor, family, model and stepping of the CPU as Linux tells them."""
-    if not (told := _fields(_CPUINFO)):
-        return platform.machine()
-    names = ("vendor_id", "cpu family", "model", "stepping")
-    return " ".join([platform.machine(), *(told.get(name, "?") for name in names)])
 
 
 def _named(told: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ commits rotates, as many as fit the budget (default: all); what was left out is 
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -12,21 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+EMULATOR, EMULATOR_FROM = "qemu-x86_64", "on Debian and Ubuntu: apt install qemu-user"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One proof: its name, what it shows, the minutes it takes on two cores, and the command."""
+    """One proof: its name, what it shows, the minutes it takes on two cores, the command, and the program that it needs besides."""
 
     name: str
     shows: str
     minutes: float
     command: tuple[str, ...]
     always: bool = False
+    needs: str = ""
+    install: str = ""
+
+    @property
+    def missing(self) -> str:
+        """What is lacking, and how to get it; "" where nothing is."""
+        return f"{self.needs} is not installed ({self.install})" if self.needs and shutil.which(self.needs) is None else ""
 
 
 def pytest(*arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "pytest", "-m", "slow", *arguments)
+    return (sys.executable, "-m", "pytest", "-m", "slow", "-rs", *arguments)
 
 
 STAGES = (
@@ -149,6 +158,8 @@ STAGES = (
         "operator calls and whole artifacts are the same on an emulated Intel Haswell, Intel Skylake and AMD Rome",
         60,
         pytest("tests/processors"),
+        needs=EMULATOR,
+        install=EMULATOR_FROM,
     ),
     Stage(
         "slurm",
@@ -179,6 +190,9 @@ def main() -> int:
     chosen = [stage for stage in STAGES if stage.name in options.stages] or _rotated()
     left, skipped, failed = options.budget, [], []
     for stage in chosen:
+        if stage.missing:
+            print(f"== {stage.name}: skipped, {stage.missing} ({stage.shows})", flush=True)
+            continue
         if stage.minutes > left:
             skipped.append(stage)
             continue

@@ -11,9 +11,10 @@ from astolfo.errors import LedgerError
 @click.command()
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def numerics(device: str) -> None:
-    """Prints this machine's numerics class, and every switch that is pinned with the reason for it."""
-    from astolfo.numerics import explain, numerics_class
+    """Prints this machine's numerics class, and every switch and operator that is set for it, with the reason."""
+    from astolfo.numerics import explain, numerics_class, pin
 
+    pin()
     for name, value in numerics_class(device).items():
         click.echo(f"{name:18} {value}")
     click.echo()

@@ -17,7 +17,7 @@ from astolfo.errors import InputError
 from astolfo.files import json_digest, verified, write_json
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
-from astolfo.numerics import numerics_class
+from astolfo.numerics import class_here
 from astolfo.remembered import digest_of
 
 FOLDER = "digests"  # in the ledger's folder
@@ -70,10 +70,16 @@ def verdict_of(name: str, digest: str, known: list[dict[str, Any]]) -> str:
 
     A model of which none has a digest is not recorded; where no record has any digest at all, it is merely built.
     """
-    expected = {one["sha256"][name] for one in known if name in one["sha256"]}
+    every = {one["sha256"][name] for one in known if name in one["sha256"]}
     if not any(one["sha256"] for one in known):
         return BUILT
-    return IDENTICAL if digest in expected else DIFFERS if expected else UNRECORDED
+    return IDENTICAL if digest in every else DIFFERS if every else UNRECORDED
+
+
+def expected(name: str, known: list[dict[str, Any]], numerics: dict[str, str]) -> str | None:
+    """The digest of a model to name as the recorded one: this numerics class's, or else that of the first record that has one."""
+    found = (record["sha256"].get(name) for record in known)
+    return of_class(known, numerics).get(name) or next(filter(None, found), None)
 
 
 def classes(record: dict[str, Any]) -> list[dict[str, str]]:
@@ -89,21 +95,21 @@ def same_class(ledger: Ledger, one: dict[str, str], other: dict[str, str]) -> bo
 def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[Finding]:
     """Looks at every model of the record in `directory`; each file is hashed and compared with its side-car on the way.
 
-    The digest that a finding names as recorded is that of this numerics class, or else of the first record.
+    The digest that a finding names as recorded is `expected`'s.
     """
     known, findings = records(ledger), []
-    own = of_class(known, numerics) or (known[0]["sha256"] if known else {})
     for reference in models(ledger):
         name, path = str(reference), directory / reference.path
+        own = expected(name, known, numerics)
         if not path.exists():
-            findings.append(Finding(name, NOT_BUILT, own.get(name)))
+            findings.append(Finding(name, NOT_BUILT, own))
             continue
         try:
             digest = verified(path)
         except InputError as error:
-            findings.append(Finding(name, DAMAGED, own.get(name), problem=str(error)))
+            findings.append(Finding(name, DAMAGED, own, problem=str(error)))
             continue
-        findings.append(Finding(name, verdict_of(name, digest, known), own.get(name), digest))
+        findings.append(Finding(name, verdict_of(name, digest, known), own, digest))
     return findings
 
 
@@ -211,6 +217,5 @@ def said_of(ledger: Ledger, path: Path) -> str:
         return f"{path}: sha256 {digest}, the recorded one"
     if verdict != DIFFERS:
         return f"{path}: sha256 {digest}; none is on record"
-    here = numerics_class(ledger.scale.device)
-    expected = (of_class(known, here) or known[0]["sha256"]).get(name)
-    return f"{path}: sha256 {digest}, not the recorded one, {expected}. {advice(ledger, here)}"
+    here = class_here(ledger.scale.device)
+    return f"{path}: sha256 {digest}, not the recorded one, {expected(name, known, here)}. {advice(ledger, here)}"

@@ -49,11 +49,12 @@ def reproduce(
     the build fails.
     """
     existing = published.model if published else directory / reference.path
-    recorded = digests.recorded(ledger, class_here(ledger.scale.device)).get(str(reference))
+    known, here = digests.records(ledger), class_here(ledger.scale.device)
+    recorded = digests.expected(str(reference), known, here)
     if not existing.exists() and recorded is None:
         raise InputError(
-            f"There is nothing to compare with: {existing} is not built, and no digest of {reference} is on record for this "
-            "machine's numerics class. Build it first, or name another --directory."
+            f"There is nothing to compare with: {existing} is not built, and no digest of {reference} is on record. "
+            "Build it first, or name another --directory."
         )
     _prepare(reference, directory, folder, read_pins(published.folder) if published else {})
     _build(ledger, reference, folder)
@@ -66,8 +67,11 @@ def reproduce(
             same_chain=_same(existing, rebuilt),
         )
     found = sha256_of(rebuilt)
-    reason = [] if found == recorded else [f"expected sha256 {recorded}, found {found}; the recorded file is not here to compare"]
-    comparison = Comparison(verdict=DIFFERENT if reason else IDENTICAL, reasons=reason)
+    same = digests.verdict_of(str(reference), found, known) == digests.IDENTICAL
+    differs = (
+        f"expected sha256 {recorded}, found {found}; the recorded file is not here to compare. {digests.advice(ledger, here)}"
+    )
+    comparison = Comparison(verdict=IDENTICAL if same else DIFFERENT, reasons=[] if same else [differs])
     return Reproduction(rebuilt=rebuilt, comparison=comparison, against="the record", same_chain=False)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from astolfo import numerics
 
-numerics.PROCESSORS = 2
 numerics.pin()
 numerics.make_deterministic()
 

@@ -12,17 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.stages import EMULATOR, EMULATOR_FROM
 
 PROCESSORS = {"Haswell": "Haswell-v4", "Skylake": "Skylake-Client-v4", "Rome": "EPYC-Rome-v2"}
-_QEMU = "qemu-x86_64"
-needed = pytest.mark.skipif(
-    shutil.which(_QEMU) is None, reason=f"{_QEMU} is not installed (on Debian and Ubuntu: apt install qemu-user)"
-)
+needed = pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"{EMULATOR} is not installed ({EMULATOR_FROM})")
 
 
 def run(module: str, *arguments: str | Path, processor: str | None = None) -> str:
     """What `python -m MODULE ARGUMENTS` prints on this processor or an emulated one; raises with its last lines when it fails."""
-    emulator = [_QEMU, "-cpu", PROCESSORS[processor]] if processor else []
+    emulator = [EMULATOR, "-cpu", PROCESSORS[processor]] if processor else []
     done = subprocess.run(
         [*emulator, sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
     )

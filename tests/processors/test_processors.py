@@ -1,6 +1,8 @@
 """Any x86-64 processor with AVX2 and FMA computes the same bits: shown under emulated ones, call by call and file by file."""
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -28,12 +30,23 @@ def files(printed):
     return {path: digest for digest, path in (line.split("  ") for line in printed.splitlines() if "  " in line)}
 
 
+def work(kind, folder, processor=None, *, steps=1):
+    """What `tests.processors.work` makes there: path -> sha256."""
+    return files(emulated.run("tests.processors.work", kind, folder, "--steps", str(steps), processor=processor))
+
+
 def test_a_step_gives_the_same_files(tmp_path):
-    """One step, its result, a merge, pictures, numbers and an autoencoder are the same files on an emulated Intel Haswell."""
-    here, there = tmp_path / "here", tmp_path / "there"
-    made = files(emulated.run("tests.processors.work", here))
-    assert {"result.safetensors", "merged.safetensors", "evaluation/metrics.json", "evaluation/grid.png"} <= set(made)
-    assert files(emulated.run("tests.processors.work", there, processor="Haswell")) == made
+    """The quick piece: a dataset, the state of one step and its result are the same files on an emulated Intel Haswell."""
+    made = work("training", tmp_path / "here")
+    assert {"dataset/store.json", "states/00000001.safetensors", "result.safetensors"} <= set(made)
+    assert work("training", tmp_path / "there", "Haswell") == made
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="a C++ compiler is not installed")
+@pytest.mark.parametrize("kind", ["compiled-optimizer", "compiled-blocks"])
+def test_what_a_compiler_makes_gives_the_same_files(tmp_path, kind):
+    """AdamW4bit's update, and the blocks of a UNet in DeepSpeed's engine, compiled for an emulated Intel Haswell and run there."""
+    assert work(kind, tmp_path / "there", "Haswell") == work(kind, tmp_path / "here")
 
 
 def test_every_call_is_repeated_here(calls):
@@ -49,5 +62,6 @@ def test_every_call_is_the_same(calls, processor):
 
 def test_a_few_steps_give_the_same_files(tmp_path):
     """Three steps, sampling in three, and all that follows from them are the same files on an emulated Intel Skylake."""
-    made = files(emulated.run("tests.processors.work", tmp_path / "here", "--steps", "3"))
-    assert files(emulated.run("tests.processors.work", tmp_path / "there", "--steps", "3", processor="Skylake")) == made
+    made = work("chain", tmp_path / "here", steps=3)
+    assert {"merged.safetensors", "evaluation/metrics.json", "evaluation/grid.png", "autoencoder.safetensors"} <= set(made)
+    assert work("chain", tmp_path / "there", "Skylake", steps=3) == made

@@ -1,26 +1,30 @@
-"""What the miniature does, as small as it can be: every kind of work in one process, and a chain of whole artifacts.
+"""What the miniature does, as small as it can be: every kind of work in one process, and artifacts as files.
 
-    for done in work.everything(folder): ...            every recipe of the record, optimizer and key, and what is not training
-    python -m tests.processors.work FOLDER --steps 1    a chain of artifacts, as files; prints their digests
+    for done in work.everything(folder): ...                    every recipe of the record, optimizer and key, and what is not training
+    python -m tests.processors.work training FOLDER             a dataset, and a state and a result of 25112201
+    python -m tests.processors.work chain FOLDER --steps 3      the same, and a merge, an evaluation and an autoencoder
+    python -m tests.processors.work compiled-optimizer FOLDER   a state and a result of an update that a compiler makes
+    python -m tests.processors.work compiled-blocks FOLDER      the same of a UNet whose blocks are compiled (DeepSpeed's engine)
 
-Recipes are the record's with one rank and one micro-batch a step, on two dozen pictures.
+The last four print the digests of their files. What is compiled is compiled anew, beside FOLDER. Recipes are the record's with one
+rank and one micro-batch a step, on two dozen pictures; as files, on four.
 """
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from astolfo import numerics
 
-numerics.PROCESSORS = 2
 numerics.pin()
 numerics.make_deterministic()
 
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder, save_autoencoder  # noqa: E402
 from astolfo.data import procedural, vocabulary  # noqa: E402
-from astolfo.data.make import make_dataset, scenes  # noqa: E402
+from astolfo.data.make import make_dataset, pictures_of  # noqa: E402
 from astolfo.evaluate.evaluate import Models, evaluate  # noqa: E402
 from astolfo.files import sha256_of  # noqa: E402
 from astolfo.ledger import Ledger, load, recipe_of  # noqa: E402
@@ -38,6 +42,7 @@ from tests.conftest import CONFIG, STAND_INS  # noqa: E402
 from tests.train.test_keys import KEYS  # noqa: E402
 
 RUNS = {"sdxl": "25112201", "sd2": "24122001"}
+COMPILED = "25022301"  # whose engine has torch compile the UNet's blocks
 BASES = {"sdxl": STAND_INS / "sdxl-eps.safetensors", "sd2": STAND_INS / "sd2-v.safetensors"}
 PICTURES = 24
 SHORT = {"ranks": 1, "accumulation": 1, "steps_per_epoch": None, "first_step": 0, "last_step": None}
@@ -74,7 +79,7 @@ def everything(folder: Path) -> Iterator[str]:
 def recipes(ledger: Ledger) -> dict[str, Recipe]:
     """Every recipe of the record, then 25112201's with each optimizer, in bf16, and with each further key, all of them short.
 
-    Left out are DeepSpeed's engine and AdamW4bit, which run what a compiler makes.
+    Left out are DeepSpeed's engine and AdamW4bit, which run what a compiler makes: their files are compared instead of their calls.
     """
     runs = [run for run in ledger.runs.values() if not run.era.support and not run.fields.engine]
     found = {run.id: recipe_of(ledger, run).model_copy(update=SHORT) for run in runs}
@@ -95,20 +100,25 @@ def recipes(ledger: Ledger) -> dict[str, Recipe]:
     return {name: recipe for name, recipe in found.items() if recipe.optimizer.kind != "AdamW4bit"}
 
 
-def artifacts(folder: Path, steps: int) -> None:
-    """A chain of whole artifacts below `folder`: dataset, state, result, merge, evaluation and autoencoder."""
-    ledger = load(CONFIG)
-    inputs = _inputs(ledger, folder, "sdxl", 4)
-    recipe = recipe_of(ledger, ledger.run(RUNS["sdxl"])).model_copy(update=SHORT)
+def training(folder: Path, steps: int, recipe: Recipe) -> Inputs:
+    """A dataset, a state and a result below `folder`; returns what the training read."""
+    inputs = _inputs(load(CONFIG), folder, "sdxl", 4)
     spec = {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": 0, "to": steps}
-    state, result = folder / "states" / f"{steps:08d}.safetensors", folder / "result.safetensors"
+    state = folder / "states" / f"{steps:08d}.safetensors"
     train_segment(spec, inputs, None, state, Placement())
     about = {"title": "short", "semantics": "kohya", "scale": "miniature", "images": 4, "recipe": spec["recipe"]}
-    export({"verb": "export", "parents": {"state": identity(spec)}, **about}, state, inputs.base, None, result)
+    parents = {"state": identity(spec)}
+    export({"verb": "export", "parents": parents, **about}, state, inputs.base, None, folder / "result.safetensors")
+    return inputs
+
+
+def chain(folder: Path, steps: int, recipe: Recipe) -> None:
+    """A training and all that follows from it: merge, evaluation and autoencoder."""
+    inputs, result = training(folder, steps, recipe), folder / "result.safetensors"
     merge(BASES["sdxl"], result, {0.5: folder / "merged.safetensors"})
     models = Models(trained=result, vocabulary=inputs.vocabulary, base=inputs.base)
     _evaluate(recipe, folder / "evaluation", models, "eps", "DDIM", alphas=[0.5, 1.0], steps=steps)
-    _autoencoder(ledger, folder / "autoencoder.safetensors", steps=steps)
+    _autoencoder(load(CONFIG), folder / "autoencoder.safetensors", steps=steps)
 
 
 def _inputs(ledger: Ledger, folder: Path, family: str, pictures: int) -> Inputs:
@@ -121,7 +131,7 @@ def _inputs(ledger: Ledger, folder: Path, family: str, pictures: int) -> Inputs:
 
 def _autoencoder(ledger: Ledger, out: Path, steps: int) -> None:
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
-    drawn = [procedural.draw(scene) for scene in scenes(ledger.scale.pictures, 1, 8)]
+    drawn = pictures_of(ledger.scale.pictures, 1, 8)
     save_autoencoder(out, train_autoencoder(architecture.config("vae"), drawn, seed=1, steps=steps), architecture)
 
 
@@ -135,15 +145,34 @@ def _evaluate(
     evaluate({"run": "short", "settings": settings, "recipe": recipe.canonical()}, out, models)
 
 
+def _recipe(kind: str) -> Recipe:
+    """What is trained: of what is compiled, with no more than a few shapes, since each is compiled by itself."""
+    ledger = load(CONFIG)
+    recipe = recipe_of(ledger, ledger.run(COMPILED if kind == "compiled-blocks" else RUNS["sdxl"])).model_copy(update=SHORT)
+    if kind == "compiled-blocks":
+        return recipe.model_copy(update={"ranks": 2})  # the engine needs a world, which one rank alone is not
+    if kind == "compiled-optimizer":
+        rates = LearningRate(unet=0, text_encoders=1e-5)
+        return recipe.model_copy(update={"optimizer": Optimizer(kind="AdamW4bit"), "learning_rate": rates})
+    return recipe
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("training", "chain", "compiled-optimizer", "compiled-blocks"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1)
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    artifacts(options.folder, options.steps)
-    for path in sorted(path for path in options.folder.rglob("*") if path.is_file()):
-        print(f"{sha256_of(path)}  {path.relative_to(options.folder)}")
+    folder = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    compiled = folder.with_name(f"{folder.name}-compiled")
+    compiled.mkdir()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compiled)
+    os.chdir(compiled)  # below which the engine keeps what it compiles
+    make = chain if options.kind == "chain" else training
+    make(folder, options.steps, _recipe(options.kind))
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        print(f"{sha256_of(path)}  {path.relative_to(folder)}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,13 @@ from astolfo.cli import cli
 from astolfo.errors import InputError
 from astolfo.files import sha256_of, write_json, write_sidecar
 from astolfo.ledger import load, table
+from astolfo.ledger.references import Reference
+from astolfo.numerics import numerics_class
 from astolfo.provenance import digests
+from astolfo.provenance import reproduce as again
+from astolfo.provenance.compare import bounds_of
 from astolfo.provenance.verdicts import columns as verdict_columns
+from astolfo.provenance.verdicts import records as verdict_records
 from astolfo.site.facts import gather
 from tests.conftest import CONFIG, ROOT
 
@@ -89,6 +94,28 @@ def test_one_function_decides_for_the_site_too(ledger, built):
     shown = gather(ledger, built).models
     for name, verdict in verdicts(ledger, built, ELSEWHERE).items():
         assert shown[name].verdict == verdict, name
+
+
+@pytest.mark.parametrize("machine", [HERE, ELSEWHERE])
+def test_a_rebuilt_file_is_compared_with_any_record(ledger, built, tmp_path, monkeypatch, machine):
+    """`astolfo reproduce` without the file itself takes the recorded digest, whichever class it is of, and says what to do."""
+    name = Reference(run="25112201")
+    digests.record(ledger, built, HERE)
+    monkeypatch.setattr(again, "class_here", lambda _: machine)
+    value = 0
+
+    def build(_ledger, reference, folder):
+        write_file(folder / reference.path, {"x": np.full(1, value, np.float32)}, {"modelspec.title": str(reference)})
+
+    monkeypatch.setattr(again, "_build", build)
+    found = again.reproduce(ledger, name, tmp_path / "empty", tmp_path / "same", bounds_of(ledger))
+    assert str(found) == "25112201.safetensors: reproduced, identical to the record"
+    value = 1
+    found = again.reproduce(ledger, name, tmp_path / "empty", tmp_path / "other", bounds_of(ledger))
+    advice = "is on record, so the recorded bytes are promised here" if machine == HERE else "is not on record"
+    assert found.comparison.verdict == "different"
+    assert f"expected sha256 {sha256_of(built / name.path)}, found {sha256_of(found.rebuilt)}" in str(found)
+    assert f"This machine's numerics class {advice}" in str(found)
 
 
 def test_one_line_says_whether_a_file_is_the_recorded_one(ledger, built):
@@ -187,6 +214,13 @@ def test_the_shipped_record_covers_the_ledger():
     assert found
     for record in found:
         assert set(record["sha256"]) == names
+
+
+def test_one_class_of_the_cpu_is_on_record():
+    """Digests and verdicts have one record of the CPU each, and it is of the class in which every x86-64 processor computes."""
+    for shipped in (digests.records(load(CONFIG)), verdict_records(load(CONFIG))):
+        on_cpu = [one for record in shipped for one in digests.classes(record) if one["device"] == "cpu"]
+        assert on_cpu == [numerics_class()]
 
 
 def test_the_shipped_table_is_current():
