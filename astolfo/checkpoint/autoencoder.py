@@ -13,10 +13,10 @@ from astolfo.errors import CheckpointError
 def save_autoencoder(path: Path | str, autoencoder: Any, architecture: Architecture) -> str:
     """Writes the autoencoder's weights in float16, as the models of the miniature keep theirs; returns the file's sha256."""
     state, prefix = autoencoder.state_dict(), layout.PREFIXES[architecture.family]["vae"]
-    tensors = {
-        place.key.removeprefix(prefix): layout.to_file(place, [state[name] for name in place.names], "reference").contiguous().half()
-        for place in layout.places(architecture, "vae")
-    }
+    tensors = {}
+    for place in layout.places(architecture, "vae"):
+        pieces = [state[name].half() for name in place.names]
+        tensors[place.key.removeprefix(prefix)] = layout.to_file(place, pieces, "reference").contiguous()
     return write_file(path, tensors)
 
 

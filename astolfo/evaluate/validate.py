@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from astolfo import randomness
-from astolfo.data.pixels import encode
 from astolfo.data.photograph import photograph, veil_of
+from astolfo.data.pixels import encode
 from astolfo.data.procedural import scene
 from astolfo.data.store import Store
 from astolfo.evaluate.candidate import Candidate

@@ -32,11 +32,10 @@ Word = Literal["works", "kinda works", "blur", "broken"]
 KEPT, WILD = 0.5, 2.0
 LIKE = sqrt(WILD)
 SHOWN, SURE = 0.5, 0.75
+_LOOKS = "sharpness and contrast from {:.2f} to {:.2f} of the dataset's, and at least {:.0%} of the pictures show what was asked"
 THRESHOLDS = {
-    "works": f"sharpness and contrast from {1 / LIKE:.2f} to {LIKE:.2f} of the dataset's, and at least {SURE:.0%} of the pictures "
-    "show what was asked",
-    "kinda works": f"sharpness and contrast from {KEPT} to {WILD} of the dataset's, and at least {SHOWN:.0%} of the pictures show "
-    "what was asked, but not all that works asks for",
+    "works": _LOOKS.format(1 / LIKE, LIKE, SURE),
+    "kinda works": _LOOKS.format(KEPT, WILD, SHOWN) + ", but not all that works asks for",
     "blur": f"sharpness or contrast below {KEPT} of the dataset's",
     "broken": f"a number is not finite, sharpness or contrast is above {WILD} of the dataset's, or fewer than {SHOWN:.0%} of the "
     "pictures show what was asked, though they are no blur",
@@ -103,8 +102,8 @@ def _reason(found: Evidence) -> str:
 def over_alphas(verdicts: Mapping[float, Verdict], scores: Mapping[float, float]) -> dict[str, Any]:
     """What the verdicts at each alpha say together: {"verdict", "alpha", "best", "works_at", "sentence", "evidence"}.
 
-    As trained is alpha 1.0, and where it works or kinda works, that is the verdict. Where it does not, a merge may: the verdict is
-    "works after merge", or where none works quite, "kinda works" at the best alpha. Of the alphas that work (where none does, of
+    As trained is alpha 1.0, and where it works or kinda works, that is the verdict. Where it does not, a merge may: the verdict
+    is "works after merge", or where none works quite, "kinda works" at the best alpha. Of the alphas that work (where none does, of
     those that kinda work) the best is the one of highest score, of equal ones the highest, which keeps most of the training.
     `works_at` has those that work. Alpha 0.0 is the base and proves nothing about the run.
     """

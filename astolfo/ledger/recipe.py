@@ -106,8 +106,7 @@ def named(ledger: Ledger, run: str) -> Recipe:
     return recipe_of(ledger, ledger.run(run))
 
 
-def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, rate: Callable[[float], float]
-) -> schema.Schedule:
+def _schedule(ledger: Ledger, run: Run, choices: schema.Choices, steps: int, rate: Callable[[float], float]) -> schema.Schedule:
     """The run's schedule over so many steps: a warm-up in steps of the scale, and its end at the scale's rates."""
     found = run.fields.schedule
     assert found

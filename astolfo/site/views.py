@@ -18,7 +18,8 @@ from astolfo.site.losses import smooth, thin
 
 TONES = {
     "success": "good", "partial": "fair", "stopped": "fair", "failure": "bad", "nan": "bad",
-    "works": "good", "works after merge": "fair", "kinda works": "fair", "blur": "fair", "broken": "bad", IDENTICAL: "good", DIFFERS: "bad",
+    "works": "good", "works after merge": "fair", "kinda works": "fair", "blur": "fair",
+    "broken": "bad", IDENTICAL: "good", DIFFERS: "bad",
 }  # fmt: skip
 """A word of an outcome or a verdict -> how it is coloured; the word itself is always written out."""
 

@@ -34,7 +34,9 @@ def test_the_records_rates_at_the_miniature(run, unet, text):
     assert (found.unet, found.text_encoder) == (pytest.approx(unet, rel=1e-4), pytest.approx(text, rel=1e-4))
 
 
-@pytest.mark.parametrize("precision", [{"weights": "fp32"}, {"weights": "bf16", "update": "stochastic"}, {"weights": "bf16", "update": "master"}])
+@pytest.mark.parametrize(
+    "precision", [{"weights": "fp32"}, {"weights": "bf16", "update": "stochastic"}, {"weights": "bf16", "update": "master"}]
+)
 def test_who_loses_nothing_has_the_multiplier(precision):
     """Weights in fp32, stochastic rounding and a master copy keep every update: 100 times the rate, whatever it is."""
     ledger = load(CONFIG, "miniature")

@@ -23,7 +23,7 @@ numerics.make_deterministic()
 
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder, save_autoencoder  # noqa: E402
-from astolfo.data import procedural, vocabulary  # noqa: E402
+from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.make import make_dataset, pictures_of  # noqa: E402
 from astolfo.evaluate.evaluate import Models, evaluate  # noqa: E402
 from astolfo.files import sha256_of  # noqa: E402

@@ -37,7 +37,12 @@ def evaluated(folder, run, word, alpha=1.0):
 
 def test_verdicts_stand_beside_the_outcome(ledger, tmp_path):
     """A run that works where the record says so is as recorded; one that does not differs; a partial outcome is "kinda works"."""
-    for run, word in (("25111002", "works"), ("25111001", "works"), ("25111301", "works after merge"), ("25111501", "kinda works")):
+    for run, word in (
+        ("25111002", "works"),
+        ("25111001", "works"),
+        ("25111301", "works after merge"),
+        ("25111501", "kinda works"),
+    ):
         evaluated(tmp_path, run, word, alpha=0.55 if "merge" in word else 1.0)
     arguments = ["--config", str(ledger.folder), "verdicts", "--directory", str(tmp_path)]
     assert "4 recorded in" in CliRunner().invoke(cli, [*arguments, "--record"], catch_exceptions=False).output
