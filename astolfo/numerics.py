@@ -182,7 +182,7 @@ def class_here(device: str) -> dict[str, str]:
 
 
 def explain() -> list[str]:
-    """One line per switch, with its name, its value and the reason, and per operator put in place of torch's. Imports torch."""
+    """One line per switch and per operator that is put in place of torch's: name, value and reason. Imports torch."""
     from astolfo.operators import REPLACED
 
     switches = [f"{switch.name}={switch.value}: {switch.reason}" for switch in (*ENVIRONMENT, *SWITCHES)]

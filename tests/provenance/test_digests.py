@@ -223,6 +223,13 @@ def test_one_class_of_the_cpu_is_on_record():
         assert on_cpu == [numerics_class()]
 
 
+def test_the_readme_states_the_digest():
+    """The sha256 that a newcomer compares with is the recorded one, in the README and in docs/reproduce.md."""
+    (recorded,) = {one["sha256"]["25112201"] for one in digests.records(load(CONFIG)) if one["numerics"]["device"] == "cpu"}
+    for page in (ROOT / "README.md", ROOT / "docs/reproduce.md"):
+        assert [line for line in page.read_text().splitlines() if recorded in line], f"{page} does not say {recorded}"
+
+
 def test_the_shipped_table_is_current():
     """docs/ledger.md is what `make docs/ledger.md` writes."""
     found = load(CONFIG)
