@@ -83,10 +83,10 @@ def test_whatever_a_run_says_comes_back(seed):
 
 
 def test_what_the_line_cannot_say_stands_above_it():
-    """Each thing that sd-scripts cannot be told is one comment, with a reason; a plain run has the UNet's percent alone."""
+    """Each thing that sd-scripts cannot be told is one comment, with a reason; the record's have the UNet's percent and the fork."""
     lines = exported(LEDGER, LEDGER.run("25112201")).splitlines()
     said = [line for line in lines if line.startswith("# astolfo: ")]
-    assert [line.split()[2] for line in said] == ["unet:"]
+    assert [line.split()[2] for line in said] == ["unet:", "semantics:"]
     assert all("  # " in line for line in said)
 
 
