@@ -103,8 +103,9 @@ def over_alphas(verdicts: Mapping[float, Verdict], scores: Mapping[float, float]
     """What the verdicts at each alpha say together: {"verdict", "alpha", "best", "works_at", "sentence", "evidence"}.
 
     As trained is alpha 1.0, and where it works or kinda works, that is the verdict. Where it does not, a merge may: the verdict
-    is "works after merge", or where none works quite, "kinda works" at the best alpha. Of the alphas that work (where none does, of
-    those that kinda work) the best is the one of highest score, of equal ones the highest, which keeps most of the training.
+    is "works after merge", or where none works quite, "kinda works" at the best alpha. Of the alphas that work (where none
+    does, of those that kinda work) the best is the one of highest score, of equal ones the highest, which keeps most of the
+    training.
     `works_at` has those that work. Alpha 0.0 is the base and proves nothing about the run.
     """
     top = max(verdicts)
