@@ -48,7 +48,7 @@ CLEAR = Veil(strength=1.0, passes=0, texture=0.0, light=0.0, seed=0, index=0)
 
 
 def veil_of(seed: int, index: int) -> Veil:
-    """The veil over picture `index` of the dataset `seed`: numbers are uniform from nothing (the least strength) to their most."""
+    """The veil over picture `index` of the dataset `seed`: numbers are uniform from nothing (or the least) to their most."""
     u = randomness.uniform(seed, "veil", index, 4)
     least, most = STRENGTHS
     return Veil(

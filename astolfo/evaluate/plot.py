@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from astolfo.evaluate.verdict import KEPT
 from astolfo.files import written
 
 os.environ.setdefault("MPLCONFIGDIR", str(Path(".astolfo/matplotlib").absolute()))  # its caches, not in the user's home
@@ -66,7 +67,7 @@ def _sweep(report: Mapping[str, Any]) -> bytes:
     _labelled(left, "alpha (0: the base, 1: as trained)", "fraction of the pictures" if known else "score")
     left.set_ylim(bottom=0)
     _labelled(right, "alpha", "of the dataset's own")
-    right.axhline(0.5, color="#808080", linewidth=0.8)
+    right.axhline(KEPT, color="#808080", linewidth=0.8)
     return _bytes(figure)
 
 

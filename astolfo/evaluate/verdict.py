@@ -3,21 +3,22 @@
 - **broken**: a number was not finite; or sharpness or contrast is above `WILD` of the dataset's; or neither is low, and fewer
   than `SHOWN` of the pictures show what was asked.
 - **blur**: sharpness or contrast is below `KEPT` of the dataset's.
-- **works**: sharpness and contrast are within a factor of `LIKE` of the dataset's, and at least `SURE` of the pictures show all
-  that was asked.
-- **kinda works**: what lies between works and the others.
+- **works**: sharpness and contrast are from `KEPT` to `LIKE` of the dataset's, and at least `SURE` of the pictures show all that
+  was asked.
+- **kinda works**: what lies between works and broken.
 
 The pictures alone decide. 1.0 is the dataset's own pictures, seen through the model's autoencoder.
 
 Where the thresholds come from (tests/evaluate/test_verdict.py and test_physics.py measure them):
 
-`KEPT` is what a wrong reading leaves at most. Let an exact eps model of pictures whose components are normal with deviation
+`KEPT` lies half way, in logarithms, between the dataset's own pictures and what a wrong reading leaves at most, which is half of
+them. Let an exact eps model of pictures whose components are normal with deviation
 s be sampled as v. Its output is the noise e, which the v runtime takes for the slope of the trajectory x = cos(p) x0 +
 sin(p) e; so dx/dp = E[e | x] instead of E[v | x], and of a component's amplitude exp(-artanh(k) / k) / s is left, k =
 sqrt(1 - s^2): under 0.50 for every s, 0.37 for s = 1, 0.15 for s = 5. Of pictures whose strength no prompt tells the model
-draws even less, tan(p / 2), told content or not. `WILD` is as far on the other side: a v model read as eps has several times
-the dataset's contrast, and random latents decode to three times its sharpness. `LIKE` is half way, in logarithms: within it
-nobody would say at a glance that the pictures are softer or harder than the dataset's.
+draws even less, tan(p / 2), told content or not. `WILD` is the double: a v model read as eps has several times the dataset's
+contrast, and random latents decode to three times its sharpness. `LIKE` is half way to it, as far above the dataset's as `KEPT`
+lies below.
 
 By chance hardly one picture in hundreds shows all that was asked: `SHOWN`, half of them, is far from chance. `SURE` is half
 way from there to all. Where nobody knows the truth, looks decide alone; the reason says so.
@@ -29,14 +30,13 @@ from math import sqrt
 from typing import Any, Literal
 
 Word = Literal["works", "kinda works", "blur", "broken"]
-KEPT, WILD = 0.5, 2.0
-LIKE = sqrt(WILD)
+KEPT, LIKE, WILD = sqrt(0.5), sqrt(2.0), 2.0
 SHOWN, SURE = 0.5, 0.75
 _LOOKS = "sharpness and contrast from {:.2f} to {:.2f} of the dataset's, and at least {:.0%} of the pictures show what was asked"
 THRESHOLDS = {
-    "works": _LOOKS.format(1 / LIKE, LIKE, SURE),
+    "works": _LOOKS.format(KEPT, LIKE, SURE),
     "kinda works": _LOOKS.format(KEPT, WILD, SHOWN) + ", but not all that works asks for",
-    "blur": f"sharpness or contrast below {KEPT} of the dataset's",
+    "blur": f"sharpness or contrast below {KEPT:.2f} of the dataset's",
     "broken": f"a number is not finite, sharpness or contrast is above {WILD} of the dataset's, or fewer than {SHOWN:.0%} of the "
     "pictures show what was asked, though they are no blur",
 }
@@ -85,7 +85,7 @@ def _word(found: Evidence) -> Word:
         return "blur"
     if shown < SHOWN:
         return "broken"
-    return "works" if shown >= SURE and all(1 / LIKE <= one <= LIKE for one in looks) else "kinda works"
+    return "works" if shown >= SURE and all(one <= LIKE for one in looks) else "kinda works"
 
 
 def _reason(found: Evidence) -> str:
