@@ -123,8 +123,8 @@ class Pages:
         shared = {"heading": False, "name": row.name, "is_run": row.is_run, "parents": row.parents}
         if row.is_run:
             run = self.runs[str(row.name)]
-            more = {"line": run.apart, "said": run.said, "pill": run.outcome, "status": run.status, "objective": run.objective,
-                    "href": f"runs/{run.id}.html"}  # fmt: skip
+            more = {"line": run.apart, "outcome_text": run.outcome_text, "pill": run.outcome, "status": run.status,
+                    "objective": run.objective, "href": f"runs/{run.id}.html"}  # fmt: skip
         else:
             base = views.base_view(self.facts, row)
             status = views.pill(self.facts.verdict(str(row.name)))

@@ -25,7 +25,7 @@ from astolfo.data.store import Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
-from astolfo.train.conditioning import Remembered, Text
+from astolfo.train.conditioning import CachedText, Text
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.loss import Task, loss
 from astolfo.train.model import DTYPES, build_parts, latent_scale, noised_dtype
@@ -82,7 +82,7 @@ class Trainer:
         self.losses: list[float] = []
         self._brought: dict[int, Prepared] = {}  # by the micro-batch's position: those of a step, on the device
         frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
-        self.conditioning = Remembered(self.text, len(self.store)) if frozen else self.text
+        self.conditioning = CachedText(self.text, len(self.store)) if frozen else self.text
         self.offload = placement.offload_gradients
         self._prepare(chosen)
 
@@ -156,7 +156,7 @@ class Trainer:
         """Moves what a step needs to the device at once, since copies of some size wait for what the device is at."""
         mine = (row[rank] for row in rounds for rank in self.processes.block(self.recipe.ranks))
         self._brought = {batch.position: self._ready(batch) for batch in mine if batch is not None}
-        if isinstance(self.conditioning, Remembered):
+        if isinstance(self.conditioning, CachedText):
             self.conditioning.begin([given.tokens for given in self._brought.values()], self.device)
 
     def _ready(self, batch: Batch) -> Prepared:
@@ -264,7 +264,7 @@ class Trainer:
             parameter.copy_(state.weights[name])
             if self.flat.owner(index) == self.processes.index:
                 self.update.restore(parameter, state.weights[name], state.optimizer.get(name, {}))
-            state.let_go(name)
+            state.release(name)
         self.losses = list(state.loss)
 
 
