@@ -45,7 +45,7 @@ def claim(count: int, folder: Path | None = None) -> list[str]:
     count = min(count, len(names))
     folder = folder or Path(tempfile.gettempdir(), "astolfo-devices")
     while count:
-        taken = _take(names, count, folder)
+        taken = _lock_all(names, count, folder)
         if taken:
             _held.extend(taken.values())
             os.environ[_VISIBLE] = ",".join(taken)
@@ -58,7 +58,7 @@ def claim(count: int, folder: Path | None = None) -> list[str]:
     return []
 
 
-def _take(names: list[str], count: int, folder: Path) -> dict[str, IO[str]]:
+def _lock_all(names: list[str], count: int, folder: Path) -> dict[str, IO[str]]:
     """The first `count` free devices with their locks; none at all when fewer are free, so that no two jobs wait crosswise."""
     taken: dict[str, IO[str]] = {}
     for name in names:
@@ -85,13 +85,13 @@ def _lock(name: str, folder: Path) -> IO[str] | None:
 
 def memory() -> int | None:
     """Bytes of the smallest card that this process may use, None where nothing tells."""
-    found = _asked("memory.total", os.environ.get(_VISIBLE, ""))
+    found = _query("memory.total", os.environ.get(_VISIBLE, ""))
     return int(min(found)) << 20 if found else None
 
 
 def watts() -> float | None:
     """What the machine's cards draw now, None where nothing tells."""
-    found = _asked("power.draw")
+    found = _query("power.draw")
     return sum(found) if found else None
 
 
@@ -109,8 +109,8 @@ def found() -> list[Found]:
     """The cards that this process may use, in the driver's order; empty where there is no driver or it tells nothing."""
     if os.environ.get(_VISIBLE, "all").strip() in ("", "-1"):
         return []
-    asked = "name,memory.total,power.limit"
-    rows = _rows(f"{asked},compute_cap") or _rows(asked)  # drivers before 470 know no compute_cap
+    fields = "name,memory.total,power.limit"
+    rows = _rows(f"{fields},compute_cap") or _rows(fields)  # drivers before 470 know no compute_cap
     return [_found(*row) for row in rows]
 
 
@@ -132,7 +132,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _asked(what: str, cards: str = "") -> list[float]:
+def _query(what: str, cards: str = "") -> list[float]:
     """A figure of each of the `cards` ("": all); empty where one of them has none."""
     found = [_number(value) for (value,) in _rows(what, cards)]
     return [] if None in found else [value for value in found if value is not None]
@@ -146,8 +146,8 @@ def _rows(what: str, cards: str | None = None) -> list[list[str]]:
     named = os.environ.get(_VISIBLE, "") if cards is None else cards
     try:
         command = [program, f"--query-gpu={what}", "--format=csv,noheader,nounits", *([f"--id={named}"] if named else [])]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [[value.strip() for value in line.split(",")] for line in said.splitlines() if line.strip()]
+    rows = [[value.strip() for value in line.split(",")] for line in output.splitlines() if line.strip()]
     return rows if all(len(row) == what.count(",") + 1 for row in rows) else []

@@ -93,16 +93,16 @@ def sha256_of(path: Path | str) -> str:
         with ThreadPoolExecutor(_READERS) as readers:
             for start in range(0, size, _PIECE):
                 if not free:
-                    free.append(_take(digest, *read.popleft()))
+                    free.append(_hash_piece(digest, *read.popleft()))
                 buffer = free.pop()
                 piece = memoryview(buffer)[: size - start]
                 read.append((buffer, readers.submit(_read_into, piece, file.fileno(), start)))
             for buffer, count in read:
-                _take(digest, buffer, count)
+                _hash_piece(digest, buffer, count)
         return digest.hexdigest()
 
 
-def _take(digest: Any, buffer: bytearray, count: "Future[int]") -> bytearray:
+def _hash_piece(digest: Any, buffer: bytearray, count: "Future[int]") -> bytearray:
     digest.update(memoryview(buffer)[: count.result()])
     return buffer
 

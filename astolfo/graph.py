@@ -230,13 +230,13 @@ class Graph:
     def placement(self, run: str) -> str:
         """The options of a run's placement: what a job is told that decides no bit."""
         found = self.ledger.run(run)
-        given, said = found.fields.placement, [f"--run-end {plan_of(self.ledger, found).end}"]
+        given, options = found.fields.placement, [f"--run-end {plan_of(self.ledger, found).end}"]
         if given is None:
-            return said[0]
+            return options[0]
         if given.ramdisk:
-            said.append("--ramdisk")
+            options.append("--ramdisk")
         if given.offload_gradients is not None:
-            said.append("--offload-gradients" if given.offload_gradients else "--keep-gradients")
+            options.append("--offload-gradients" if given.offload_gradients else "--keep-gradients")
         values: dict[str, object] = {
             "numa": given.numa,
             "loader-workers": given.loader_workers,
@@ -245,12 +245,12 @@ class Graph:
         }
         if (blocks := given.gradient_checkpointing) is not None:
             values["gradient-checkpointing"] = ("none", "all")[blocks] if isinstance(blocks, bool) else ",".join(blocks) or "none"
-        said += [f"--{name} {value}" for name, value in values.items() if value is not None]
+        options += [f"--{name} {value}" for name, value in values.items() if value is not None]
         if given.sample_every:
-            said.append(f"--samples logs/samples/{run}")
+            options.append(f"--samples logs/samples/{run}")
         if given.keep_states:
-            said += [f"--named {step}" for step in named_steps(self.ledger, found)]
-        return " ".join(said)
+            options += [f"--named {step}" for step in named_steps(self.ledger, found)]
+        return " ".join(options)
 
     def remade_by(self, base: str) -> str:
         """The target that makes the file which is shipped or brought for a base; empty when nothing in the graph does."""
@@ -283,15 +283,15 @@ class Graph:
         """Of the stale artifacts of the working directory: those that are made again, and what is to be said of the others."""
         found = stale.find(Path(), self.lock) if self.keeps_stale else []
         kept = [one for one in found if one.owner not in self.rebuild]
-        said = []
+        messages = []
         for line in stale.lines(kept):
             owner = line.partition(":")[0]
             accept = program.typed("accept", owner, "--reason", "...")
-            said.append(
+            messages.append(
                 f"Stale: {line} than those in use. It is kept as it is: `{accept}` puts that on record, "
                 f"`--config rebuild={owner}` makes it again."
             )
-        return [one for one in found if one.owner in self.rebuild], said
+        return [one for one in found if one.owner in self.rebuild], messages
 
     def check_triggers(self, triggers: Iterable[str]) -> None:
         """Raises InputError for those of Snakemake's reasons to run a job again that look at the text of rules and at lists of

@@ -50,17 +50,17 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
             f"{name} is made by the graph at the scale {ledger.scale_name}; nothing is to be pinned. What you hold is for the "
             f"real thing, in a directory of its own: `{other}`."
         )
-    said: list[str] = []
+    remarks: list[str] = []
     if name in _FOLDERS:
         digest = _FOLDERS[name](file)
     else:
         base = ledger.base(name)
-        digest, said = _checked(ledger, file, base.family, base.kind)
+        digest, remarks = _checked(ledger, file, base.family, base.kind)
     recorded = origin.sha256 if origin.sha256 != "unknown" else read_pins(directory).get(name, digest)
     if recorded != digest:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
     target = _linked(name, file, digest, directory, origin.file)
-    return "\n".join([f"{name} is pinned: sha256 {digest}, linked at {target}.", *said])
+    return "\n".join([f"{name} is pinned: sha256 {digest}, linked at {target}.", *remarks])
 
 
 def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:
@@ -102,7 +102,7 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         pinned = program.typed("pin", name, file, directory=directory)
         raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `{pinned}`.")
     step_of(ledger, reference)
-    digest, said = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
+    digest, remarks = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
     with open_file(file) as opened:
         title = opened.metadata.get("modelspec.title", name) if "astolfo.scale" in opened.metadata else name
     if title != name:
@@ -114,7 +114,7 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         )
     target = _linked(name, file, digest, directory, f"{name}.safetensors")
     done = f"{name} is adopted, not rebuilt: sha256 {digest}, linked at {target}. To build it after all, remove it from {PINS}."
-    return "\n".join([done, *said])
+    return "\n".join([done, *remarks])
 
 
 def _checked(ledger: Ledger, file: Path, family: Family, kind: str) -> tuple[str, list[str]]:
@@ -128,11 +128,11 @@ def _checked(ledger: Ledger, file: Path, family: Family, kind: str) -> tuple[str
 
     check = model.check if kind == "model" else autoencoder.check
     more = check(file, Architecture.from_mapping(ledger.scale.architectures[family], family))
-    said = [f"Where it is used, {line}." for line in (more.lines() if more else ())]
+    remarks = [f"Where it is used, {line}." for line in (more.lines() if more else ())]
     with open_file(file) as opened:
         if wrong := summary(not_finite(opened)):
-            said.append(f"WARNING: it holds {wrong}. Nothing that is trained or merged from these comes out whole.")
-    return sha256_of(file), said
+            remarks.append(f"WARNING: it holds {wrong}. Nothing that is trained or merged from these comes out whole.")
+    return sha256_of(file), remarks
 
 
 def _linked(name: str, file: Path, digest: str, directory: Path, place: str) -> Path:

@@ -76,19 +76,19 @@ class Ours:
 
     def __init__(self, model, processes):
         self.model, self.processes = model, processes
-        self.flat = GradientTree(list(model.parameters()), processes)
-        self.optimizer = torch.optim.AdamW(self.flat.owned(), foreach=False)
+        self.gradient_tree = GradientTree(list(model.parameters()), processes)
+        self.optimizer = torch.optim.AdamW(self.gradient_tree.owned(), foreach=False)
 
     def step(self, number):
         """Forward and backward of this process's ranks, the tree, the update, the exchange."""
         block = self.processes.block(RANKS)
-        self.flat.begin(len(block))
+        self.gradient_tree.begin(len(block))
         for rank in block:
-            with self.flat.leaf():
+            with self.gradient_tree.leaf():
                 self.model(number * RANKS + rank).backward()
-        self.flat.reduce().div_(RANKS)
+        self.gradient_tree.reduce().div_(RANKS)
         self.optimizer.step()
-        self.flat.share_weights()
+        self.gradient_tree.share_weights()
 
 
 class Plain:

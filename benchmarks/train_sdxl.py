@@ -204,15 +204,15 @@ def report(recipe, options, placement, inputs) -> None:
 
 def channels_last(trainer: Trainer) -> None:
     """Weights of convolutions, and the sums of their gradients, in that layout within the flat buffers where they lie."""
-    flat = trainer.flat
-    flat.begin(1)  # makes the sums
-    for index, (parameter, place) in enumerate(zip(flat.parameters, flat._places, strict=True)):
+    gradient_tree = trainer.gradient_tree
+    gradient_tree.begin(1)  # makes the sums
+    for index, (parameter, place) in enumerate(zip(gradient_tree.parameters, gradient_tree._places, strict=True)):
         if parameter.dim() == 4:
             layout = torch.empty(parameter.shape, device="meta").to(memory_format=torch.channels_last).stride()
             values = parameter.data.clone()
-            parameter.data = flat.weights[place].as_strided(parameter.shape, layout)
+            parameter.data = gradient_tree.weights[place].as_strided(parameter.shape, layout)
             parameter.data.copy_(values)
-            flat._sums[index] = flat._total[place].as_strided(parameter.shape, layout)
+            gradient_tree._sums[index] = gradient_tree._total[place].as_strided(parameter.shape, layout)
 
 
 LEVERS = {"channels-last": channels_last, "compile": lambda trainer: trainer.parts["unet"].compile_repeated_blocks()}
@@ -268,7 +268,7 @@ def split(trainer, steps: int) -> dict[str, float]:
     clock(trainer.text, "encode", "text encoders")
     clock(trainer.parts["unet"], "forward", "UNet forward")
     clock(torch.Tensor, "backward", "backward")
-    clock(trainer.flat, "reduce", "reduction")
+    clock(trainer.gradient_tree, "reduce", "reduction")
     clock(trainer.update, "step", "optimizer")
     clock(trainer, "_check", "guards")
     begun = PART_CLOCK()
@@ -296,7 +296,7 @@ class PlainLoop:
         for _, _, parameter in rows:
             parameter.data, parameter.grad = parameter.data.clone(), None
         source.close()
-        source.flat = source.update = None
+        source.gradient_tree = source.update = None
         self.optimizer = build(self.recipe, rows)
 
     def step(self, step: int) -> None:

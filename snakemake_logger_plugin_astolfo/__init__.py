@@ -44,10 +44,10 @@ class LogHandler(LogHandlerBase):
         """Writes what a record says, if it is for a reader."""
         if self.whole is not None:
             self.whole.emit(record)
-        elif text := self.said(record):
+        elif text := self.text_of(record):
             print(text, file=self.stream, flush=True)
 
-    def said(self, record: LogRecord) -> str:
+    def text_of(self, record: LogRecord) -> str:
         """The text of a record; "" for what is only counted."""
         event, about = getattr(record, "event", None), vars(record)
         if event == LogEvent.RUN_INFO:
@@ -73,23 +73,23 @@ class LogHandler(LogHandlerBase):
     def _starts(self, about: dict[str, Any]) -> str:
         name = about["output"][0] if about["output"] else about["rule_name"]
         self.jobs[about["jobid"]] = (name, time.monotonic())
-        return f"{self._far()} starts  {about['rule_name']}: {name}"
+        return f"{self._progress()} starts  {about['rule_name']}: {name}"
 
     def _ends(self, about: dict[str, Any]) -> str:
         self.done += 1
         name, begun = self.jobs.pop(about["job_id"], (f"job {about['job_id']}", time.monotonic()))
-        return f"{self._far()} done    {name} in {_duration(time.monotonic() - begun)}"
+        return f"{self._progress()} done    {name} in {_duration(time.monotonic() - begun)}"
 
     def _fails(self, about: dict[str, Any]) -> str:
         name, _ = self.jobs.pop(about["jobid"], (", ".join(about["output"]) or about["rule_name"], 0.0))
         if self.interrupted:
-            return f"{self._far()} stopped {about['rule_name']}: {name}"
-        lines = [f"{self._far()} FAILED  {about['rule_name']}: {name}"]
+            return f"{self._progress()} stopped {about['rule_name']}: {name}"
+        lines = [f"{self._progress()} FAILED  {about['rule_name']}: {name}"]
         for log in about["log"]:
             lines += [f"    the last lines of {log}:", *(f"    | {line}" for line in _tail(Path(str(log).split(" ")[0])))]
         return "\n".join([*lines, "    (its whole command: --verbose, or make ... VERBOSE=1)"])
 
-    def _far(self) -> str:
+    def _progress(self) -> str:
         width = len(str(self.total))
         return f"[{self.done:{width}}/{self.total}]"
 

@@ -21,7 +21,7 @@ def short(sha256: str | None, data_sha256: str | None) -> dict[str, str]:
     return {name: digest[:length] for name, (digest, length) in known.items() if digest}
 
 
-def said(metadata: Mapping[str, str]) -> str | None:
+def data_sha256_in(metadata: Mapping[str, str]) -> str | None:
     """The digest (hex) of the data that a file's metadata names, if it names one."""
     return metadata.get(HASH_KEY, "").removeprefix("0x") or None
 

@@ -49,11 +49,11 @@ def inspect(path: Path | str, scan: bool = False) -> dict[str, Any]:
             "digest": digest_of(path) if scan else known(path),
             "recorded": _recorded(path),
         }
-        data = hashes.of_data(path) if scan else hashes.said(file.metadata)
+        data = hashes.of_data(path) if scan else hashes.data_sha256_in(file.metadata)
         result["hashes"] = hashes.short(result["digest"] or result["recorded"], data)
         if scan:
             result["not_finite"] = not_finite(file)
-        result["beyond_parts"] = _beyond(file)
+        result["beyond_parts"] = _left_out(file)
     return result
 
 
@@ -125,7 +125,7 @@ def _lineage(file: SafeFile) -> dict[str, Any]:
     return result
 
 
-def _beyond(file: SafeFile) -> list[str]:
+def _left_out(file: SafeFile) -> list[str]:
     """What other verbs leave out of this file or write anew, or why they refuse it."""
     try:
         return list(extras(file).lines())

@@ -141,7 +141,7 @@ class SafeFile:
         data = np.frombuffer(self._map, np.uint8, entry.end - entry.start, entry.start)  # keeps the map open, as torch would not
         return torch.from_numpy(data.copy() if entry.start % SIZES[entry.dtype] else data).view(dtype).reshape(entry.shape)
 
-    def let_go(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Takes one tensor's pages out of this process's memory; who looks at it again reads the file again.
 
         Whole pages alone, so that neighbours keep theirs. What was written to a view of the tensor is lost.

@@ -159,13 +159,13 @@ def _pictures(
     from astolfo.data.ingest.colours import Reading
 
     file, autoencoder = _autoencoder(context, encoder, family)
-    from astolfo.data.ingest.bring import bring
+    from astolfo.data.ingest.importing import import_pictures
 
     given = {"resolution": resolution, "smallest": smallest, "largest": largest, "step": step}
     sizes = ledger_of(context).scale.buckets[family].model_dump() | {key: value for key, value in given.items() if value}
     sizes |= {"upscale": False} if no_upscale else {}
     reading = Reading(exif=exif, alpha=alpha)
-    click.echo(bring(kind, places, output, autoencoder, sizes=sizes, file=file, reading=reading, **options))
+    click.echo(import_pictures(kind, places, output, autoencoder, sizes=sizes, file=file, reading=reading, **options))
 
 
 def _autoencoder(context: click.Context, file: Path | None, family: str) -> tuple[Path, Any]:

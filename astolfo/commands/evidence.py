@@ -61,7 +61,7 @@ def verify(
     if digest:
         from astolfo.provenance import digests
 
-        click.echo(digests.said_of(ledger_of(context, directory), file))
+        click.echo(digests.line_on(ledger_of(context, directory), file))
         return
     from astolfo.provenance import sign as signatures
     from astolfo.provenance.verify import verify as look

@@ -92,7 +92,7 @@ def hardware(context: click.Context, name: str | None, cpu: bool, known: bool) -
     elif name:
         click.echo(machine.as_yaml(planner.machine_of(ledger_of(context), name)), nl=False)
     else:
-        click.echo(machine.as_yaml(machine.this("cuda" if devices.found() and not cpu else "cpu")), nl=False)
+        click.echo(machine.as_yaml(machine.this_machine("cuda" if devices.found() and not cpu else "cpu")), nl=False)
 
 
 def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
@@ -106,7 +106,7 @@ def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
     ledger = ledger_of(context)
     free = context.obj["scale"] is None
     device = ("cuda" if devices.found() else "cpu") if free else ledger.scale.device
-    found = planner.machine_of(ledger, name) if name else machine.this(device)
+    found = planner.machine_of(ledger, name) if name else machine.this_machine(device)
     if free and found.device != ledger.scale.device:
         ledger = load(ledger.folder, "full" if found.device == "cuda" else "miniature")
     return ledger, found

@@ -39,12 +39,12 @@ def export_kohya(store: Store, folder: Path, *, sized: bool = False, workers: in
     mark = folder / _MARK
     if (folder / INDEX_FILE).exists():
         raise InputError(f"{folder / INDEX_FILE} is there already. Choose another folder, or move it away first.")
-    said = f"{store.digest}{' sized' if sized else ''}"
-    if mark.exists() and mark.read_text().strip() != said:
+    content = f"{store.digest}{' sized' if sized else ''}"
+    if mark.exists() and mark.read_text().strip() != content:
         raise StateError(f"{folder} holds an unfinished export of another store. Finish that one, or choose another folder.")
     if not sized:
         _check_names(store)
-    write_text(mark, f"{said}\n")
+    write_text(mark, f"{content}\n")
     with written(folder / INDEX_FILE) as beside:
         with open(beside, "w", encoding="utf-8") as index, ThreadPoolExecutor(workers) as pool:
             separator = "{\n"
@@ -176,14 +176,14 @@ def _merged(store: Store, changes: Iterator[tuple[str, str, str]], table: Path) 
         for at, name in enumerate(index.column("id").to_pylist()):
             if change is not None and change[0] == name:
                 for column, what, text in zip(columns, ("tags", "sentence"), change[1:], strict=True):
-                    column[at] = _sound(what, text or "", name, table)
+                    column[at] = _checked_field(what, text or "", name, table)
                 change = next(changes, None)
         yield pa.record_batch(columns, schema=CAPTION_SCHEMA)
     if change is not None:
         raise StoreError(f"{table}: {change[0]!r} is not in {store.folder}, comes twice, or not in the store's order.")
 
 
-def _sound(what: str, text: str, name: str, table: Path) -> str:
+def _checked_field(what: str, text: str, name: str, table: Path) -> str:
     try:
         return checked_text(what, text)
     except Refused as error:

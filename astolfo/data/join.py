@@ -61,7 +61,7 @@ def join(folder: Path, parts: Sequence[Part], about: dict[str, Any] | None = Non
         for index, store in enumerate(stores):
             shards += _linked(folder, store, _number(store, bucket), number, bucket, shards, offsets, index)
     write_tables(folder, _rows(parts, stores, buckets, offsets))
-    return write_manifest(folder, buckets, shards, {**(about or {}), "parts": _said(parts, stores, buckets)})
+    return write_manifest(folder, buckets, shards, {**(about or {}), "parts": _manifest_parts(parts, stores, buckets)})
 
 
 def both_ways(folder: Path, make: Callable[[Path, bool], Made], about: dict[str, Any]) -> tuple[str, Made]:
@@ -122,9 +122,9 @@ class Repeated:
         """The sample at a place of the count, or its mirror."""
         return self.store.sample(self.row(counted, mirrored))
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """As the store's."""
-        self.store.let_go()
+        self.store.release()
 
 
 def _buckets(parts: Sequence[Part], stores: Sequence[Store]) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def _buckets(parts: Sequence[Part], stores: Sequence[Store]) -> list[dict[str, A
     return [found[size] for size in sorted(found)]
 
 
-def _said(parts: Sequence[Part], stores: Sequence[Store], buckets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _manifest_parts(parts: Sequence[Part], stores: Sequence[Store], buckets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the manifest says of the parts: those of a part that is joined itself stand one by one."""
     found: list[dict[str, Any]] = []
     for part, store in zip(parts, stores, strict=True):

@@ -59,7 +59,7 @@ class Reader(Generic[Ready]):
 
     def _fetch(self, step: int) -> tuple[Rounds, dict[int, Ready]]:
         rounds = self.order.step(step)
-        self.store.let_go()
+        self.store.release()
         mine = [batch for row in rounds for batch in (row[rank] for rank in self.ranks) if batch is not None]
         if self._threads > 1:
             self._beside = self._beside or ThreadPoolExecutor(self._threads, "astolfo-loader")

@@ -150,7 +150,7 @@ class Store:
             self._parts[reader, number] = reader.get_batch(number)  # a few pointers into the map
         return self._parts[reader, number], at
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Gives the mapped pages of the tables back to the page cache, which keeps them; the next reading finds them there."""
         for found in self._maps:
             found.madvise(mmap.MADV_DONTNEED)

@@ -4,8 +4,8 @@
 token, always the same number of chunks, as sd-scripts does (it does not look for a comma near the cut, as A1111 does
 when sampling). SDXL's first tokenizer pads with the end token, the second with id 0.
 
-A caption's tokens are those of transformers' tokenizer as it is now, which diffusers' pipelines use. `Mended` gives those of
-transformers before version 5 where ftfy is installed, as sd-scripts' requirements have it (the choice `text: ftfy`).
+A caption's tokens are those of transformers' tokenizer as it is now, which diffusers' pipelines use. `FtfyTokenizer` gives
+those of transformers before version 5 where ftfy is installed, as sd-scripts' requirements have it (the choice `text: ftfy`).
 """
 
 import re
@@ -23,7 +23,7 @@ from astolfo.errors import InputError
 CHUNK = 75
 
 
-class Mended:
+class FtfyTokenizer:
     """A text's tokens after ftfy: `“a”` is `"a"`, `girl’s` is `girl` and `'s`, `&amp;` is `&`, full-width letters are plain ones.
 
     ftfy.fix_text, runs of white space as one space, Python's lower case, then CLIP's words as the library `regex` finds them

@@ -59,11 +59,11 @@ def exported(ledger: Ledger, run: Run) -> str:
     )
     if "--flow_model" in command:
         lines.append("# --flow_model and what belongs to it are options of forks, such as bluvoll's.")
-    lines += [f"# astolfo: {key}: {flow(value)}  # {_reason(key)}" for key, value in _unsaid(ledger, run, command)]
+    lines += [f"# astolfo: {key}: {flow(value)}  # {_reason(key)}" for key, value in _not_in_line(ledger, run, command)]
     return "\n".join([*lines, command])
 
 
-def _unsaid(ledger: Ledger, run: Run, command: str) -> Iterator[tuple[str, Any]]:
+def _not_in_line(ledger: Ledger, run: Run, command: str) -> Iterator[tuple[str, Any]]:
     """What comes out otherwise when the line is read back: key (with dots) -> the run's value; None for what it has not."""
     back = schema.RunFields.model_validate(read_back(ledger, command).runs[0].fields)
     yield from _differences(_dumped(run.fields), _dumped(back), "")

@@ -69,7 +69,7 @@ class Launch:
     environment: dict[str, str] = field(default_factory=dict)
     numa: str = ""
     remarks: list[str] = field(default_factory=list)
-    said: dict[str, Any] = field(default_factory=dict)  # of the ledger itself, in comments above: `# astolfo: unet: 71`
+    ledger_keys: dict[str, Any] = field(default_factory=dict)  # of the ledger itself, in comments above: `# astolfo: unet: 71`
 
     @property
     def place(self) -> str:
@@ -112,7 +112,7 @@ def whole_path(name: str, beside: Path) -> str:
     return str((place / name).resolve())
 
 
-def launches(paths: Sequence[Path], told: bool = False) -> tuple[list[Launch], Files]:
+def launches(paths: Sequence[Path], ranks_given: bool = False) -> tuple[list[Launch], Files]:
     """Every training that the files say, in their order. Raises InputError, with file and line, for what cannot be read.
 
     `told`: how many cards trained is known otherwise, so that accelerate's configuration may be missing.
@@ -124,7 +124,7 @@ def launches(paths: Sequence[Path], told: bool = False) -> tuple[list[Launch], F
     for path in scripts:
         found += launches_in(shell.read(path), files)
     for launch in found:
-        _configured(launch, files, machine, told)
+        _configured(launch, files, machine, ranks_given)
     for path in paths:
         if path.suffix.lower() == ".json":
             raise InputError(
@@ -132,7 +132,7 @@ def launches(paths: Sequence[Path], told: bool = False) -> tuple[list[Launch], F
             )
         if path.suffix.lower() == ".toml" and path.resolve() not in files.named and (alone := _alone(path, files)):
             found.append(alone)
-            _configured(alone, files, machine, told)
+            _configured(alone, files, machine, ranks_given)
     return found, files
 
 
@@ -148,11 +148,11 @@ def launches_in(script: Script, files: Files) -> list[Launch]:
         )
     lines = script.text.split("\n")
     for launch in own:
-        launch.said = _said(path, lines, launch.line)
+        launch.ledger_keys = _ledger_keys(path, lines, launch.line)
     return own
 
 
-def _said(path: Path, lines: Sequence[str], line: int) -> dict[str, Any]:
+def _ledger_keys(path: Path, lines: Sequence[str], line: int) -> dict[str, Any]:
     """What the comments above a launch say in the ledger's words: key (with dots) -> value."""
     found: dict[str, Any] = {}
     number = line - 1
@@ -342,11 +342,11 @@ def _hint(table: Table, name: str) -> str:
 # ---- configuration files
 
 
-def _configured(launch: Launch, files: Files, machine: dict[str, Given], told: bool) -> None:
+def _configured(launch: Launch, files: Files, machine: dict[str, Given], ranks_given: bool) -> None:
     """Lays the line over its --config_file, and accelerate's options over its configuration."""
     if named := launch.runner.get("config_file"):
         found = files.text(str(named.value), launch.path.parent)
-        if found is None and not told:
+        if found is None and not ranks_given:
             raise InputError(
                 f"{named.place}: accelerate's --config_file {named.value} is not here. Give that file to the import too, or say "
                 "with --ranks how many cards trained."

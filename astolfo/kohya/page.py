@@ -26,7 +26,7 @@ def _counts() -> str:
     return (
         f"Of the {len(own)} options of `sdxl_train.py` (kohya-ss/sd-scripts at `48d368f`), {kinds['key']} are keys, "
         f"{kinds['placement']} are placement, {kinds['none']} have no effect, {kinds['refused']} are refused. "
-        "Options of other trainers say which in brackets."
+        "An option that only other trainers have names them in brackets."
     )
 
 
@@ -38,7 +38,7 @@ def _row(option: Option) -> str:
 def described(option: Option) -> str:
     """What becomes of an option, as a sentence or two."""
     parts = [f"`{option.key}`" if option.key else "", option.why, f"Nearest: {option.near}" if option.near else ""]
-    default = "" if option.default in (None, "", 0) or option.becomes != "key" else f"Silent: {option.default}"
+    default = "" if option.default in (None, "", 0) or option.becomes != "key" else f"Default: `{option.default}`"
     return ". ".join(part for part in [*parts, default] if part).replace("|", "\\|").rstrip(".") + "."
 
 

@@ -34,7 +34,7 @@ def imported(paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | N
 
     Raises InputError, with file, line and option, for what cannot be read.
     """
-    found, files = launches(paths, told=ranks is not None)
+    found, files = launches(paths, ranks_given=ranks is not None)
     if not found:
         raise InputError(f"Expected scripts or TOML files that train, found none in {', '.join(map(str, paths))}.")
     return reading(found, files, ledger, ranks)
@@ -64,7 +64,7 @@ class _Reading:
     """One launch, read into `result`."""
 
     def __init__(self, result: Imported, launch: Launch, files: Files, ledger: Ledger | None, ranks: int | None):
-        self.result, self.launch, self.files, self.ledger, self.told = result, launch, files, ledger, ranks
+        self.result, self.launch, self.files, self.ledger, self.ranks_given = result, launch, files, ledger, ranks
         self.values = Values(launch=launch)
         self.notes: list[str] = []
         self.called = ""  # as the line calls the run, before another one's name is avoided
@@ -105,7 +105,7 @@ class _Reading:
             "placement": self._placement(),
         }
         self._accumulated(fields)
-        _lay_over(fields, self.launch.said)
+        _lay_over(fields, self.launch.ledger_keys)
         run = ImportedRun(
             name=name,
             fields={key: value for key, value in fields.items() if value not in (None, {})},
@@ -196,7 +196,7 @@ class _Reading:
             if cards and cards != "all" and self.launch.runs_by != "python":
                 given = len([one for one in str(cards).split(",") if one.strip()])
         if given is None and self.launch.runs_by != "python":
-            given = self.told
+            given = self.ranks_given
             if given is None:
                 self.launch.remarks.append(
                     f"{self.launch.place}: how many cards trained is not said: 1 is taken. `--ranks N`, or accelerate's "
@@ -267,9 +267,9 @@ class _Reading:
         return found
 
 
-def _lay_over(fields: dict[str, Any], said: dict[str, Any]) -> None:
+def _lay_over(fields: dict[str, Any], ledger_keys: dict[str, Any]) -> None:
     """Lays what comments say over what options say: `captions.kind: pick` changes that one value, null takes it away."""
-    for key, value in said.items():
+    for key, value in ledger_keys.items():
         *places, name = key.split(".")
         target = fields
         for place in places:

@@ -113,8 +113,8 @@ class Sources:
         name = "-".join(f"{part}-x{repeats}" for part, repeats in parts.items()) if len(parts) == 1 else _plain(source.proposal)
         name = self._free(name, {*self.result.datasets, *(self.ledger.datasets if self.ledger else ())})
         self.result.datasets[name] = DatasetEntry(name=name, source=source, parts=parts)
-        said = ", ".join(f"{part} {repeats} times" if repeats > 1 else part for part, repeats in parts.items())
-        self.values.key("dataset_config" if self.values.on("dataset_config") else "train_data_dir", f"datasets.parts: {said}")
+        repeated = ", ".join(f"{part} {repeats} times" if repeats > 1 else part for part, repeats in parts.items())
+        self.values.key("dataset_config" if self.values.on("dataset_config") else "train_data_dir", f"datasets.parts: {repeated}")
         return name
 
     def _store(self, source: Source) -> str:

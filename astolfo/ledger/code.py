@@ -23,15 +23,15 @@ _DATA = (
     "data/captions.py", "data/join.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/sdscripts.py",
     "data/store.py", "data/tokens.py", "data/vocabulary.py",
 )  # fmt: skip
-_ROAD = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
+_IMPORT = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
          "data/ingest/pictures.py", "data/ingest/run.py", "data/ingest/source.py")  # fmt: skip
-_PICTURES = ("data/ingest/bring.py", "data/ingest/colours.py", "data/ingest/folder.py", "data/ingest/images.py",
+_PICTURES = ("data/ingest/colours.py", "data/ingest/folder.py", "data/ingest/images.py", "data/ingest/importing.py",
              "data/pixels.py", "ledger/kinds.py")  # fmt: skip
 MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
     "autoencoder": (*_MODEL, "data/pixels.py", "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
-    "dataset": (*_MODEL, *_ROAD, "data/join.py", "data/make.py", "data/pixels.py", "data/procedural.py"),
-    "import": (*_MODEL, *_ROAD, *_PICTURES, "data/join.py"),
+    "dataset": (*_MODEL, *_IMPORT, "data/join.py", "data/make.py", "data/pixels.py", "data/procedural.py"),
+    "import": (*_MODEL, *_IMPORT, *_PICTURES, "data/join.py"),
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
     "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/sdscripts.py", "train/state.py", "train/model.py"),

@@ -17,7 +17,7 @@ from typing import Any
 
 from astolfo.errors import PlacementError
 from astolfo.files import json_digest, sha256_of, write_json
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, alike, role, split
+from astolfo.ledger.kinds import CAPTIONS, PICTURE, normalized, role, split
 from astolfo.remembered import SETTLED, identity
 
 MEMORY = Path(".astolfo") / "content.json"
@@ -67,7 +67,7 @@ def count(place: Path) -> int | None:
     if not place.is_dir():
         return None
     names = (Path(name) for name in _files(place) if role(name) == PICTURE)
-    return len({(name.parent, alike(split(name.name)[0])) for name in names}) or None  # of a.jpg and a.png one is taken
+    return len({(name.parent, normalized(split(name.name)[0])) for name in names}) or None  # of a.jpg and a.png one is taken
 
 
 def digest_of_store(folder: Path) -> str:

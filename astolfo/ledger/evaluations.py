@@ -1,8 +1,9 @@
-"""The shape of config/evaluations.yaml and config/prompts.yaml: what is sampled to judge a checkpoint.
+"""The shape of config/evaluations.yaml and config/prompts.yaml: what is sampled to judge a checkpoint; and its own verdicts.
 
 They stand apart from `astolfo.ledger.schema` because no trained bit depends on them.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -139,3 +140,8 @@ def _filled(axis: Axis, more: dict[str, list[Any]], saved: list[str]) -> Axis:
     values = [one for value in axis.values for one in (saved if value == SAVED else [value])]
     extra = more.get(axis.name, [])
     return Axis.model_validate({axis.name: sorted({*values, *extra}) if extra else values})
+
+
+def own_verdicts(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Of an evaluation's `summary` the rows under the objective that the run was trained for; none without an evaluation."""
+    return [row for row in (evaluation or {}).get("summary", []) if row["own"]]

@@ -71,8 +71,8 @@ class Files:
         if self.whole is None:
             return kind()
         aside = {*SECTIONS, *_ERA}
-        said = {key: value for key, value in self.whole.value.items() if key not in aside}
-        return validated([Layer(document=self.whole, path=(), value=said)], kind, also=aside)
+        own = {key: value for key, value in self.whole.value.items() if key not in aside}
+        return validated([Layer(document=self.whole, path=(), value=own)], kind, also=aside)
 
     def eras(self) -> Iterable[tuple[str, Layer]]:
         """Every era by the name of its file: runs/*.yaml, runs.yaml, and that of ledger.yaml."""
@@ -100,11 +100,11 @@ class Files:
 
     def _own(self, section: str, only: str | None) -> Iterable[tuple[str, Layer]]:
         found = list(_entries(self.folder, section, only, Document))
-        if self.whole and (said := self.whole.value.get(section)) is not None:
-            if not isinstance(said, Mapping):
-                raise self.whole.error([section], f"{section}: expected entries by name. Found {said!r}.")
-            names = [name for name in said if only in (None, name)]
-            found += [(name, Layer(document=self.whole, path=(section, name), value=said[name])) for name in names]
+        if self.whole and (entries := self.whole.value.get(section)) is not None:
+            if not isinstance(entries, Mapping):
+                raise self.whole.error([section], f"{section}: expected entries by name. Found {entries!r}.")
+            names = [name for name in entries if only in (None, name)]
+            found += [(name, Layer(document=self.whole, path=(section, name), value=entries[name])) for name in names]
         seen: dict[str, Layer] = {}
         for name, layer in found:
             if name in seen:
@@ -127,7 +127,7 @@ def validated(layers: Sequence[Layer], kind: type[T], also: Iterable[str] = ()) 
     """
     value: Any = layers[-1].value
     if all(isinstance(layer.value, Mapping) for layer in layers):
-        value = {key: said for layer in layers for key, said in layer.value.items()}
+        value = {key: given for layer in layers for key, given in layer.value.items()}
     try:
         return kind.model_validate({} if value is None else value)
     except ValidationError as error:

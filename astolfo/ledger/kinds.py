@@ -52,7 +52,7 @@ def without_picture_suffix(name: str) -> str:
     return stem if suffix in PICTURES or suffix in UNREAD else name
 
 
-def alike(name: str) -> str:
+def normalized(name: str) -> str:
     """One spelling of a name that file systems write in two (letters with accents, composed or not)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 

@@ -227,11 +227,11 @@ class Ledger:
             small = small.model_copy(update={"images": own})
         return entry.model_copy(update={"images": images, "miniature": small})
 
-    def _images(self, name: str, path: str | None, said: int | None = None) -> int | None:
+    def _images(self, name: str, path: str | None, given: int | None = None) -> int | None:
         """How many images there are at a path of a dataset's entry, unless it is said; None without a path."""
         if path is None:
             return None
-        if not (images := said or count(self._place(path))):
+        if not (images := given or count(self._place(path))):
             place = self._place(path)
             why = "holds none that can be counted" if place.is_dir() else "is no folder here"
             problem = f"{name} does not say how many images it has, and {place} {why}. Correct the path, or say images: N."

@@ -67,8 +67,8 @@ def as_text(ledger: Ledger, run: Run) -> str:
         f"saved at {', '.join(f'{b:,}' for b in plan.boundaries[1:6])}{' ...' if len(plan.boundaries) > 6 else ''}",
         f"  recipe         {recipe_of(ledger, run).digest}",
     ]
-    if said := stand_in(ledger, run):
-        lines.insert(-1, f"  stand-in       {said}")
+    if replaced := stand_in(ledger, run):
+        lines.insert(-1, f"  stand-in       {replaced}")
     return "\n".join(lines)
 
 
@@ -84,12 +84,12 @@ def stand_in(ledger: Ledger, run: Run, *, only_others: bool = False) -> str:
     if reference is None or origin is None or not origin.stand_in:
         return ""
     base, shipped = ledger.base(str(reference.base)), ledger.stand_ins[origin.stand_in]
-    said = f"{origin.stand_in} in the place of {reference.base}, changed by its name"
+    replaced = f"{origin.stand_in} in the place of {reference.base}, changed by its name"
     if base.objective in (None, shipped.objective):
-        return "" if only_others else said
+        return "" if only_others else replaced
     other = f"an {shipped.objective} model" if shipped.objective == "eps" else f"a {shipped.objective} model"
     why = f"none of {base.objective} comes with the program for {base.family}, so that a run has to learn the objective, too"
-    return f"{said}. It is {other}: {why}"
+    return f"{replaced}. It is {other}: {why}"
 
 
 def _where(run: Run, name: str) -> str:

@@ -4,7 +4,7 @@ Everything is computed from the entries. A facet is one thing that the record sa
 has those facets that its era's defaults do not have already.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -20,8 +20,8 @@ def text(ledger: Ledger) -> str:
     """The whole record: of each era its title, its defaults, and one line per run; then the bases."""
     blocks = []
     for era, runs in eras(ledger):
-        said = defaults(ledger, runs[0])
-        lines = [f"{era.era}: {era.title}" if era.title else era.era, *([f"Unless specified: {said}."] if said else []), ""]
+        shared = defaults(ledger, runs[0])
+        lines = [f"{era.era}: {era.title}" if era.title else era.era, *([f"Unless specified: {shared}."] if shared else []), ""]
         blocks.append("\n".join(lines + [f"  {run.id}: {line(ledger, run)}" for run in runs]))
     bases = [f"  {name}: {base_line(ledger, name)}" for name in _models(ledger)]
     blocks += ["\n".join(["Bases", "", *bases])] if bases else []
@@ -79,8 +79,8 @@ def _group(*names: str) -> Facet:
     """A column of several facets."""
 
     def column(ledger: Ledger, run: Run) -> str:
-        said = {name: FACETS[name](ledger, run) for name in names}
-        return _joined({name: phrase for name, phrase in said.items() if phrase not in _UNSAID})
+        phrases = {name: FACETS[name](ledger, run) for name in names}
+        return _joined({name: phrase for name, phrase in phrases.items() if phrase not in _NOT_WRITTEN})
 
     return column
 
@@ -99,9 +99,43 @@ COLUMNS: dict[str, Facet] = {
 }
 
 
+MEANINGS = {
+    "ID": "the run's name, by which it is built",
+    "base": "the model that the run starts from: one of the bases below, or another run's result or checkpoint",
+    "dataset, captions": "the pictures that it trains on, and which of their texts it reads",
+    "length": "for how many epochs (EP) it trains, or from which step of the data order to which",
+    "objective": "what the UNet learns to predict, with the settings of noise and loss",
+    "what trains": "whether text encoders train (TTE), how much of the UNet does, and over how many micro-batches gradients are "
+    "accumulated (GA)",
+    "rates": "the learning rates: of the UNet + of the text encoders",
+    "optimizer": "the optimizer, and the learning rates' schedule unless it is constant",
+    "engine, placement": "the number of GPUs, the batch size on each (BS), and what else the training ran with",
+    "outcome": "what the person who made the run says became of it: its kind, the alpha of the merge that works, and their words",
+    "pictures": "the verdict of the rebuilt run's evaluation, sampled as the run was trained, for each encoding of the empty "
+    "prompt (uncond), and whether the outcome agrees; empty where no evaluation is on record",
+    "rebuilt": "whether the rebuilt run trained to its end, or what stopped it, and whether the outcome says otherwise "
+    "(**differs**)",
+    "sha256": "the first 16 digits of the rebuilt result's sha256",
+}
+"""What a column holds, by its title without what follows in brackets."""
+
+
+def legend(columns: Sequence[str]) -> str:
+    """How to read the tables: a line for each column that is explained."""
+    titles = dict.fromkeys(title.partition(" (")[0] for title in columns)
+    lines = [f"- **{title}**: {MEANINGS[title]}" for title in titles if title in MEANINGS]
+    if any(title.endswith(")") for title in columns):
+        lines += [
+            "",
+            "A column with brackets holds what a rebuild gave: in the brackets stand its scale, and its device with a number.",
+        ]
+    return "\n".join(["Each table is an era: a group of runs that share most settings. Its columns:", "", *lines])
+
+
 def markdown(ledger: Ledger, columns: Mapping[str, Facet] = COLUMNS) -> str:
-    """The whole record as Markdown: one table per era with `columns`, then the bases."""
+    """The whole record as Markdown: what the columns mean, one table per era with `columns`, then the bases."""
     blocks = [f"# {ledger.about.title}", *([ledger.about.note] if ledger.about.note else [])]
+    blocks += [legend(list(columns))] if ledger.runs else []
     for era, runs in eras(ledger):
         note = [era.note] if era.note else []
         rows = [[column(ledger, run) for column in columns.values()] for run in runs]
@@ -123,7 +157,7 @@ _CAPTIONS = {"tags": "Tag only", "pick": "Dual Tag (pick caption or tags)", "con
 _MODES = {"eps": "eps mode", "v": "VPred mode", "rf": "Flow Matching / RF mode, logit-normal(0,1)"}
 _OPTIMIZERS = {"Lion8bit": "Lion 8bit"}
 _ENGINE = {"inductor": "Pytorch Dynamo", "memory-efficient": "mem_eff_attn"}
-_UNSAID = {"GA 1 step", "constant schedule"}  # the record says these of nothing
+_NOT_WRITTEN = {"GA 1 step", "constant schedule"}  # the record leaves these out
 
 
 def facets(ledger: Ledger, run: Run) -> dict[str, str]:
@@ -143,7 +177,7 @@ def _family_of(ledger: Ledger, run: Run) -> schema.Family | None:
 
 def _base(ledger: Ledger, run: Run) -> str:
     reference = ledger.parent(run)
-    if reference is None or run.fields.continues:  # a continuation is said by its steps
+    if reference is None or run.fields.continues:  # its steps tell that it is a continuation
         return ""
     return f"from {reference}" if reference.run else f"{reference} base"
 
@@ -161,7 +195,7 @@ def _schedule(ledger: Ledger, run: Run) -> str:
         return "overridden schedule"
     if schedule is None:
         return ""
-    warm = [_said("warm-up", schedule.warmup_steps)] if schedule.warmup_steps else []
+    warm = [_setting("warm-up", schedule.warmup_steps)] if schedule.warmup_steps else []
     course = ", ".join([*warm, *_given(schedule, _COURSE)])
     return f"{schedule.kind} schedule ({course})" if course else f"{schedule.kind} schedule"
 
@@ -220,9 +254,9 @@ def _captions(ledger: Ledger, run: Run) -> str:
     found = run.fields.captions
     if found is None:
         return ""
-    said = _CAPTIONS[found.kind]
-    said = said.replace("concat", "concat, a1111 token trick") if found.tokens > 75 else said
-    return ", ".join([said, *_given(found, _VARIATIONS)])
+    kind = _CAPTIONS[found.kind]
+    kind = kind.replace("concat", "concat, a1111 token trick") if found.tokens > 75 else kind
+    return ", ".join([kind, *_given(found, _VARIATIONS)])
 
 
 _VARIATIONS = (
@@ -237,17 +271,17 @@ _FURTHER = (
 
 
 def _given(entry: schema.Entry, names: tuple[str, ...]) -> list[str]:
-    """What an entry says of these names, in its own words: "shuffle", "keep tokens 1", "loss huber (schedule snr, c 0.1)"."""
-    return [_said(name.replace("_", " "), value) for name in names if (value := getattr(entry, name)) is not None]
+    """The values of these keys that an entry gives, in words: "shuffle", "keep tokens 1", "loss huber (schedule snr, c 0.1)"."""
+    return [_setting(name.replace("_", " "), value) for name in names if (value := getattr(entry, name)) is not None]
 
 
-def _said(words: str, value: object) -> str:
+def _setting(words: str, value: object) -> str:
     if value is True:
         return words
     if isinstance(value, schema.Entry):
         inner = value.model_dump(exclude_none=True)
         kind = inner.pop("kind", "")
-        options = ", ".join(_said(key, item) for key, item in inner.items())
+        options = ", ".join(_setting(key, item) for key, item in inner.items())
         return " ".join(filter(None, (words, kind, options and f"({options})")))
     return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
 
@@ -363,16 +397,16 @@ FACETS: dict[str, Facet] = {
 _TRAINS = ("encoders", "unet", "accumulation")  # the record joins these by "+"
 
 
-def _joined(said: Mapping[str, str]) -> str:
-    trains = " + ".join(said[name] for name in _TRAINS if said.get(name))
-    phrases = [trains if name == _TRAINS[0] else said.get(name) for name in FACETS if name not in _TRAINS[1:]]
-    return ", ".join(phrase for phrase in phrases if phrase)
+def _joined(phrases: Mapping[str, str]) -> str:
+    trains = " + ".join(phrases[name] for name in _TRAINS if phrases.get(name))
+    ordered = [trains if name == _TRAINS[0] else phrases.get(name) for name in FACETS if name not in _TRAINS[1:]]
+    return ", ".join(phrase for phrase in ordered if phrase)
 
 
 def defaults(ledger: Ledger, run: Run) -> str:
     """What the era of a run sets for all its runs ("Unless specified: ..."), in the record's words."""
-    said, unsaid = facets(ledger, _era_as_run(run)), _UNSAID | {_MODES["eps"]}
-    return _joined({name: phrase for name, phrase in said.items() if phrase not in unsaid})
+    left_out = _NOT_WRITTEN | {_MODES["eps"]}
+    return _joined({name: phrase for name, phrase in facets(ledger, _era_as_run(run)).items() if phrase not in left_out})
 
 
 def _era_as_run(run: Run) -> Run:

@@ -39,7 +39,7 @@ class Source:
 def changed(extras: Mapping[str, list[str]], clamped: Mapping[str, tuple[int, float]]) -> list[str]:
     """Lines for a person: by file, what was left out of it or written anew; by key, how many values were too large."""
     return [
-        *(f"{file}: {line}" for file, said in extras.items() for line in said),
+        *(f"{file}: {line}" for file, found in extras.items() for line in found),
         *(f"{key}: {count} values were too large and clamped, up to {top:g}" for key, (count, top) in clamped.items()),
     ]
 

@@ -38,7 +38,7 @@ def card(name: str) -> schema.Card | None:
     return min(found, key=lambda one: one.memory_gib, default=None)
 
 
-def driven(name: str, memory_gib: float) -> schema.Card | None:
+def card_of_driver(name: str, memory_gib: float) -> schema.Card | None:
     """The card that the driver calls `name` and gives so much memory; None for one that is not known, a laptop's above all."""
     for one in cards().values():
         named = name in (one.driver or [f"NVIDIA {_SIZE.sub('', one.title)}"])

@@ -1,6 +1,6 @@
 """This machine, as an entry of a ledger's hardware/: `astolfo hardware`.
 
-    this("cuda"), this("cpu")        its cards together, or the cores that this process may use
+    this_machine("cuda"), this_machine("cpu")    its cards together, or the cores that this process may use
 
 Cards are those that the driver tells of; the library of cards knows their peak. Nothing is measured: an entry that is kept can be
 given the speeds that were seen (`measured`). Imports no torch, starts no CUDA.
@@ -22,7 +22,7 @@ _MEMORY, _PROCESSOR = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 _GIB = 1 << 30
 
 
-def this(device: str) -> schema.Hardware:
+def this_machine(device: str) -> schema.Hardware:
     """This machine's cards ("cuda") or its cores ("cpu"). Raises PlacementError where it has no card."""
     if device == "cpu":
         return _cores().model_copy(update=_host())
@@ -52,7 +52,7 @@ def as_yaml(machine: schema.Hardware) -> str:
 
 def _card(found: devices.Found) -> schema.Card:
     """A card by its driver, with what its vendor says besides."""
-    known = cards.driven(found.name, found.memory_gib or 0)
+    known = cards.card_of_driver(found.name, found.memory_gib or 0)
     own = schema.Card(
         title=found.name.removeprefix("NVIDIA "),
         memory_gib=found.memory_gib or 0,
@@ -65,8 +65,8 @@ def _card(found: devices.Found) -> schema.Card:
 def _cores() -> schema.Hardware:
     """The cores that this process may use: all of the machine's, or what a container or a job was given."""
     count = len(os.sched_getaffinity(0))
-    told = re.search(r"^model name\s*:\s*(.+)$", _read(_PROCESSOR), re.MULTILINE)
-    model = told[1].strip() if told else "CPU"
+    found = re.search(r"^model name\s*:\s*(.+)$", _read(_PROCESSOR), re.MULTILINE)
+    model = found[1].strip() if found else "CPU"
     return schema.Hardware(title=f"{count} core{'s' * (count > 1)} of {model}", device="cpu", devices=count)
 
 

@@ -42,8 +42,8 @@ class Proposal:
 
     def after(self, bits: str, keys: dict[str, Any], **fields: Any) -> "Proposal":
         """This proposal with one more change: `keys` of the entry, which are these `fields` of the recipe."""
-        told = self.bits if bits in self.bits else (*self.bits, bits)
-        return Proposal(recipe=self.recipe.model_copy(update=fields), keys=self.keys | keys, bits=told)
+        changed = self.bits if bits in self.bits else (*self.bits, bits)
+        return Proposal(recipe=self.recipe.model_copy(update=fields), keys=self.keys | keys, bits=changed)
 
 
 def processes(recipe: Recipe, devices: int) -> int:

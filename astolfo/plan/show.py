@@ -26,8 +26,8 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     width = max(len(value) for _, value, _ in rows)
     head = f"{needs.run.id} on {machine.title}, at the {ledger.scale_name} scale"
     lines = [head, "", *(f"  {name:10} {value:{width}}  {source}".rstrip() for name, value, source in rows)]
-    if said := stand_in(ledger, needs.run):
-        lines.append(f"  {'stand-in':10} {said}")
+    if stand_ins := stand_in(ledger, needs.run):
+        lines.append(f"  {'stand-in':10} {stand_ins}")
     return "\n".join(lines)
 
 
@@ -58,8 +58,8 @@ def summary(title: str, rows: list[tuple[str, Needs | str]], ledger: Ledger) -> 
     if unknown := days.count(None):
         missing.append(f"{unknown} without a known time")
     total = _line(f"{'together':{width}}", steps, segments, largest, disk, _summed([each for each in days if each]))
-    said = dict.fromkeys(filter(None, (stand_in(ledger, needs.run, only_others=True) for needs in known)))
-    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total, *(f"  stand-in {one}" for one in said)])
+    others = dict.fromkeys(filter(None, (stand_in(ledger, needs.run, only_others=True) for needs in known)))
+    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total, *(f"  stand-in {one}" for one in others)])
 
 
 def machines(ledger: Ledger) -> str:

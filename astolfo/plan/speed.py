@@ -94,7 +94,7 @@ def _differences(row: schema.Measurement, recipe: Recipe) -> tuple[bool, ...]:
 def _from_measured(row: schema.Measurement, recipe: Recipe) -> Speed:
     """As it was measured, for just such a recipe; else a range around it, scaled by the work per image where that is known."""
     pairs = zip(_conditions(recipe).items(), _differences(row, recipe), strict=True)
-    other = [f"{_said(key, value)} here" for (key, value), differs in pairs if differs]
+    other = [f"{_condition(key, value)} here" for (key, value), differs in pairs if differs]
     if not other:
         return Speed(slow=row.images_per_second, fast=row.images_per_second, source=f"measured: {_described(row)}")
     factor = TERAFLOP[row.unet] / teraflop(recipe) if row.unet else 1.0
@@ -107,11 +107,11 @@ def _from_measured(row: schema.Measurement, recipe: Recipe) -> Speed:
 
 
 def _described(row: schema.Measurement) -> str:
-    said = [_said(key, value) for key in _NAMES if (value := getattr(row, key)) is not None]
-    return ", ".join((row.note, *said))
+    conditions = [_condition(key, value) for key in _NAMES if (value := getattr(row, key)) is not None]
+    return ", ".join((row.note, *conditions))
 
 
-def _said(key: str, value: object) -> str:
+def _condition(key: str, value: object) -> str:
     return _NAMES[key][bool(value)].format(value)
 
 

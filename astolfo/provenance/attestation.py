@@ -237,10 +237,10 @@ def _numerics(device: str, parents: Mapping[str, Path]) -> dict[str, str]:
 def _dependency(role: str, path: Path) -> dict[str, Any]:
     """A parent: its digests, and what was accepted of it when other code or another lock had made it."""
     file, accepted = attestation(path), path.with_name(path.name + ACCEPTED)
-    said: dict[str, Any] = {"attestation": {"sha256": sha256_of(file)}} if file.exists() else {}
+    annotations: dict[str, Any] = {"attestation": {"sha256": sha256_of(file)}} if file.exists() else {}
     if accepted.exists():
-        said["accepted"] = json.loads(accepted.read_text(encoding="utf-8"))
-    return {"name": name_of(path), "digest": {"sha256": read_sidecar(path)}, "annotations": {"role": role, **said}}
+        annotations["accepted"] = json.loads(accepted.read_text(encoding="utf-8"))
+    return {"name": name_of(path), "digest": {"sha256": read_sidecar(path)}, "annotations": {"role": role, **annotations}}
 
 
 def _losses(job: str, out: Path, parents: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -106,14 +106,14 @@ class _Writer:
         return self.crate.add(ContextEntity(self.crate, place, properties={"@type": kind, **properties}))
 
     def _profiles(self) -> None:
-        said = [
+        profiles = [
             self._add(f"https://w3id.org/ro/wfrun/{key}/{_VERSION}", "CreativeWork", name=name, version=_VERSION)
             for key, name in _PROFILES.items()
         ]
         workflow = self._add(
             "https://w3id.org/workflowhub/workflow-ro-crate/1.0", "CreativeWork", name="Workflow RO-Crate", version="1.0"
         )
-        self.crate.root_dataset["conformsTo"] = [*said, workflow]
+        self.crate.root_dataset["conformsTo"] = [*profiles, workflow]
 
     def _files(self) -> None:
         """The lock, the digests of what was brought, and the ledger's own texts."""
@@ -166,8 +166,8 @@ class _Writer:
                 self.path.resolve(), name, properties=about | {"encodingFormat": "application/octet-stream"}
             )
         else:
-            said = "Not in the crate: named by its sha256." + (" It was brought, not made here." if one.adopted else "")
-            entity = self._add(_by_digest(digest), "CreativeWork", description=said, identifier=f"sha256:{digest}", **about)
+            note = "Not in the crate: named by its sha256." + (" It was brought, not made here." if one.adopted else "")
+            entity = self._add(_by_digest(digest), "CreativeWork", description=note, identifier=f"sha256:{digest}", **about)
         self.artifacts[name] = entity
         file = self.crate.add_file(one.path, attestation.name_of(one.path), properties={
             "name": f"attestation of {name}", "encodingFormat": "application/vnd.in-toto+json",
@@ -239,15 +239,15 @@ def _by_digest(sha256: str) -> str:
 def _cost(path: Path) -> Iterator[tuple[str, float]]:
     """What the job of an artifact took, where its record is here."""
     if run_file(path).exists():
-        said = json.loads(run_file(path).read_text(encoding="utf-8"))
-        yield from ((key, said[key]) for key in _UNITS if key in said)
-        yield from ((f"joules {name}", value) for name, value in said.get("joules", {}).items())
+        record = json.loads(run_file(path).read_text(encoding="utf-8"))
+        yield from ((key, record[key]) for key in _UNITS if key in record)
+        yield from ((f"joules {name}", value) for name, value in record.get("joules", {}).items())
 
 
 def _times(path: Path) -> tuple[datetime | None, datetime | None]:
     """When the job of an artifact began and ended, where its record is here."""
     if not run_file(path).exists():
         return None, None
-    said = json.loads(run_file(path).read_text(encoding="utf-8"))
-    begun = datetime.fromisoformat(said["started"])
-    return begun, begun + timedelta(seconds=round(said["seconds"]))
+    record = json.loads(run_file(path).read_text(encoding="utf-8"))
+    begun = datetime.fromisoformat(record["started"])
+    return begun, begun + timedelta(seconds=round(record["seconds"]))

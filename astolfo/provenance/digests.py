@@ -146,8 +146,8 @@ def _stopped(ledger: Ledger, directory: Path) -> dict[str, str]:
     """Reference -> why, for the results that say that their run ended early."""
     from astolfo.checkpoint.safefile import open_file
 
-    said = {str(one): open_file(directory / one.path).metadata.get(STOPPED) for one in models(ledger) if not one.alpha}
-    return {name: why for name, why in said.items() if why is not None}
+    reasons = {str(one): open_file(directory / one.path).metadata.get(STOPPED) for one in models(ledger) if not one.alpha}
+    return {name: why for name, why in reasons.items() if why is not None}
 
 
 def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
@@ -155,7 +155,7 @@ def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
     found: dict[str, Callable[[Ledger, Run], str]] = {}
     for number, one in enumerate(records(ledger), start=1):
         name = f"{ledger.scale_name}, {one['numerics']['device']} {number}"
-        found[f"rebuilt ({name})"] = partial(_became, one)
+        found[f"rebuilt ({name})"] = partial(_rebuilt, one)
         found[f"sha256 ({name})"] = partial(_digest_of, one)
     return found
 
@@ -168,7 +168,7 @@ def _short(digest: str | None) -> str:
     return f"`{digest[:16]}`" if digest else ""
 
 
-def _became(one: dict[str, Any], _: Ledger, run: Run) -> str:
+def _rebuilt(one: dict[str, Any], _: Ledger, run: Run) -> str:
     """What became of a rebuilt run, and whether the record says otherwise; how pictures look is the evaluations' to say."""
     if run.id not in one["sha256"]:
         return "made on the way" if run.era.support else "not built"
@@ -209,7 +209,7 @@ def advice(ledger: Ledger, numerics: dict[str, str]) -> str:
     )
 
 
-def said_of(ledger: Ledger, path: Path) -> str:
+def line_on(ledger: Ledger, path: Path) -> str:
     """One line on a model's file: its sha256, and whether it is the recorded one."""
     known, name, digest = records(ledger), path.name.removesuffix(".safetensors"), digest_of(path)
     verdict = verdict_of(name, digest, known)

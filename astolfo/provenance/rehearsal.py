@@ -11,6 +11,7 @@ from typing import Any
 from astolfo import program
 from astolfo.errors import AstolfoError
 from astolfo.ledger import load
+from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.rates import loses
 from astolfo.ledger.recipe import recipe_of
@@ -38,7 +39,7 @@ def rehearse(ledger: Ledger, run: Run, directory: Path) -> None:
 
 def report(ledger: Ledger, run: Run, directory: Path) -> str:
     """What the evaluation in `directory` saw of the run, what is expected of it, and what such a finding is worth."""
-    own = verdicts.own_of(verdicts.found_in(ledger, directory)[run.id])
+    own = own_verdicts(verdicts.found_in(ledger, directory)[run.id])
     parts = {
         "It saw": " ".join(f"{one['runtime']} runtime, {one['uncond']} uncond: {one['sentence']}" for one in own),
         "Expected": _expected(run, own),
@@ -59,7 +60,7 @@ def past(ledger: Ledger, without: str) -> Past:
     for one in ledgers:
         for record in verdicts.records(one):
             for name, judged in record["verdicts"].items():
-                own = verdicts.own_of(judged)
+                own = own_verdicts(judged)
                 if name in one.runs and verdicts.agrees(one.runs[name], own) is not None and name != without:
                     found.setdefault(name, (one.runs[name], own))
     return list(found.values())
@@ -85,14 +86,14 @@ def _trust(known: Past, words: Sequence[str]) -> str:
         outcomes = [run.id for run, _ in known if run.entry.outcome.kind == kind]
         if outcomes:
             kinds.append(f'{len(set(outcomes) & set(right))} of {len(outcomes)} that were to be "{" or ".join(expected)}"')
-    said = [_said(known, word) for word in words]
+    hits = [_hits(known, word) for word in words]
     return (
         f"of {len(known)} other runs whose outcome is known in such words the miniature gave {len(right)} as recorded: "
-        f"{', '.join(kinds)}. {' '.join(said)}"
+        f"{', '.join(kinds)}. {' '.join(hits)}"
     )
 
 
-def _said(known: Past, word: str) -> str:
+def _hits(known: Past, word: str) -> str:
     """What had become of the runs of which the miniature said `word`."""
     runs = [run for run, own in known if any(one["verdict"] == word for one in own)]
     so = sum(word in verdicts.WORDS[run.entry.outcome.kind] for run in runs)
@@ -102,7 +103,7 @@ def _said(known: Past, word: str) -> str:
 def _limits(ledger: Ledger, run: Run) -> str:
     """Where the rehearsal departs from the run, in what a reader has to know."""
     recipe, scale, plan = recipe_of(ledger, run), ledger.scale, plan_of(ledger, run)
-    said = [f"it trained {plan.end - plan.start:,} steps, where the run's data order has {full_steps(ledger, run):,}"]
+    parts = [f"it trained {plan.end - plan.start:,} steps, where the run's data order has {full_steps(ledger, run):,}"]
     if (
         run.fields.base
         and scale.learning_rate_multiplier != 1.0
@@ -110,12 +111,12 @@ def _limits(ledger: Ledger, run: Run) -> str:
         and run.fields.optimizer.kind != "Prodigy"
     ):
         lost = ", less what bf16 rounds away at them" if loses(run.fields) else ""
-        said.append(f"at {scale.learning_rate_multiplier:g} times its rates{lost}")
+        parts.append(f"at {scale.learning_rate_multiplier:g} times its rates{lost}")
     if run.fields.precision and run.fields.precision.weights != recipe.precision.weights:
-        said.append(f"with {recipe.precision.weights} weights for {run.fields.precision.weights}")
+        parts.append(f"with {recipe.precision.weights} weights for {run.fields.precision.weights}")
     drawn = (
         "pictures of coloured shapes" if ledger.brought(str(run.fields.dataset))[0] in ("drawn", "parts") else "small pictures"
     )
-    said.append(f"on {drawn}, with a toy model in the place of every base")
+    parts.append(f"on {drawn}, with a toy model in the place of every base")
     costs = program.typed("plan", run.id, scale="full")
-    return f"{', '.join(said)}. How good its pictures would be, and what it costs (`{costs}`), it does not say."
+    return f"{', '.join(parts)}. How good its pictures would be, and what it costs (`{costs}`), it does not say."

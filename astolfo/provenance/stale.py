@@ -120,13 +120,13 @@ def lines(found: list[Stale]) -> list[str]:
     owners: dict[str, list[Stale]] = {}
     for stale in found:
         owners.setdefault(stale.owner, []).append(stale)
-    said = []
+    result = []
     for owner, members in owners.items():
         kinds = [_kind(stale.path) for stale in members]
         counts = ", ".join(f"{kinds.count(kind)} {kind}{'s' * (kinds.count(kind) > 1)}" for kind in dict.fromkeys(kinds))
         changed = [what for what in ("code", "lock") if any(what in stale.changed for stale in members)]
-        said.append(f"{owner}: {counts} made by {_others(changed)}")
-    return said
+        result.append(f"{owner}: {counts} made by {_others(changed)}")
+    return result
 
 
 def _since(before: Path, spec: dict[str, Any]) -> tuple[tuple[dict[str, Any], dict[str, str]], tuple[str, ...]]:
@@ -150,8 +150,8 @@ def _stale(directory: Path, lock: str) -> Iterator[Stale]:
 
 def _accepted(artifact: Path, made: dict[str, Any], now: dict[str, str]) -> bool:
     """Whether `X.accepted.json` is about this very artifact and about the code and lock in use."""
-    said = _read(artifact, ACCEPTED)
-    return bool(said) and not _changed(said["made"], made) and not _changed(said["accepted"], now)
+    acceptance = _read(artifact, ACCEPTED)
+    return bool(acceptance) and not _changed(acceptance["made"], made) and not _changed(acceptance["accepted"], now)
 
 
 def _changed(made: dict[str, Any], now: dict[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from astolfo.errors import InputError
 from astolfo.files import json_digest, write_json
+from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
 
 FOLDER = "verdicts"  # in the ledger's folder
@@ -77,26 +78,21 @@ def columns(ledger: Ledger) -> dict[str, Callable[[Ledger, Run], str]]:
     found: dict[str, Callable[[Ledger, Run], str]] = {}
     for number, one in enumerate(records(ledger), start=1):
         name = f"pictures ({ledger.scale_name}, {one['numerics']['device']} {number})"
-        found[name] = partial(_said_by, one)
+        found[name] = partial(_column_of, one)
     return found
 
 
-def _said_by(one: dict[str, Any], _: Ledger, run: Run) -> str:
-    return said(run, one["verdicts"].get(run.id))
+def _column_of(one: dict[str, Any], _: Ledger, run: Run) -> str:
+    return in_words(run, one["verdicts"].get(run.id))
 
 
-def own_of(judged: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of what was judged of a run, that under the objective it was trained for."""
-    return [one for one in judged["summary"] if one["own"]]
-
-
-def said(run: Run, judged: Mapping[str, Any] | None) -> str:
+def in_words(run: Run, judged: Mapping[str, Any] | None) -> str:
     """The verdicts of a run in a few words, and whether the record's outcome agrees; "" for a run that was not judged."""
     if judged is None:
         return ""
-    own = own_of(judged)
-    told = "; ".join(f"{one['uncond']} uncond {_one(one)}" for one in own)
-    return told + _agreement(run, own)
+    own = own_verdicts(judged)
+    words = "; ".join(f"{one['uncond']} uncond {_one(one)}" for one in own)
+    return words + _agreement(run, own)
 
 
 def _one(summary: Mapping[str, Any]) -> str:

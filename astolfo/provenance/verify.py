@@ -124,16 +124,16 @@ class _Walk:
         self._bytes(parent.name, path, parent.sha256)
         file = attestation.attestation(path)
         if parent.attestation is None:
-            return self._bad(f"{parent.name} had no attestation when it was used: where it comes from is not known")
+            return self._problem(f"{parent.name} had no attestation when it was used: where it comes from is not known")
         if not file.exists():
-            return self._bad(f"{attestation.name_of(file)} is missing: the chain above it cannot be followed")
+            return self._problem(f"{attestation.name_of(file)} is missing: the chain above it cannot be followed")
         if (digest := sha256_of(file)) != parent.attestation:
-            return self._bad(f"{attestation.name_of(file)} is damaged: expected sha256 {parent.attestation}, found {digest}")
+            return self._problem(f"{attestation.name_of(file)} is damaged: expected sha256 {parent.attestation}, found {digest}")
         found = self._read(path)
         if found is None:
             return ()
         if found.subjects.get(parent.name) != parent.sha256:
-            self._bad(f"{attestation.name_of(file)} is of another file: expected sha256 {parent.sha256}")
+            self._problem(f"{attestation.name_of(file)} is of another file: expected sha256 {parent.sha256}")
         self._note(parent.name, path, found)
         self._others(found)
         return found.parents
@@ -149,10 +149,10 @@ class _Walk:
 
     def _side_car(self, name: str, path: Path, digest: str | None) -> None:
         try:
-            if sidecar(path).exists() and (said := read_sidecar(path)) != digest and digest is not None:
-                self._bad(f"{name}.sha256 says {said}, its attestation {digest}")
+            if sidecar(path).exists() and (kept := read_sidecar(path)) != digest and digest is not None:
+                self._problem(f"{name}.sha256 says {kept}, its attestation {digest}")
         except InputError as error:
-            self._bad(str(error))
+            self._problem(str(error))
 
     def _others(self, found: Attestation) -> None:
         """What belongs to an artifact besides itself: further subjects of its attestation, and the files of a store."""
@@ -166,10 +166,10 @@ class _Walk:
         accepted = path.with_name(path.name + ACCEPTED)
         if accepted.exists():
             try:
-                said = json.loads(accepted.read_text(encoding="utf-8"))
-                self.found.accepted[name] = str(said.get("reason") or "no reason given")
+                acceptance = json.loads(accepted.read_text(encoding="utf-8"))
+                self.found.accepted[name] = str(acceptance.get("reason") or "no reason given")
             except (ValueError, AttributeError):
-                self._bad(f"{attestation.name_of(accepted)} is damaged: it is not JSON")
+                self._problem(f"{attestation.name_of(accepted)} is damaged: it is not JSON")
         self.noted.append((name, found))
 
     def _record(self, name: str, found: Attestation) -> None:
@@ -183,16 +183,16 @@ class _Walk:
             self.found.recorded = verdict
         promised = digests.of_class(self.records, numerics).get(model)
         if verdict == digests.DIFFERS and promised is not None:
-            self._bad(f"{name} differs from the record: expected sha256 {promised}, found {digest}")
+            self._problem(f"{name} differs from the record: expected sha256 {promised}, found {digest}")
 
     def _read(self, path: Path) -> Attestation | None:
         try:
             return attestation.read(path)
         except InputError as error:
-            self._bad(str(error))
+            self._problem(str(error))
             return None
 
-    def _bad(self, problem: str) -> tuple[Parent, ...]:
+    def _problem(self, problem: str) -> tuple[Parent, ...]:
         self.found.problems.append(problem)
         return ()
 
@@ -204,7 +204,7 @@ class _Walk:
             ):
                 self.found.rehashed.append(name)
                 if expected and digest != expected:
-                    self._bad(f"{name} is damaged: expected sha256 {expected}, found {digest}")
+                    self._problem(f"{name} is damaged: expected sha256 {expected}, found {digest}")
                 if path == self.files[0][1]:
                     self.found.sha256 = digest
                 if path.name == MANIFEST:
@@ -214,6 +214,6 @@ class _Walk:
         """The files of a dataset store against its manifest."""
         try:
             for line in Store(path.parent).verify():
-                self._bad(f"{attestation.name_of(path)}: {line}")
+                self._problem(f"{attestation.name_of(path)}: {line}")
         except AstolfoError as error:
-            self._bad(str(error))
+            self._problem(str(error))

@@ -4,15 +4,14 @@ A card says what a file is to someone who has never heard of this program: what 
 pictures look like, under which runtime and uncond, and how to load it. It speaks of the run's result as it lies there.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from astolfo import program
 from astolfo.checkpoint import hashes
 from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import InputError
 from astolfo.files import read_sidecar, sidecar, write_text
+from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
 from astolfo.ledger.show import tree
@@ -46,12 +45,13 @@ def card(facts: Facts, run: Run) -> str:
     ledger, objective = facts.ledger, run.objective
     model = views.model_view(facts, facts.models[run.id])
     evaluations = [evaluation_view(folder, report) for folder, report in facts.evaluations.get(run.id, {}).items()]
-    said = facets(ledger, run)
+    phrases = facets(ledger, run)
     return templates().get_template("card.md").render(
         header=_header(ledger, run), run=run.id, era=run.era, model=model, evaluations=evaluations, uncond=UNCONDS,
         family=_FAMILIES[ledger.family(run)], objective=objective, kind=_KINDS[objective.kind], about=ledger.about,
-        outcome=run.entry.outcome, note=run.entry.note, trained=[(name, said[name]) for name in _FACETS if said[name]],
-        own=_own(facts.evaluation(run.id)), parent=run.fields.base, scale=ledger.scale_name, semantics=run.fields.semantics,
+        outcome=run.entry.outcome, note=run.entry.note, trained=[(name, phrases[name]) for name in _FACETS if phrases[name]],
+        own=own_verdicts(facts.evaluation(run.id)), parent=run.fields.base, scale=ledger.scale_name,
+        semantics=run.fields.semantics,
         tree=tree(ledger, Reference(run=run.id), facts.directory).replace("  [built]", "").replace("  [not built]", ""),
         lengths=views.lengths(facts, run), hashes=_hashes(facts.directory / Reference(run=run.id).path),
     )  # fmt: skip
@@ -67,12 +67,7 @@ def _header(ledger: Ledger, run: Run) -> str:
     return ModelCardData(library_name="diffusers", pipeline_tag="text-to-image", tags=tags, inference=False).to_yaml()
 
 
-def _own(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What the evaluation says under the runtime that the run was trained for."""
-    return [one for one in (evaluation or {}).get("summary", []) if one["own"]]
-
-
 def _hashes(path: Path) -> dict[str, str]:
     """The short hashes by which A1111 and Civitai know the file, as its side-car and its metadata have them."""
     sha256 = read_sidecar(path) if sidecar(path).exists() else None
-    return hashes.short(sha256, hashes.said(open_file(path).metadata))
+    return hashes.short(sha256, hashes.data_sha256_in(open_file(path).metadata))

@@ -41,10 +41,10 @@ class Model:
     @property
     def stopped(self) -> str | None:
         """Why the run ended early, as the file says it."""
-        said = self.metadata.get("astolfo.stopped")
-        if said is None or not said.startswith("{"):
-            return said
-        found = json.loads(said)
+        label = self.metadata.get("astolfo.stopped")
+        if label is None or not label.startswith("{"):
+            return label
+        found = json.loads(label)
         return f"at step {found['step']}: {found['why']}"
 
     @property

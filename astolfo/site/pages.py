@@ -123,12 +123,12 @@ class Pages:
         shared = {"heading": False, "name": row.name, "is_run": row.is_run, "parents": row.parents}
         if row.is_run:
             run = self.runs[str(row.name)]
-            more = {"line": run.apart, "said": run.said, "pill": run.outcome, "status": run.status, "objective": run.objective,
-                    "href": f"runs/{run.id}.html"}  # fmt: skip
+            more = {"line": run.apart, "note": run.outcome_text, "pill": run.outcome, "status": run.status,
+                    "objective": run.objective, "href": f"runs/{run.id}.html"}  # fmt: skip
         else:
             base = views.base_view(self.facts, row)
             status = views.pill(self.facts.verdict(str(row.name)))
-            more = {"line": base["line"], "said": base["note"], "pill": None, "status": status, "objective": base["objective"],
+            more = {"line": base["line"], "note": base["note"], "pill": None, "status": status, "objective": base["objective"],
                     "href": f"#{row.name}"}  # fmt: skip
         return shared | more | {"built": more["status"].word != NOT_BUILT}
 

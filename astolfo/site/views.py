@@ -6,6 +6,7 @@ from typing import Any
 
 from astolfo.files import canonical_json
 from astolfo.ledger import schema
+from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Run
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.show import plain
@@ -44,7 +45,7 @@ class RunView:
     parent: str
     apart: str
     outcome: Pill | None
-    said: str
+    outcome_text: str
     pictures: list[Pill]
     status: Pill
     stopped: str | None
@@ -56,7 +57,8 @@ class RunView:
     def words(self) -> str:
         """What the search field looks through."""
         more = [pill.word for pill in self.pictures] + [self.outcome.word if self.outcome else ""]
-        return " ".join([self.id, self.parent, self.apart, self.said, self.status.word, *self.filters.values(), *more]).lower()
+        words = [self.id, self.parent, self.apart, self.outcome_text, self.status.word, *self.filters.values(), *more]
+        return " ".join(words).lower()
 
 
 def pill(word: str) -> Pill:
@@ -72,7 +74,7 @@ def run_view(facts: Facts, run: Run) -> RunView:
     return RunView(
         id=run.id, counts=run.counts, objective=run.objective.kind, parent=run.fields.base or "nothing",
         apart=apart(ledger, run),
-        outcome=None if kind == "unstated" else pill(kind), said=run.entry.outcome.text,
+        outcome=None if kind == "unstated" else pill(kind), outcome_text=run.entry.outcome.text,
         pictures=verdicts(facts.evaluation(run.id)), status=pill(status), stopped=model.stopped if model else None,
         spark=spark(facts, run.id), last_loss=f"{curve.last:.4f}" if curve else "",
         filters={
@@ -85,7 +87,7 @@ def run_view(facts: Facts, run: Run) -> RunView:
 
 def verdicts(evaluation: Mapping[str, Any] | None) -> list[Pill]:
     """What an evaluation says under the run's own runtime: one pill, or one per uncond where they differ."""
-    own = [one for one in (evaluation or {}).get("summary", []) if one["own"]]
+    own = own_verdicts(evaluation)
     words = [one["verdict"] + (f" {one['alpha']:.2f}" if one["verdict"] == "works after merge" else "") for one in own]
     named = words if len(set(words)) == 1 else [f"{one['uncond']}: {word}" for one, word in zip(own, words, strict=True)]
     return [Pill(word=name, tone=TONES.get(one["verdict"], "")) for name, one in dict(zip(named, own, strict=True)).items()]
@@ -182,8 +184,8 @@ def attestation(statement: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [("predicate", str(statement.get("predicateType"))), ("made by", str(definition.get("buildType")))]
     rows += [(f"parent: {_noted(parent, 'role')}", _resource(parent)) for parent in definition.get("resolvedDependencies", [])]
     for name in ("externalParameters", "internalParameters"):
-        rows += [(key.replace("_", " "), _said(value)) for key, value in definition.get(name, {}).items() if key != "spec"]
-    rows += [("builder", _said(run.get("builder", {})))]
+        rows += [(key.replace("_", " "), _in_line(value)) for key, value in definition.get(name, {}).items() if key != "spec"]
+    rows += [("builder", _in_line(run.get("builder", {})))]
     return rows + [(f"{one['name']} up to step {_noted(one, 'step')}", _resource(one)) for one in run.get("byproducts", [])]
 
 
@@ -196,10 +198,10 @@ def _resource(resource: Mapping[str, Any]) -> str:
     return f"{resource.get('name', '')} {digests}".strip()
 
 
-def _said(value: Any) -> str:
+def _in_line(value: Any) -> str:
     """A value in a line: a mapping as "key value, ..."."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_said(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_in_line(item)}" for key, item in value.items())
     return value if isinstance(value, str) else canonical_json(value)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from astolfo.data.store import Sample
-from astolfo.data.tokens import Mended, chunks
+from astolfo.data.tokens import FtfyTokenizer, chunks
 from astolfo.data.vocabulary import tokenizer, tokenizers
 
 Encoded = tuple[Tensor, Tensor | None]  # context, pooled vector
@@ -23,7 +23,13 @@ class Text:
     """Both tokenizers and text encoders of a model, as one function from captions to conditioning."""
 
     def __init__(
-        self, encoders: Sequence[nn.Module], tokenizers: Sequence, *, tokens: int, context: str, mended: Mended | None = None
+        self,
+        encoders: Sequence[nn.Module],
+        tokenizers: Sequence,
+        *,
+        tokens: int,
+        context: str,
+        mended: FtfyTokenizer | None = None,
     ):
         self.encoders, self.tokenizers, self.tokens, self.context = encoders, tokenizers, tokens, context
         self.mended = mended
@@ -39,7 +45,7 @@ class Text:
         """
         encoders = [parts[part] for part in ("text_encoder", "text_encoder_2") if part in parts]
         both = list(tokenizers(vocabulary)) if len(encoders) == 2 else [tokenizer(vocabulary, "!")]
-        return cls(encoders, both, tokens=tokens, context=context, mended=Mended(both[0], ftfy) if mends else None)
+        return cls(encoders, both, tokens=tokens, context=context, mended=FtfyTokenizer(both[0], ftfy) if mends else None)
 
     def __call__(self, captions: Sequence[str], device: torch.device | str) -> Encoded:
         """Context (batch, positions, channels) and, for SDXL, the pooled vector (batch, channels) of `captions`."""
@@ -63,7 +69,7 @@ class Text:
         return torch.cat(hidden, dim=-1), pooled
 
 
-class Remembered:
+class CachedText:
     """A `Text` whose encoders do not train: what tokens were encoded to is kept in the host's memory and is the same bits.
 
     Nothing is kept where the conditioning of `samples` captions, as many as the dataset has, would not fit into `room` bytes; nor

@@ -114,7 +114,7 @@ class DeepSpeedTrainer(Trainer):
     def step(self, step: int) -> float:
         """As `Trainer.step`, by the engine."""
         rounds = self.reader.step(step)
-        self._bring(rounds)
+        self._move_to_device(rounds)
         rank, losses = self.processes.index, []
         with self._kernels():
             for number, row in enumerate(rounds):

@@ -25,7 +25,7 @@ from astolfo.data.store import Store
 from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
-from astolfo.train.conditioning import Remembered, Text
+from astolfo.train.conditioning import CachedText, Text
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.loss import Task, loss
 from astolfo.train.model import DTYPES, build_parts, latent_scale, noised_dtype
@@ -80,9 +80,9 @@ class Trainer:
                 widen(part)
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
-        self._brought: dict[int, Prepared] = {}  # by the micro-batch's position: those of a step, on the device
+        self._on_device: dict[int, Prepared] = {}  # by the micro-batch's position: those of a step, on the device
         frozen = not any(part.startswith("text_encoder") for part, _, _ in chosen)
-        self.conditioning = Remembered(self.text, len(self.store)) if frozen else self.text
+        self.conditioning = CachedText(self.text, len(self.store)) if frozen else self.text
         self.offload = placement.offload_gradients
         self._prepare(chosen)
 
@@ -97,39 +97,39 @@ class Trainer:
             masters = {id(parameter): parameter.data for parameter in self.parameters}
             for part in self.parts.values():
                 nn.Module.to(part, DTYPES[self.recipe.precision.weights])
-        self.flat = GradientTree(self.parameters, self.processes)
-        mine = set(map(id, self.flat.owned()))
+        self.gradient_tree = GradientTree(self.parameters, self.processes)
+        mine = set(map(id, self.gradient_tree.owned()))
         rows = [row for row in chosen if id(row[2]) in mine]
         self.update = update.build(self.recipe, rows, masters, self.processes.gather_objects)
 
     def close(self) -> None:
         """Lets go of what would keep this trainer's memory when nobody uses it any more."""
-        self.flat.close()
+        self.gradient_tree.close()
 
     def step(self, step: int) -> float:
         """Optimizer step number `step` of the data order; returns its loss. Raises WrongNumber, everywhere, when one appears."""
         rounds = self.reader.step(step)
-        self._bring(rounds)
+        self._move_to_device(rounds)
         block = self.processes.block(self.recipe.ranks)
-        self.flat.begin(len(block), self.offload)
+        self.gradient_tree.begin(len(block), self.offload)
         losses = [self._leaf([batch for row in rounds if (batch := row[rank]) is not None], rounds) for rank in block]
         loss = self._mean(losses, step)  # the first numbers that are asked of the device in a step
         if value := spike(self.losses, loss, self.recipe.loss_spike):
             self._wrong("spike", step, [], value)
-        owned = self.flat.reduce()
+        owned = self.gradient_tree.reduce()
         owned.div_(self.recipe.ranks)
         self._check("gradient", owned, step)
         self._clip(owned)
         self.update.step(step)
-        self._check("weight", self.flat.owned_weights(), step)
-        self.flat.share_weights()
+        self._check("weight", self.gradient_tree.owned_weights(), step)
+        self.gradient_tree.share_weights()
         self.losses.append(loss)
         return loss
 
     def _leaf(self, batches: list[Batch], rounds: list[list[Batch | None]]) -> list[tuple[Batch, Tensor]]:
         """One logical rank's gradients of a step, into the tree; returns its micro-batches with their shares of its loss."""
         losses = [(batch, self._backward(batch, rounds)) for batch in batches[:-1]]
-        with self.flat.leaf():  # an epoch's last step may have no batch for this rank
+        with self.gradient_tree.leaf():  # an epoch's last step may have no batch for this rank
             losses += [(batch, self._backward(batch, rounds)) for batch in batches[-1:]]
         return losses
 
@@ -152,18 +152,18 @@ class Trainer:
         """The mean loss of one micro-batch, ready for backward."""
         return loss(*self._predict(batch))
 
-    def _bring(self, rounds: list[list[Batch | None]]) -> None:
+    def _move_to_device(self, rounds: list[list[Batch | None]]) -> None:
         """Moves what a step needs to the device at once, since copies of some size wait for what the device is at."""
         mine = (row[rank] for row in rounds for rank in self.processes.block(self.recipe.ranks))
-        self._brought = {batch.position: self._ready(batch) for batch in mine if batch is not None}
-        if isinstance(self.conditioning, Remembered):
-            self.conditioning.begin([given.tokens for given in self._brought.values()], self.device)
+        self._on_device = {batch.position: self._ready(batch) for batch in mine if batch is not None}
+        if isinstance(self.conditioning, CachedText):
+            self.conditioning.begin([given.tokens for given in self._on_device.values()], self.device)
 
     def _ready(self, batch: Batch) -> Prepared:
         return self.reader.batch(batch).on(self.device, noised_dtype(self.recipe))
 
     def _predict(self, batch: Batch) -> tuple[Task, Tensor]:
-        given = self._brought.get(batch.position) or self._ready(batch)
+        given = self._on_device.get(batch.position) or self._ready(batch)
         dtype = DTYPES[self.recipe.precision.weights]
         task = self.objective.task(given.latents * self.scale, given.noise, given.uniform, given.added)
         with torch.autocast(self.device.type, self.compute, enabled=self.compute != dtype):
@@ -199,7 +199,7 @@ class Trainer:
         names = []
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             value = parameter if what == "weight" else parameter.grad
-            if self.flat.owner(index) == self.processes.index and value is not None and not finite(value):
+            if self.gradient_tree.owner(index) == self.processes.index and value is not None and not finite(value):
                 names.append(name)
         self._wrong(what, step, names)
 
@@ -241,7 +241,7 @@ class Trainer:
         """The state after `position` steps, on process 0; None elsewhere. Every process must call it."""
         entries, masters = {}, {}
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
-            owner = self.flat.owner(index)
+            owner = self.gradient_tree.owner(index)
             mine = self.update.state_of(parameter) if owner == self.processes.index else {}
             found = self.processes.collect(owner, mine)
             if update.MASTER in found:
@@ -262,9 +262,9 @@ class Trainer:
         assert not missing, f"the state lacks {missing[:3]}"
         for index, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             parameter.copy_(state.weights[name])
-            if self.flat.owner(index) == self.processes.index:
+            if self.gradient_tree.owner(index) == self.processes.index:
                 self.update.restore(parameter, state.weights[name], state.optimizer.get(name, {}))
-            state.let_go(name)
+            state.release(name)
         self.losses = list(state.loss)
 
 

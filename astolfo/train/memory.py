@@ -71,17 +71,17 @@ def predict(
     parts = _parts(recipe)
     chosen = list(trained(recipe, parts))
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
-    flats = [GradientTree([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
+    trees = [GradientTree([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
     buffers = 1 if offload else max(1, int(math.log2(recipe.ranks // processes)))  # one for each level of the tree
     width = DTYPES[recipe.precision.weights].itemsize
-    largest = max(len(flat.owned_weights()) for flat in flats)
+    largest = max(len(tree.owned_weights()) for tree in trees)
     moment = 2 * processes * min(PIECE, largest) * width if processes > 1 else 0
     if recipe.precision.update:
         moment = max(moment, 8 * min(update.STRETCH, largest))
     return Memory(
         weights=every * width,
-        gradients=buffers * len(flats[0].weights) * width,
-        optimizer=max(sum(_state(recipe, p) for p in flat.owned()) for flat in flats),
+        gradients=buffers * len(trees[0].weights) * width,
+        optimizer=max(sum(_state(recipe, p) for p in tree.owned()) for tree in trees),
         activations=_activations(canonical_json(recipe.canonical()), size, checkpointing),
         moment=moment,
     )
@@ -101,9 +101,9 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
     for parameter in parameters:
         parameter.requires_grad_(True)
     checkpoint(parts, checkpointing)
-    flat = GradientTree(parameters, Processes())
-    flat.begin(1)
-    with _fused_attention(), _Living() as living, flat.leaf():
+    tree = GradientTree(parameters, Processes())
+    tree.begin(1)
+    with _fused_attention(), _Living() as living, tree.leaf():
         _forward(recipe, parts, size).float().square().mean().backward()
     return living.peak
 

@@ -118,10 +118,10 @@ class Objective:
         sigma = randomness.logistic(randomness.inverse_normal(draws))
         shift = self.options.shift or 1.0
         sigma = shift * sigma / (1.0 + (shift - 1.0) * sigma)
-        told = sigma * TIMESTEPS
+        timesteps = sigma * TIMESTEPS
         if self.choices.rf_timestep == "floor":
-            told = np.minimum(np.floor(told), TIMESTEPS - 1.0)
+            timesteps = np.minimum(np.floor(timesteps), TIMESTEPS - 1.0)
         s = torch.from_numpy(sigma.astype(np.float32)).to(latents.device, non_blocking=True).reshape(-1, 1, 1, 1)
         noisy = ((1.0 - s) * latents + s * added).to(latents.dtype)
-        timestep = torch.from_numpy(told.astype(np.float32)).to(latents.device, non_blocking=True)
-        return Task(noisy, timestep, noise - latents, contrastive=self.options.contrastive, **self._measure(told, latents))
+        timestep = torch.from_numpy(timesteps.astype(np.float32)).to(latents.device, non_blocking=True)
+        return Task(noisy, timestep, noise - latents, contrastive=self.options.contrastive, **self._measure(timesteps, latents))

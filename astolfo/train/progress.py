@@ -35,9 +35,9 @@ class Progress:
     ):  # fmt: skip
         self.run_end = run_end or end  # the last step of all the run's segments
         self.name, self.first, self.begin, self.end, self.recipe, self.quiet = name, first, begin, end, recipe, quiet
-        self._started = self._told = self._stepped = time.monotonic()
+        self._started = self._reported = self._stepped = time.monotonic()
         self._bar = self._writer = None
-        self._heart = Heartbeat(heartbeat, name) if heartbeat and not quiet else None
+        self._heartbeat = Heartbeat(heartbeat, name) if heartbeat and not quiet else None
         self._step, self._done = begin, threading.Event()
         self._thread: threading.Thread | None = None
         if quiet:
@@ -66,8 +66,8 @@ class Progress:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
-        if self._heart is not None:
-            self._heart.close(kind)
+        if self._heartbeat is not None:
+            self._heartbeat.close(kind)
         if not self.quiet and kind is None:
             log.info("%s: %s", self.name, self._summary(self.end))
 
@@ -81,37 +81,37 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             self._bar.update()
-        if time.monotonic() - self._told >= _LINE_EVERY:
-            self._told = time.monotonic()
-            if self._heart is not None:
-                self._heart.beat(step + 1, self.end, self.run_end, loss, *self._rates(step + 1))
+        if time.monotonic() - self._reported >= _LINE_EVERY:
+            self._reported = time.monotonic()
+            if self._heartbeat is not None:
+                self._heartbeat.beat(step + 1, self.end, self.run_end, loss, *self._rates(step + 1))
             level = logging.INFO if self._bar is None else logging.DEBUG  # on a terminal the bar says it
             log.log(level, "%s: step %d of %d, loss %.4f, %s", self.name, step + 1, self.end, loss, self._summary(step + 1))
 
     def _wait(self) -> None:
         """Of a step that takes longer than _WITHIN, tells that it goes on: the log each minute, the heartbeat as ever."""
-        said = 0.0
+        reported = 0.0
         while not self._done.wait(_WITHIN):
             within = time.monotonic() - self._stepped
             if within < _WITHIN:
-                said = 0.0
+                reported = 0.0
                 continue
-            if self._heart is not None:
-                self._heart.alive(self._step, self.end, self.run_end, within)
-            if within // _SLOW > said:
-                said = within // _SLOW
+            if self._heartbeat is not None:
+                self._heartbeat.alive(self._step, self.end, self.run_end, within)
+            if within // _SLOW > reported:
+                reported = within // _SLOW
                 log.info("%s: step %d of %d, under way for %s", self.name, self._step + 1, self.end, _duration(within))
 
     def _summary(self, position: int) -> str:
         if position == self.begin:
             return "nothing left to do"
         rate, images = self._rates(position)
-        told = f"{rate:.2f} steps/s, {images:.1f} images/s"
+        text = f"{rate:.2f} steps/s, {images:.1f} images/s"
         if position < self.end:
-            told += f", {_duration((self.end - position) / rate)} left"
+            text += f", {_duration((self.end - position) / rate)} left"
         if position < self.run_end > self.end:
-            told += f", {_duration((self.run_end - position) / rate)} to the run's end at step {self.run_end:,}"
-        return told
+            text += f", {_duration((self.run_end - position) / rate)} to the run's end at step {self.run_end:,}"
+        return text
 
     def _rates(self, position: int) -> tuple[float, float]:
         """Steps and images per second since this attempt began."""

@@ -157,7 +157,7 @@ class GradientTree:
         if self._total is None:
             self._total = torch.zeros_like(self.weights)
             self._sums = [self._total[place].view(p.shape) for place, p in zip(self._places, self.parameters, strict=True)]
-            hooks = ((parameter, partial(self._take, index)) for index, parameter in enumerate(self.parameters))
+            hooks = ((parameter, partial(self._add_gradient, index)) for index, parameter in enumerate(self.parameters))
             self._hooks = [parameter.register_post_accumulate_grad_hook(hook) for parameter, hook in hooks]
         self._waiting = [{} for _ in range(leaves.bit_length() - 2)]
         self._host, self._leaf = host, 0
@@ -173,10 +173,10 @@ class GradientTree:
             if not self._arrived[index]:  # this pass did not reach it
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                self._take(index, parameter)
+                self._add_gradient(index, parameter)
         self._leaf += 1
 
-    def _take(self, index: int, parameter: Tensor) -> None:
+    def _add_gradient(self, index: int, parameter: Tensor) -> None:
         """Adds a parameter's gradient to the tree, if this is its leaf's last pass. A sum a + b is b + a, to the bit."""
         if self._arrived[index]:
             return

@@ -75,7 +75,7 @@ def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], 
 
 def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Bytes that this process may still take, of the machine and of its control group; None where nothing tells."""
-    found = [told["MemAvailable"]] if "MemAvailable" in (told := _told(proc)) else []
+    found = [info["MemAvailable"]] if "MemAvailable" in (info := _meminfo(proc)) else []
     try:
         most = (groups / "memory.max").read_text().strip()
         if most != "max":
@@ -89,7 +89,7 @@ def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> f
 
 def swap(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes of swap space that this process may still take; 0.0 where nothing tells."""
-    found = [_told(proc).get("SwapFree", 0.0)]
+    found = [_meminfo(proc).get("SwapFree", 0.0)]
     try:
         most = (groups / "memory.swap.max").read_text().strip()
         if most != "max":
@@ -99,7 +99,7 @@ def swap(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> f
     return min(found)
 
 
-def _told(proc: Path) -> dict[str, float]:
+def _meminfo(proc: Path) -> dict[str, float]:
     """Bytes by their name in /proc/meminfo; empty where there is none."""
     try:
         lines = (line.split() for line in (proc / "meminfo").read_text().splitlines())
@@ -134,7 +134,7 @@ def supervised(work: Callable[[], object], wanted: float, patience: float = 0.0,
     if child == 0:
         _worked(work, parent, patience)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda asked, _: os.kill(child, asked))
+        signal.signal(number, lambda received, _: os.kill(child, received))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGKILL:
         raise PlacementError(killed(wanted, there, helps))

@@ -38,7 +38,7 @@ def describe(
 
     `resolution` is width and height in pixels. What is not known has no key.
     """
-    said = {
+    found = {
         "ss_output_name": name,
         "ss_base_model_version": _VERSIONS[recipe.family]
         + ("_v" if recipe.family == "sd2" and recipe.objective.kind == "v" else ""),
@@ -70,8 +70,8 @@ def describe(
         "ss_new_sd_model_hash": base[1] if base else None,
     }
     if recipe.learning_rate.blocks:
-        said["ss_block_lrs"] = canonical_json(recipe.learning_rate.blocks)
-    return {key: str(value) for key, value in sorted(said.items()) if value is not None}
+        found["ss_block_lrs"] = canonical_json(recipe.learning_rate.blocks)
+    return {key: str(value) for key, value in sorted(found.items()) if value is not None}
 
 
 def arguments(one: schema.Optimizer) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class _Job:
             return False
         if not write:
             return True
-        with self._before() as found:
+        with self._previous_state() as found:
             assert found.stopped
             log.warning("the run stopped at step %d (%s): its state is handed on", found.stopped["step"], found.stopped["why"])
         state.save(self.out, found, identity(self.spec))
@@ -117,7 +117,7 @@ class _Job:
             if error.what != "weight":  # the weights are still those of the last good step
                 self._keep(trainer, end)
         if stopped:
-            self._tell(stopped, processes)
+            self._write_report(stopped, processes)
             if self.recipe.on_failure != "keep":
                 raise stopped
             if stopped.what == "weight":  # the update itself went wrong: what was before it is done again
@@ -148,7 +148,7 @@ class _Job:
         """Does the steps from where the trainer stands to `end`, saving now and then."""
         quiet = trainer.processes.index > 0
         with ExitStack() as stack:
-            asked = stack.enter_context(_listening())
+            received = stack.enter_context(_collecting_signals())
             name, first, where = self.out.parent.name, self.spec["from"], self.placement
             progress = stack.enter_context(
                 Progress(
@@ -168,7 +168,7 @@ class _Job:
                 progress.advance(step, trainer.step(step))
                 self._sample(trainer, step + 1)
                 due = step + 1 < end and time.monotonic() - saved >= self.placement.keep_every
-                stop, due = trainer.processes.any(bool(asked), due)
+                stop, due = trainer.processes.any(bool(received), due)
                 if stop or due:
                     self._keep(trainer, step + 1, wait=stop)
                     saved = time.monotonic()
@@ -183,7 +183,7 @@ class _Job:
         assert self.placement.draw
         self.placement.draw(trainer, self.inputs.base, self.placement.samples / f"{done:08d}.png")
 
-    def _tell(self, error: WrongNumber, processes: ranks.Processes) -> None:
+    def _write_report(self, error: WrongNumber, processes: ranks.Processes) -> None:
         """Writes the failure report beside the state, and the log."""
         if processes.index:
             return
@@ -197,12 +197,12 @@ class _Job:
             return found.position
         if self.before is None:
             return int(self.spec["from"])
-        with self._before() as found:
+        with self._previous_state() as found:
             trainer.restore(found)
         return found.position
 
     @contextmanager
-    def _before(self) -> Iterator[state.State]:
+    def _previous_state(self) -> Iterator[state.State]:
         """The state that the segment begins with; whole when the block ends."""
         assert self.before
         with state.reading(self.before, identity(self.spec | {"to": self.spec["from"]})) as found:
@@ -227,13 +227,13 @@ class _Job:
 
 
 @contextmanager
-def _listening() -> Iterator[list[int]]:
+def _collecting_signals() -> Iterator[list[int]]:
     """Collects SIGTERM, SIGINT and SIGHUP instead of dying of them, for as long as the block lasts."""
-    asked: list[int] = []
+    received: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    old = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}
+    old = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -48,11 +48,11 @@ class State:
         rows = (self.weights, self.engine, *self.optimizer.values())
         return sum(value.nbytes for row in rows for value in row.values())
 
-    def let_go(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Takes the pages of a weight's tensors out of memory once they are copied, where they are a file's."""
         if self.file is not None:
             for key in (f"weights/{name}", *(f"optimizer/{name}/{entry}" for entry in self.optimizer.get(name, ()))):
-                self.file.let_go(key)
+                self.file.release(key)
 
     def staged(self) -> "State":
         """A state with tensors of its own, which the training does not change any more."""

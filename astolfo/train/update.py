@@ -27,7 +27,7 @@ STRETCH = 1 << 25  # weights widened at once: 256 MiB with their gradients
 Row = tuple[str, str, nn.Parameter]  # part, name, parameter
 
 
-class Direct:
+class DirectUpdate:
     """The library's optimizer on the weights themselves."""
 
     def __init__(self, recipe: Recipe, rows: Iterable[Row], gather: Gather):
@@ -48,7 +48,7 @@ class Direct:
 
 
 @dataclass
-class _Wide:
+class _Fp32Weight:
     """A bf16 parameter and its fp32 counterpart, which an optimizer holds. Between steps it is empty, or the master."""
 
     name: str
@@ -57,18 +57,18 @@ class _Wide:
     optimizer: torch.optim.Optimizer | None = None
 
 
-class Widened:
+class Fp32Update:
     """The library's optimizer on fp32 counterparts of the weights; `masters` are those that stay, by the parameter's id."""
 
     def __init__(self, recipe: Recipe, rows: Iterable[Row], masters: Mapping[int, Tensor] | None):
         self.recipe, self.keeps = recipe, masters is not None
-        self._stretches: list[list[_Wide]] = []
-        self._of: dict[int, _Wide] = {}
+        self._stretches: list[list[_Fp32Weight]] = []
+        self._of: dict[int, _Fp32Weight] = {}
         for stretch in _stretches(list(rows)):
             wides = []
             for part, name, parameter in stretch:
-                value = masters[id(parameter)] if masters is not None else _nothing(parameter)
-                self._of[id(parameter)] = _Wide(f"{part}.{name}", parameter, nn.Parameter(value))
+                value = masters[id(parameter)] if masters is not None else _unallocated(parameter)
+                self._of[id(parameter)] = _Fp32Weight(f"{part}.{name}", parameter, nn.Parameter(value))
                 wides.append((part, name, self._of[id(parameter)].wide))
             members = [self._of[id(parameter)] for _, _, parameter in stretch]
             optimizer = optimizers.build(recipe, wides)
@@ -112,33 +112,33 @@ class Widened:
         optimizers.restore(member.optimizer, member.wide, saved)
         self._empty(member)
 
-    def _rounded(self, member: _Wide, step: int) -> Tensor:
+    def _rounded(self, member: _Fp32Weight, step: int) -> Tensor:
         if self.keeps:
             return member.wide.to(member.narrow.dtype)
         return stochastic(member.wide, self.recipe.seed, member.name, step)
 
-    def _fill(self, member: _Wide) -> None:
+    def _fill(self, member: _Fp32Weight) -> None:
         if not self.keeps:
             member.wide.data = member.narrow.detach().float()
 
-    def _empty(self, member: _Wide) -> None:
+    def _empty(self, member: _Fp32Weight) -> None:
         if not self.keeps:
-            member.wide.data = _nothing(member.narrow)
+            member.wide.data = _unallocated(member.narrow)
 
 
 def build(
     recipe: Recipe, rows: Iterable[Row], masters: Mapping[int, Tensor], gather: Gather = lambda parts: [parts]
-) -> Direct | Widened:
+) -> DirectUpdate | Fp32Update:
     """The update that the recipe chooses over (part, name, parameter); `masters`: the weights in fp32, by parameter id.
 
     `gather` is `astolfo.train.optimizer.build`'s.
     """
     if recipe.precision.update is None:
-        return Direct(recipe, rows, gather)
-    return Widened(recipe, rows, masters if recipe.precision.update == "master" else None)
+        return DirectUpdate(recipe, rows, gather)
+    return Fp32Update(recipe, rows, masters if recipe.precision.update == "master" else None)
 
 
-def _nothing(parameter: nn.Parameter) -> Tensor:
+def _unallocated(parameter: nn.Parameter) -> Tensor:
     return torch.empty(0, dtype=torch.float32, device=parameter.device)
 
 

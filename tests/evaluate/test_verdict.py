@@ -19,7 +19,9 @@ def test_where_the_thresholds_come_from(pictures, blurred):
         return metrics.relative(metrics.looks(changed), reference)["sharpness"]
 
     noise = np.random.default_rng(0).normal(0, 5, soft[0].shape)
-    assert level(soft) > KEPT > level([blurred(picture, 3) for picture in soft]) > level([blurred(picture, 5) for picture in soft])
+    assert (
+        level(soft) > KEPT > level([blurred(picture, 3) for picture in soft]) > level([blurred(picture, 5) for picture in soft])
+    )
     assert level([np.clip(picture + noise, 0, 255).astype(np.uint8) for picture in soft]) > WILD
 
 

@@ -19,7 +19,7 @@ from astolfo.data.ingest.table import Table
 from astolfo.data.ingest.tars import Tars
 from astolfo.data.store import LEFT_OUT, Store
 from astolfo.errors import AstolfoError
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, alike, role, split
+from astolfo.ledger.kinds import CAPTIONS, PICTURE, normalized, role, split
 from tests.hostile.pictures import RED, plain, saved
 from tests.hostile.test_caches import cache
 from tests.hostile.test_pictures import GOOD, as_folder, as_table, as_tar, colour, imported, tar_of
@@ -69,11 +69,11 @@ def test_every_file_is_accounted_for(importer, examples):
         files = {"good.png": GOOD} | {name: GOOD if role(name) == PICTURE else b"1girl" for name in found}
         store, _, _ = imported(*importer(folder, files), folder / "out")
         ids, left = {store.sample(row).id for row in range(len(store))}, left_of(folder / "out")
-        pictures = {alike(stem) for name in files if role(name) == PICTURE for stem in _keys(name, importer)}
+        pictures = {normalized(stem) for name in files if role(name) == PICTURE for stem in _keys(name, importer)}
         for name in files:
             names = {shown(name), *map(shown, _keys(name, importer))}
             there = names & {*left, *map(shown, ids)}
-            assert there or (role(name) in CAPTIONS.values() and pictures & set(map(alike, _keys(name, importer)))), name
+            assert there or (role(name) in CAPTIONS.values() and pictures & set(map(normalized, _keys(name, importer)))), name
         assert "good" in ids
 
 

@@ -27,7 +27,8 @@ def read(files):
     return lambda **texts: imported(files(**texts))
 
 
-LINE = "accelerate launch --num_processes=1 sdxl_train.py --pretrained_model_name_or_path=/m/base.safetensors --in_json=/d/pics/meta.json"
+BASE = "--pretrained_model_name_or_path=/m/base.safetensors"
+LAUNCH = f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --in_json=/d/pics/meta.json"
 """The least that trains."""
 
 
@@ -36,7 +37,7 @@ def fields(read):
     """A function that reads options added to the least line, and returns the run's fields; nothing may be refused."""
 
     def make(options="", lossy=False):
-        found = read(train__sh=f"{LINE} {options}\n")
+        found = read(train__sh=f"{LAUNCH} {options}\n")
         assert lossy or not found.refusals, list(map(str, found.refusals))
         return found.runs[0].fields
 

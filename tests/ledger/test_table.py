@@ -5,6 +5,7 @@ import yaml
 
 from astolfo.ledger import load, schema, table
 from astolfo.ledger.table import COLUMNS, line, markdown, text
+from astolfo.provenance import digests, verdicts
 from tests.conftest import CONFIG
 from tests.ledger.conftest import RUN
 
@@ -74,6 +75,15 @@ def test_markdown_has_a_row_per_run_and_takes_more_columns(ledger):
     assert {row.count(" | ") for row in rows} == {len(COLUMNS) - 1}
     wider = markdown(ledger, {**COLUMNS, "seed": lambda ledger, run: str(run.fields.seed)})
     assert "| 251112101 |" in wider
+
+
+def test_every_column_is_explained_above_the_tables(ledger):
+    """A reader finds what each column holds before the first table, those of rebuilds with their brackets."""
+    columns = table.COLUMNS | verdicts.columns(ledger) | digests.columns(ledger)
+    above = markdown(ledger, columns).partition("\n## ")[0]
+    assert [title for title in columns if f"- **{title.partition(' (')[0]}**: " not in above] == []
+    assert "in the brackets" in above
+    assert "in the brackets" not in markdown(ledger).partition("\n## ")[0]
 
 
 def test_every_key_of_a_run_is_said(mine):

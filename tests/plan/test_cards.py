@@ -71,7 +71,7 @@ def test_what_is_no_card_is_refused(name):
 )
 def test_a_card_is_known_by_its_driver(driver, gib, title):
     """The driver's name and memory together tell a card; a laptop's, a reduced or a divided one is not taken for the whole."""
-    found = cards.driven(driver, gib)
+    found = cards.card_of_driver(driver, gib)
     assert (found and found.title) == title
 
 

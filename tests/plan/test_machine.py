@@ -41,7 +41,7 @@ def astolfo(*arguments, code=0):
 def test_cards_are_those_of_the_driver(driver):
     """Two cards of the driver are one machine, with their own power limits and what the library knows of the card."""
     driver(TWO)
-    found = machine.this("cuda")
+    found = machine.this_machine("cuda")
     assert (found.title, found.devices, found.device_memory_gib) == ("Two GeForce RTX 3090", 2, 24)
     assert (found.compute_capability, found.peak_tflops, found.power.watts) == ((8, 6), 71, 630)
 
@@ -50,19 +50,19 @@ def test_only_the_cards_of_this_process_count(driver, monkeypatch):
     """CUDA_VISIBLE_DEVICES is respected: it names the cards that are asked about, and none at all where it is empty."""
     asked = driver(TWO)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    machine.this("cuda")
+    machine.this_machine("cuda")
     assert "--id=1" in asked.read_text()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(PlacementError, match="no CUDA device"):
-        machine.this("cuda")
+        machine.this_machine("cuda")
 
 
 def test_an_old_driver_and_an_unknown_card_are_described(driver):
     """A driver that knows no capabilities still tells of cards; what of a card is not known is left out, not guessed."""
     driver("NVIDIA GeForce RTX 4090, 24564, 450.00\n", old=True)
-    assert machine.this("cuda").compute_capability == (8, 9)
+    assert machine.this_machine("cuda").compute_capability == (8, 9)
     driver("NVIDIA GeForce RTX 3070 Laptop GPU, 8192, [N/A], 8.6\n")
-    found = machine.this("cuda")
+    found = machine.this_machine("cuda")
     assert (found.title, found.peak_tflops, found.power) == ("One GeForce RTX 3070 Laptop GPU", None, None)
     assert (found.device_memory_gib, found.compute_capability) == (8, (8, 6))
 
@@ -72,20 +72,20 @@ def test_a_driver_without_cards_has_none(driver, said):
     """What a driver without a card or with an error prints is no card."""
     driver(said)
     with pytest.raises(PlacementError, match="no CUDA device"):
-        machine.this("cuda")
+        machine.this_machine("cuda")
 
 
 def test_a_card_without_a_memory_is_refused(driver):
     """A card whose memory the driver does not tell cannot be planned for, and the message says what to do."""
     driver("NVIDIA GeForce RTX 4090, [N/A], 450.00, 8.9\n")
     with pytest.raises(PlacementError, match="device_memory_gib"):
-        machine.this("cuda")
+        machine.this_machine("cuda")
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
     """A machine without cards is its cores, as many as this process may use, and its memory."""
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 3, 5})
-    found = machine.this("cpu")
+    found = machine.this_machine("cpu")
     assert (found.device, found.devices) == ("cpu", 3)
     assert found.title.startswith("3 cores of ")
     assert found.host_memory_gib > 0
@@ -95,7 +95,7 @@ def test_what_is_printed_is_an_entry_of_the_ledger(driver):
     """`astolfo hardware` prints a file of hardware/: read again it is the same machine, and so is that of a named one."""
     driver(TWO)
     said = astolfo("hardware")
-    assert schema.Hardware.model_validate(yaml.safe_load(said)) == machine.this("cuda")
+    assert schema.Hardware.model_validate(yaml.safe_load(said)) == machine.this_machine("cuda")
     assert yaml.safe_load(astolfo("hardware", "--cpu"))["device"] == "cpu"
     assert yaml.safe_load(astolfo("hardware", "2x4090"))["devices"] == 2
     assert len(schema.Hardware.model_validate(yaml.safe_load(astolfo("hardware", "4x3090"))).measured) > 3

@@ -11,7 +11,7 @@ import ftfy
 import numpy as np
 import pytest
 
-from astolfo.data.tokens import Mended, chunks
+from astolfo.data.tokens import FtfyTokenizer, chunks
 from astolfo.data.vocabulary import tokenizers, write_clip
 from astolfo.errors import InputError
 
@@ -27,7 +27,7 @@ def both(tmp_path_factory):
 
 def test_tokens_are_those_of_the_original(both):
     """Every one of 110 captions has the original's tokens; without ftfy 35 of them have others."""
-    read = Mended(both[0], ftfy.__version__)
+    read = FtfyTokenizer(both[0], ftfy.__version__)
     assert {text: read(text) for text, _ in ROWS} == dict(ROWS)
     plain = both[0].backend_tokenizer
     assert sum(plain.encode(text, add_special_tokens=False).ids != ids for text, ids in ROWS) == 35
@@ -35,7 +35,7 @@ def test_tokens_are_those_of_the_original(both):
 
 def test_chunks_are_made_of_them(both):
     """What reads a text decides the tokens; begin, end, padding and cuts are as ever."""
-    read = Mended(both[0], ftfy.__version__)
+    read = FtfyTokenizer(both[0], ftfy.__version__)
     first, second = chunks(both, ["“girl’s hat”", "a"], 75, read)
     ids = dict(ROWS)
     assert ids["a girl’s hat"][1:3] == first[0, 0, 2:4].tolist()
@@ -47,4 +47,4 @@ def test_chunks_are_made_of_them(both):
 def test_another_ftfy_is_refused(both):
     """A recipe names the version whose tables decided its tokens; another is an error that says both."""
     with pytest.raises(InputError, match="expected ftfy 5.0, .* found 6"):
-        Mended(both[0], "5.0")
+        FtfyTokenizer(both[0], "5.0")

@@ -32,12 +32,12 @@ def clipped(dtype, semantics):
     parameters = [nn.Parameter(torch.zeros(count, dtype=dtype)) for count in (2000, 300, 2304, 7)]
     trainer = Trainer.__new__(Trainer)  # of a trainer, what clips
     trainer.recipe, trainer.processes, trainer.device = recipe(semantics, max_grad_norm=1.0), Processes(), torch.device("cpu")
-    trainer.parameters, trainer.flat = parameters, GradientTree(parameters, Processes())
-    trainer.flat.begin(1)
-    with trainer.flat.leaf():
+    trainer.parameters, trainer.gradient_tree = parameters, GradientTree(parameters, Processes())
+    trainer.gradient_tree.begin(1)
+    with trainer.gradient_tree.leaf():
         for index, (parameter, scale) in enumerate(zip(parameters, (0.03, 0.2, 0.05, 1.0), strict=True)):
             (parameter * numbers(parameter.numel(), index + 1, scale).to(dtype)).sum().backward()
-    trainer._clip(trainer.flat.reduce())
+    trainer._clip(trainer.gradient_tree.reduce())
     return [(parameter.grad[0].item(), parameter.grad[-1].item()) for parameter in parameters]
 
 

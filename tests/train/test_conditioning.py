@@ -9,7 +9,7 @@ from astolfo.data.store import Sample
 from astolfo.data.tokens import chunks
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import LearningRate
-from astolfo.train.conditioning import Remembered, Text, join_chunks, time_ids
+from astolfo.train.conditioning import CachedText, Text, join_chunks, time_ids
 from astolfo.train.initialise import initialise
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
@@ -171,12 +171,12 @@ def test_frozen_encoders_are_asked_once(inputs, spec_of, monkeypatch):
     assert len(calls) == 6
     assert torch.equal(both[1], trainer.text(["a star<|endoftext|>"], "cpu")[1])
     calls.clear()
-    trainer.conditioning = Remembered(trainer.text, 24, room=24 * first[0].nbytes)
+    trainer.conditioning = CachedText(trainer.text, 24, room=24 * first[0].nbytes)
     ask("c"), ask("c")
     assert len(calls) == 2
     calls.clear()
     size = sum(value.nbytes for value in first)
-    trainer.conditioning = Remembered(trainer.text, 2, room=2 * size)
+    trainer.conditioning = CachedText(trainer.text, 2, room=2 * size)
     asked = [ask(text) and len(calls) for text in ("d", "e", "f", "d", "e", "f")]
     assert asked == [1, 2, 3, 3, 3, 4]  # captions that are drawn anew each time fill the room, and no more
 
@@ -191,5 +191,5 @@ def test_remembered_conditioning_leaves_no_trace(train, spec_of, monkeypatch):
     """A run with frozen encoders over two epochs is the same file, remembered or encoded anew."""
     spec = spec_of(learning_rate=LearningRate(unet=1e-5))
     remembered = digest(train(spec, "remembered"))
-    monkeypatch.setattr(Remembered, "encode", lambda self, tokens, device: self.text.encode(tokens, device))
+    monkeypatch.setattr(CachedText, "encode", lambda self, tokens, device: self.text.encode(tokens, device))
     assert digest(train(spec, "anew")) == remembered

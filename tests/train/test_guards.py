@@ -29,10 +29,10 @@ def test_a_nan_loss_names_step_and_sample(trainer):
     """A NaN in the loss stops before the update, with step, position and sample IDs."""
     with torch.no_grad():
         trainer.parts["unet"].conv_out.bias.fill_(float("nan"))
-    before = trainer.flat.weights.clone()
+    before = trainer.gradient_tree.weights.clone()
     with pytest.raises(WrongNumber, match=r"loss is nan at step 0, position 0, samples 5-000000\d\d"):
         trainer.step(0)
-    assert torch.equal(before.nan_to_num(), trainer.flat.weights.nan_to_num())
+    assert torch.equal(before.nan_to_num(), trainer.gradient_tree.weights.nan_to_num())
 
 
 def test_an_infinite_gradient_names_the_parameter(trainer):
@@ -139,15 +139,15 @@ def test_a_bad_update_is_undone(spec_of, train, monkeypatch, processes, undistur
     The trainer that went wrong is gone before there is another.
     """
     good = state.load(undisturbed(spec_of(0, 2, **KEEP)))
-    original, parameter, init, flats = Trainer.step, "unet.conv_out.bias", Trainer.__init__, []
+    original, parameter, init, trees = Trainer.step, "unet.conv_out.bias", Trainer.__init__, []
 
     def begin(self, *given, **named):
-        assert not any(flat() for flat in flats)
+        assert not any(tree() for tree in trees)
         init(self, *given, **named)
-        flats.append(weakref.ref(self.flat))
+        trees.append(weakref.ref(self.gradient_tree))
 
     def step(self, number):
-        if number == 2 and self.flat.owner(index := self.names.index(parameter)) == self.processes.index:
+        if number == 2 and self.gradient_tree.owner(index := self.names.index(parameter)) == self.processes.index:
             update = self.update.step
             weight = self.parameters[index]
             self.update.step = lambda number: (update(number), weight.data.fill_(float("inf")))

@@ -17,15 +17,15 @@ def leaves_of(count, dtype=torch.float32, size=100):
 def summed(leaves, host=False, passes=1):
     """What one process makes of its ranks' gradients, each of `passes` equal backward passes."""
     parameters = [torch.nn.Parameter(torch.zeros(n, dtype=leaves[0].dtype)) for n in (60, 40)]
-    flat = GradientTree(parameters, Processes())
-    flat.begin(len(leaves), host)
+    gradient_tree = GradientTree(parameters, Processes())
+    gradient_tree.begin(len(leaves), host)
     for leaf in leaves:
         loss = sum((p * g).sum() for p, g in zip(parameters, leaf.split([60, 40]), strict=True))
         for _ in range(passes - 1):
             loss.backward(retain_graph=True)
-        with flat.leaf():
+        with gradient_tree.leaf():
             loss.backward()
-    flat.reduce()
+    gradient_tree.reduce()
     return torch.cat([p.grad for p in parameters])
 
 
@@ -56,19 +56,19 @@ def test_sums_that_wait_in_the_host_are_the_same(count, dtype):
 def test_what_a_pass_does_not_reach_counts_as_zero():
     """A parameter that takes no part in a rank's pass, and a rank without any pass, add nothing; nothing is left of the last step."""
     first, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
-    flat = GradientTree([first, second], Processes())
+    gradient_tree = GradientTree([first, second], Processes())
     for _ in range(2):
-        flat.begin(4)
-        with flat.leaf():
+        gradient_tree.begin(4)
+        with gradient_tree.leaf():
             (first * 2).sum().backward()
-        with flat.leaf():
+        with gradient_tree.leaf():
             pass
         (second * 5).sum().backward()  # a pass before the leaf's last, which is another parameter's
-        with flat.leaf():
+        with gradient_tree.leaf():
             (first * 3).sum().backward()
-        with flat.leaf():
+        with gradient_tree.leaf():
             (first * 4 + second).sum().backward()
-        flat.reduce()
+        gradient_tree.reduce()
         assert first.grad.tolist() == [9.0] * 3
         assert second.grad.tolist() == [6.0] * 3
 
@@ -76,21 +76,21 @@ def test_what_a_pass_does_not_reach_counts_as_zero():
 def test_few_gradients_live_at_once():
     """Of four ranks' gradients two sums live, and of a rank's own no more than has not been added yet."""
     parameters = [torch.nn.Parameter(torch.zeros(1000)) for _ in range(50)]
-    flat = GradientTree(parameters, Processes())
-    flat.begin(4)
+    gradient_tree = GradientTree(parameters, Processes())
+    gradient_tree.begin(4)
     most = 0
 
     def watch(parameter):
         nonlocal most
-        most = max(most, sum(p.grad is not None for p in parameters) + sum(map(len, flat._waiting)))
+        most = max(most, sum(p.grad is not None for p in parameters) + sum(map(len, gradient_tree._waiting)))
 
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(watch)
     for _ in range(4):
-        with flat.leaf():
+        with gradient_tree.leaf():
             sum((p * 2).sum() for p in parameters).backward()
     assert most <= len(parameters) + 1
-    assert not any(flat._waiting)
+    assert not any(gradient_tree._waiting)
 
 
 @pytest.mark.parametrize("piece", [7, 1 << 24])
@@ -102,11 +102,11 @@ def test_four_processes_reduce_to_the_tree_of_one(monkeypatch, piece):
 
     def work():
         processes = ranks.start(4)
-        flat = GradientTree([torch.nn.Parameter(torch.zeros(n)) for n in (100, 10, 130, 70)], processes)
-        flat.begin(1)
-        block = flat._total.copy_(leaves[processes.index])
-        mine = flat.reduce()
-        low, high = flat._cuts[processes.index : processes.index + 2]
+        gradient_tree = GradientTree([torch.nn.Parameter(torch.zeros(n)) for n in (100, 10, 130, 70)], processes)
+        gradient_tree.begin(1)
+        block = gradient_tree._total.copy_(leaves[processes.index])
+        mine = gradient_tree.reduce()
+        low, high = gradient_tree._cuts[processes.index : processes.index + 2]
         assert torch.equal(mine, expected[low:high])
         assert high == low or mine.data_ptr() == block[low:].data_ptr()
         ranks.finish(processes)
@@ -129,12 +129,12 @@ def test_ranks_must_be_shared_out_evenly():
 def test_weights_and_sums_are_flat():
     """Parameters and the sums of their gradients are views of flat buffers that start on cache lines; values are untouched."""
     parameters = [torch.nn.Parameter(torch.full((n,), float(n))) for n in (3, 100, 1)]
-    flat = GradientTree(parameters, Processes())
+    gradient_tree = GradientTree(parameters, Processes())
     assert [p.tolist() for p in parameters] == [[3.0] * 3, [100.0] * 100, [1.0]]
-    flat.begin(1)
-    with flat.leaf():
+    gradient_tree.begin(1)
+    with gradient_tree.leaf():
         sum((p * p).sum() for p in parameters).backward()
-    whole = flat.reduce()
+    whole = gradient_tree.reduce()
     assert [whole[start].item() for start in (0, 64, 192)] == [6.0, 200.0, 2.0]
     assert [p.grad.flatten()[0].item() for p in parameters] == [6.0, 200.0, 2.0]
 
@@ -144,8 +144,8 @@ def test_every_parameter_has_one_owner():
 
     def owned(index):
         parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (5000, 10, 3000, 4000, 70)]
-        flat = GradientTree(parameters, Processes(count=2, index=index))
-        return [next(i for i, p in enumerate(parameters) if p is q) for q in flat.owned()]
+        gradient_tree = GradientTree(parameters, Processes(count=2, index=index))
+        return [next(i for i, p in enumerate(parameters) if p is q) for q in gradient_tree.owned()]
 
     assert owned(0) + owned(1) == [0, 1, 2, 3, 4]
     assert owned(0)
@@ -165,9 +165,9 @@ def test_blocks_of_8_bits_belong_to_parameters(ledger):
         found = {}
         for index in range(count):
             parameters = [torch.nn.Parameter(torch.arange(n).remainder(97).float()) for n in sizes]
-            flat = GradientTree(parameters, Processes(count=count, index=index))
+            gradient_tree = GradientTree(parameters, Processes(count=count, index=index))
             update = optimizer.build(recipe, [("unet", str(n), p) for n, p in zip(sizes, parameters, strict=True)
-                                              if any(p is q for q in flat.owned())])  # fmt: skip
+                                              if any(p is q for q in gradient_tree.owned())])  # fmt: skip
             for size, parameter in zip(sizes, parameters, strict=True):
                 parameter.grad = torch.arange(size).remainder(89).sub(40).float()
             update.step()

@@ -26,14 +26,14 @@ MOVES = {
     ("to card", "objective.Objective._flow"): ("before", "within"),  # the same of rf, and its sigmas
     ("to card", "loop.Trainer._predict"): ("before", "within"),  # six numbers of size and crop
     ("to host", "ranks.GradientTree._on_host"): ("within",),  # sums that wait in the host's memory, where that is asked for ...
-    ("to card", "ranks.GradientTree._take"): ("within",),  # ... and come back
+    ("to card", "ranks.GradientTree._add_gradient"): ("within",),  # ... and come back
     ("number", "loop.Trainer._mean"): ("after",),  # losses
     ("number", "guards._finite"): ("after",),  # gradients and weights
     ("to host", "loop.Trainer._clip"): ("after",),  # the squares of the gradient's norm
-    ("number", "update.Direct.step"): ("after",),  # bitsandbytes waits after each weight, AdaFactor for each one's size
-    ("to card", "update.Direct.step"): ("after",),  # first step: code books of 8-bit moments, AdaFactor's counters
-    ("number", "update.Widened.step"): ("after",),
-    ("to card", "update.Widened.step"): ("after",),
+    ("number", "update.DirectUpdate.step"): ("after",),  # bitsandbytes waits after each weight, AdaFactor for each one's size
+    ("to card", "update.DirectUpdate.step"): ("after",),  # first step: code books of 8-bit moments, AdaFactor's counters
+    ("number", "update.Fp32Update.step"): ("after",),
+    ("to card", "update.Fp32Update.step"): ("after",),
 }
 """All that a step moves between host and card or waits for, by kind and function, and when: before the first UNet's forward
 pass, within the passes (where nothing may wait), or after the last backward pass, when losses are read. tests/train/test_card.py holds every

@@ -140,7 +140,7 @@ def test_a_restored_state_gives_its_pages_back(tmp_path):
     for value in (*found.weights.values(), found.optimizer["unet.a"]["m"]):
         value.sum()
     before = _mapped(tmp_path / "x.safetensors")
-    found.let_go("unet.a")
+    found.release("unet.a")
     assert before - _mapped(tmp_path / "x.safetensors") >= 2 * (4 << 20) - 4 * 4096
     assert torch.equal(found.weights["unet.a"], large["unet.a"])
     assert torch.equal(found.weights["unet.b"], large["unet.b"])

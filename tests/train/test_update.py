@@ -18,7 +18,7 @@ from astolfo.train import state, update
 from astolfo.train.export import export
 from astolfo.train.initialise import initialise
 from astolfo.train.rounding import stochastic, words
-from astolfo.train.update import Widened
+from astolfo.train.update import Fp32Update
 from tests.conftest import CONFIG
 from tests.train.conftest import digest
 from tests.train.test_optimizer import CHOICES, named
@@ -87,7 +87,7 @@ def widened(spec_of, monkeypatch):
         parameters = [nn.Parameter(value.bfloat16()) for value in values]
         rows = [("unet", str(n), parameter) for n, parameter in enumerate(parameters)]
         masters = {id(p): p.detach().float() for p in parameters} if kind == "master" else None
-        return parameters, Widened(recipe, rows, masters)
+        return parameters, Fp32Update(recipe, rows, masters)
 
     return make
 

@@ -62,16 +62,16 @@ COMMAND = 'CalledProcessError in file "train.smk", line 47:\nCommand \'exec asto
 def test_what_became_of_a_command_is_said_without_it(monkeypatch):
     """An exit status is told by the job's lines alone; a signal, which leaves no line in a log, is named."""
     made = handler(monkeypatch)
-    assert made.said(record(COMMAND + "returned non-zero exit status 1.", event="error")) == ""
-    said = made.said(record(COMMAND + "died with <Signals.SIGKILL: 9>.", event="error"))
+    assert made.text_of(record(COMMAND + "returned non-zero exit status 1.", event="error")) == ""
+    said = made.text_of(record(COMMAND + "died with <Signals.SIGKILL: 9>.", event="error"))
     assert said.startswith("A job was ended by SIGKILL (by somebody, or by the system for want of memory)")
     assert "--spec" not in said
-    assert made.said(record(None, **FAILED)).startswith("[0/0] FAILED  segment: states/x\n")
+    assert made.text_of(record(None, **FAILED)).startswith("[0/0] FAILED  segment: states/x\n")
 
 
 def test_what_a_user_interrupts_has_not_failed(monkeypatch):
     """After Ctrl-C, a job that ends early is said to be stopped, without the lines of its log."""
     made = handler(monkeypatch)
-    assert made.said(record("Terminating processes on user request, this might take some time."))
-    assert made.said(record(COMMAND + "died with <Signals.SIGINT: 2>.", event="error")) == ""
-    assert made.said(record(None, **FAILED)) == "[0/0] stopped segment: states/x"
+    assert made.text_of(record("Terminating processes on user request, this might take some time."))
+    assert made.text_of(record(COMMAND + "died with <Signals.SIGINT: 2>.", event="error")) == ""
+    assert made.text_of(record(None, **FAILED)) == "[0/0] stopped segment: states/x"

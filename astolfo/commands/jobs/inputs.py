@@ -166,11 +166,11 @@ def import_(spec: dict, log: Path | None, folder: Path, encoder: Path, device: s
     numerics.make_deterministic()
     from astolfo.checkpoint.architecture import Architecture
     from astolfo.checkpoint.autoencoder import load_autoencoder
-    from astolfo.data.ingest.bring import bring
     from astolfo.data.ingest.folder import Folder
+    from astolfo.data.ingest.importing import import_pictures
 
     found = load_autoencoder(encoder, Architecture.from_mapping(spec["architecture"], spec["family"]))
-    about = bring(
+    about = import_pictures(
         Folder, [folder], out, found, sizes=spec["sizes"], seed=spec["seed"], file=encoder, device=device, replace=True,
         flip=spec.get("flip", False),
     )  # fmt: skip

@@ -153,9 +153,9 @@ def _fitting(recipe: dict[str, Any], processes: int, device: str, given: dict[st
     from astolfo.ledger.recipe import Recipe
     from astolfo.train import ranks
 
-    said, nothing = memory.saving(given), dict.fromkeys(memory.SAVING, False)
-    if said or device == "cpu":
-        return said or nothing
+    chosen, nothing = memory.saving(given), dict.fromkeys(memory.SAVING, False)
+    if chosen or device == "cpu":
+        return chosen or nothing
     log, has = logging.getLogger("astolfo"), devices.memory()
     if has is None:
         log.warning("nothing tells this machine's GPU memory, so nothing is done to save it")

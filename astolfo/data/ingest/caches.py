@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from astolfo.data.ingest.npz import Missing
 from astolfo.data.ingest.source import Refused
-from astolfo.ledger.kinds import alike, without_picture_suffix
+from astolfo.ledger.kinds import normalized, without_picture_suffix
 
 Read = TypeVar("Read")
 _CACHE = re.compile(r"(.+?)(?:_(\d{3,})x(\d{3,})_(sdxl|sd))?\.npz", re.IGNORECASE | re.DOTALL)
@@ -46,12 +46,12 @@ class Caches:
         stem = without_picture_suffix(key)
         if stem == key and size is None:
             return Found(key, f"{key}.npz")
-        if stem != key and self._is(f"{key}.npz"):
-            same = self._is(f"{stem}.npz") and os.path.samefile(self._folder / f"{key}.npz", self._folder / f"{stem}.npz")
+        if stem != key and self._exists(f"{key}.npz"):
+            same = self._exists(f"{stem}.npz") and os.path.samefile(self._folder / f"{key}.npz", self._folder / f"{stem}.npz")
             return Found(stem if same else key, f"{key}.npz")  # photo.jpg and photo.png may both have one
-        if not self._is(f"{stem}.npz") and size is not None:
+        if not self._exists(f"{stem}.npz") and size is not None:
             for kind in ("sdxl", "sd"):
-                if self._is(sized := f"{stem}_{size[0]:04d}x{size[1]:04d}_{kind}.npz"):
+                if self._exists(sized := f"{stem}_{size[0]:04d}x{size[1]:04d}_{kind}.npz"):
                     return Found(stem, sized)
         return Found(stem, f"{stem}.npz")
 
@@ -75,17 +75,17 @@ class Caches:
         for number in range(1, len(parts)):
             rest = "/".join(parts[number:])
             stem = without_picture_suffix(rest)
-            if rest and (self._is(f"{rest}.npz") or self._is(f"{stem}.npz") or self._others(stem)):
+            if rest and (self._exists(f"{rest}.npz") or self._exists(f"{stem}.npz") or self._others(stem)):
                 return "/".join(parts[:number]) or "/"
         return ""
 
-    def _is(self, where: str) -> bool:
+    def _exists(self, where: str) -> bool:
         return os.path.exists(self._folder / where)
 
     def _others(self, stem: str) -> list[str]:
         """Where else the latents of `stem` may be: under a size of a picture, or a suffix in capital letters."""
         folder, _, name = stem.rpartition("/")
-        found = self._listed(folder).get(alike(name), [])
+        found = self._listed(folder).get(normalized(name), [])
         best = min((rank for rank, _ in found), default=0)
         return [f"{folder}/{file}" if folder else file for rank, file in found if rank == best]
 
@@ -98,5 +98,5 @@ class Caches:
             return found
         for name in names:
             if match := _CACHE.fullmatch(name):
-                found.setdefault(alike(match[1]), []).append((_RANKS[(match[4] or "").lower()], name))
+                found.setdefault(normalized(match[1]), []).append((_RANKS[(match[4] or "").lower()], name))
         return found

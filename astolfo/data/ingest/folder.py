@@ -10,7 +10,7 @@ from pathlib import Path
 
 from astolfo.data.ingest.images import Found, Pictures
 from astolfo.data.ingest.source import LONGEST_CAPTION, LeftOut, Refused, decoded_text, shown
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, UNREADABLE, alike, role, split, why_left
+from astolfo.ledger.kinds import CAPTIONS, PICTURE, UNREADABLE, normalized, role, split, why_left
 
 _Place = tuple[int, int]  # device and inode of a folder
 
@@ -34,7 +34,7 @@ class Folder(Pictures):
         try:
             status = os.stat(self.places[0] / inside)
             with os.scandir(self.places[0] / inside) as entries:
-                found = sorted((entry.name, *_is(entry)) for entry in entries)
+                found = sorted((entry.name, *_file_or_folder(entry)) for entry in entries)
         except OSError as error:
             yield LeftOut(shown(inside.rstrip("/") or "."), f"the folder cannot be read: {error.strerror or error}")
             return
@@ -55,12 +55,12 @@ class Folder(Pictures):
         captions = {name: kind for name in names if (kind := role(name)) in CAPTIONS.values()}
         stems: dict[str, dict[str, str]] = {}
         for name in sorted(captions, reverse=True):  # of 1.txt and 1.TXT the first in this order stays: lower case
-            stems.setdefault(alike(split(name)[0]), {}).setdefault(captions[name], name)
+            stems.setdefault(normalized(split(name)[0]), {}).setdefault(captions[name], name)
         for name in names:
             if role(name) != PICTURE:
                 continue
             stem = split(name)[0]
-            beside = {**stems.get(alike(name), {}), **stems.get(alike(stem), {})}
+            beside = {**stems.get(normalized(name), {}), **stems.get(normalized(stem), {})}
             for caption in beside.values():
                 captions.pop(caption, None)
             yield self._one(inside, stem, name, beside)
@@ -82,7 +82,7 @@ class Folder(Pictures):
         return inside + stem, texts, inside + name
 
 
-def _is(entry: os.DirEntry) -> tuple[bool, bool]:
+def _file_or_folder(entry: os.DirEntry) -> tuple[bool, bool]:
     """Whether an entry is a folder, and whether it is a file; neither where the system cannot tell (a link to itself)."""
     try:
         return entry.is_dir(), entry.is_file()

@@ -38,7 +38,7 @@ from astolfo.ledger.kinds import without_picture_suffix
 
 CHANNELS = 4
 FACTOR = 8  # pixels per latent of SDXL's and SD 2.1's autoencoders
-_ASKED = 64  # first samples that are asked for theirs, and first strange paths that are looked for
+_EXAMPLES = 64  # first samples that are asked for theirs, and first strange paths that are looked for
 _LARGEST = 1 << 14  # pixels of a bucket's side
 
 
@@ -73,17 +73,17 @@ class Kohya(Source):
     def _factor(self, given: int | None) -> int:
         """The factor that most of the first samples have, if two have it. Raises InputError when another one is `given`."""
         examples: dict[int, list[str]] = {}
-        for one in islice(self.entries(), _ASKED):
+        for one in islice(self.entries(), _EXAMPLES):
             with contextlib.suppress(Refused, OSError):  # such a sample is left out later, with its reason
                 if not isinstance(one, LeftOut) and (found := self._own_factor(*one)):
                     examples.setdefault(found[0], []).append(found[1])
-        told = max((factor for factor in examples if len(examples[factor]) > 1), key=lambda f: len(examples[f]), default=None)
-        if given and told and given != told:
+        usual = max((factor for factor in examples if len(examples[factor]) > 1), key=lambda f: len(examples[f]), default=None)
+        if given and usual and given != usual:
             raise InputError(
-                f"{self.index}: expected {given} pixels per latent, as --factor says, found {told}: {examples[told][0]}. "
-                f"Leave --factor out, or say --factor {told}."
+                f"{self.index}: expected {given} pixels per latent, as --factor says, found {usual}: {examples[usual][0]}. "
+                f"Leave --factor out, or say --factor {usual}."
             )
-        return given or told or FACTOR
+        return given or usual or FACTOR
 
     def _own_factor(self, key: str, entry: Any) -> tuple[int, str] | None:
         """Pixels per latent of a sample whose entry and `.npz` both have a size, and these sizes in words. Raises Refused."""
@@ -129,7 +129,7 @@ class Kohya(Source):
         """A row; its bucket is None where the index does not say."""
         try:
             if not isinstance(entry, dict):
-                checked_id(self._below(key))
+                checked_id(self._relative_path(key))
                 raise Refused(f"expected an object as its entry in the index, found {type(entry).__name__}")
             name, where = self._place(key, entry)
             tags, sentence = checked_text("tags", entry.get("tags") or ""), checked_text("caption", entry.get("caption") or "")
@@ -137,7 +137,7 @@ class Kohya(Source):
             bucket = None if size is None else self._bucket(size)  # `_probed` finds it then
             return Row(name, tags, sentence, where, bucket)  # type: ignore[arg-type]
         except Refused as error:
-            return LeftOut(shown(self._said(key)), str(error))
+            return LeftOut(shown(self._reported_name(key)), str(error))
 
     def _probed(self, row: Row | LeftOut) -> Row | LeftOut:
         if isinstance(row, LeftOut) or row.bucket is not None:
@@ -152,11 +152,11 @@ class Kohya(Source):
 
     def _place(self, key: str, entry: dict[str, Any]) -> tuple[str, str]:
         """A sample's ID, and where its latents are. Raises Refused for a key that leads elsewhere."""
-        name, size = checked_id(self._below(key)), entry.get("image_size")
+        name, size = checked_id(self._relative_path(key)), entry.get("image_size")
         found = self._caches.find(name, None if size is None else _pair(size, "image_size"))
         return checked_id(found.id), found.where
 
-    def _below(self, key: str) -> str:
+    def _relative_path(self, key: str) -> str:
         """The key as a path below the folder, as far as it is one."""
         path = clean(relocated(key, self.prefixes))
         for root in self._roots:
@@ -169,10 +169,10 @@ class Kohya(Source):
     def _look_for(self, path: str) -> None:
         """Notes how a path of another machine begins when what comes behind is here; the first ones are looked at."""
         self._strange = self._strange or shown(path)
-        if self._strangers.total() < _ASKED and (begin := self._caches.beginning(path)):
+        if self._strangers.total() < _EXAMPLES and (begin := self._caches.beginning(path)):
             self._strangers[begin] += 1
 
-    def _said(self, key: str) -> str:
+    def _reported_name(self, key: str) -> str:
         """A key as a report names it: without a picture's suffix, unless it is another machine's."""
         path = clean(relocated(key, self.prefixes))
         return key if is_absolute(path) else without_picture_suffix(path)

@@ -96,20 +96,20 @@ def run(
     place = folder.resolve()
     work = place.with_name(f".{place.name}.importing")
     with exclusive(work.with_suffix(".lock"), f"The import into {folder}"), ThreadPoolExecutor(workers) as pool:
-        road = _Road(source, folder, work, encoding, dtype, pool, workers)
-        road.begin(replace)
-        road.survey()
-        road.check(strict)
-        road.convert()
-        road.check(strict)
-        report = road.finish()
+        importer = _Importer(source, folder, work, encoding, dtype, pool, workers)
+        importer.begin(replace)
+        importer.survey()
+        importer.check(strict)
+        importer.convert()
+        importer.check(strict)
+        report = importer.finish()
     shutil.rmtree(work, ignore_errors=True)
     work.with_suffix(".lock").unlink(missing_ok=True)
     return report
 
 
 @dataclass
-class _Road:
+class _Importer:
     source: Source
     folder: Path
     work: Path
@@ -144,7 +144,7 @@ class _Road:
     def survey(self) -> None:
         """Lists the source's rows, unless that is done."""
         if not self.listing.found:
-            rows = _said(self.source.rows(self.pool), "listed")
+            rows = _logged(self.source.rows(self.pool), "listed")
             self.listing.write(rows, self.source, self.dtype)
         log.info("%s: %d rows in %d buckets", self.folder.name, self.listing.total, len(self.listing.buckets))
 
@@ -162,8 +162,8 @@ class _Road:
             shutil.rmtree(self.work)
             return
         for bucket in self.listing.buckets:
-            for number, (_, said, _) in enumerate(self._parts_of(bucket)):
-                if said["left"]:
+            for number, (_, summary, _) in enumerate(self._parts_of(bucket)):
+                if summary["left"]:
                     self._part(bucket, number).unlink()
 
     def convert(self) -> None:
@@ -188,8 +188,8 @@ class _Road:
         shard = None
         if unit.kept:
             shard = write_shard(self.folder / shard_name(*bucket, number), unit.latents[: len(unit.kept)])
-        said = {"shard": shard, "left": [asdict(one) for one in (*left, *unit.left)], "notes": unit.notes}
-        schema = PART_SCHEMA.with_metadata({"said": canonical_json(said)})
+        summary = {"shard": shard, "left": [asdict(one) for one in (*left, *unit.left)], "notes": unit.notes}
+        schema = PART_SCHEMA.with_metadata({"said": canonical_json(summary)})
         columns: list[Any] = list(zip(*unit.kept, strict=True)) or [[] for _ in PART_SCHEMA]
         with written(self._part(bucket, number)) as beside, pa.ipc.new_file(str(beside), schema) as writer:
             writer.write_batch(
@@ -212,7 +212,7 @@ class _Road:
         return self.work / "parts" / f"{bucket[0]}x{bucket[1]}-{number:05d}.arrow"
 
     def _parts(self) -> Iterator[tuple[tuple[int, int], dict[str, Any], pa.RecordBatch]]:
-        """Bucket, what was said, and rows of every part that is done, in the store's order."""
+        """Bucket, summary, and rows of every part that is done, in the store's order."""
         for bucket in self.listing.buckets:
             yield from self._parts_of(bucket)
 
@@ -226,8 +226,8 @@ class _Road:
 
     def _left_out(self) -> Iterator[dict[str, Any]]:
         yield from self.listing.left_out()
-        for _, said, _ in self._parts():
-            yield from said["left"]
+        for _, summary, _ in self._parts():
+            yield from summary["left"]
 
     def finish(self) -> Report:
         """Writes the tables, the report and the manifest."""
@@ -248,20 +248,20 @@ class _Road:
             raise InputError(f"No sample can be used: {found}.{hint}")
         digest = write_manifest(self.folder, buckets, shards, self.source.about)
         notes: Counter = Counter()
-        for _, said, _ in self._parts():
-            notes.update(said["notes"])
+        for _, summary, _ in self._parts():
+            notes.update(summary["notes"])
         return Report(folder=self.folder, digest=digest, images=images, left_out=reasons, notes=notes, hint=self.listing.hint)
 
     def _numbered(self, buckets: list[dict[str, Any]], shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts with their bucket's and shard's numbers; fills in the manifest's lists on the way."""
-        for (height, width), said, batch in self._parts():
-            if said["shard"] is None:
+        for (height, width), summary, batch in self._parts():
+            if summary["shard"] is None:
                 continue
             if not buckets or (buckets[-1]["height"], buckets[-1]["width"]) != (height, width):
                 shape = list(self.source.shape((height, width)))
                 buckets.append({"height": height, "width": width, "count": 0, "latents": shape, "dtype": self.dtype})
             buckets[-1]["count"] += batch.num_rows
-            shards.append({**said["shard"], "bucket": len(buckets) - 1})
+            shards.append({**summary["shard"], "bucket": len(buckets) - 1})
             numbers = {"bucket": len(buckets) - 1, "shard": len(shards) - 1}
             columns = [
                 pa.array(np.full(batch.num_rows, numbers[field.name]), field.type) if field.name in numbers else column
@@ -283,9 +283,9 @@ class _Ready:
 class _Unit:
     """The samples of one shard while they come in."""
 
-    def __init__(self, road: _Road, bucket: tuple[int, int], most: int):
-        self.encoding, self.shape, self.dtype = road.encoding, road.source.shape(bucket), np.dtype(road.dtype)
-        self.latents = np.empty((most, *self.shape), road.dtype)
+    def __init__(self, importer: _Importer, bucket: tuple[int, int], most: int):
+        self.encoding, self.shape, self.dtype = importer.encoding, importer.source.shape(bucket), np.dtype(importer.dtype)
+        self.latents = np.empty((most, *self.shape), importer.dtype)
         self.waiting: list[tuple[Row, Loaded | _Ready]] = []
         self.kept: list[tuple] = []
         self.left: list[LeftOut] = []
@@ -327,13 +327,13 @@ class _Unit:
         self.kept.append((row.id, 0, 0, at, *found.sizes, found.digest, row.tags, row.sentence))
 
 
-def _said(rows: Iterable[Any], what: str) -> Iterator[Any]:
+def _logged(rows: Iterable[Any], what: str) -> Iterator[Any]:
     """The same rows, with a word in the log now and then."""
-    begun = said = time.monotonic()
+    begun = reported = time.monotonic()
     for number, row in enumerate(rows, start=1):
         yield row
-        if not number % 1024 and (now := time.monotonic()) - said > _SAY_EVERY:
-            said = now
+        if not number % 1024 and (now := time.monotonic()) - reported > _SAY_EVERY:
+            reported = now
             log.info("%s %d rows, %.0f a second", what, number, number / (now - begun))
 
 

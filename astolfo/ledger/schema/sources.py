@@ -82,7 +82,7 @@ class StandIn(Entry):
     sha256: Digest
 
 
-class Brought(Entry):
+class PictureSource(Entry):
     """Where a dataset's pictures are: a folder of them, which the graph imports, or a store; paths are the ledger's folder's."""
 
     folder: str | None = None
@@ -90,7 +90,7 @@ class Brought(Entry):
     digest: str = "unknown"  # of a store
 
     @model_validator(mode="after")
-    def _one_place(self) -> "Brought":
+    def _one_place(self) -> "PictureSource":
         if self.folder is not None and self.store is not None:
             raise ValueError("give one of folder and store.")
         if self.folder is not None and self.digest != "unknown":
@@ -98,14 +98,14 @@ class Brought(Entry):
         return self
 
 
-class ScaleDataset(Brought):
+class ScaleDataset(PictureSource):
     """A dataset at one scale: its count of images, and the seed of its pictures where they are drawn."""
 
     images: PositiveInt | None = None  # None: as many as at full scale
     seed: int = 0
 
 
-class Dataset(Brought):
+class Dataset(PictureSource):
     """A dataset by its name: its full-scale count of images, where they are, and what it is at the miniature.
 
     Without `images` they are counted where they are.

@@ -1,6 +1,6 @@
-"""Pictures of one's own, all the way: a source, an autoencoder, the road into a store.
+"""The import of one's own pictures: from a source, through an autoencoder, into a store.
 
-    bring(Folder, [Path("pictures")], Path("store"), autoencoder, sizes={"resolution": 1024, ...})
+    import_pictures(Folder, [Path("pictures")], Path("store"), autoencoder, sizes={"resolution": 1024, ...})
 
 `astolfo dataset import folder | tars | table` and the graph's own imports both come here.
 """
@@ -19,7 +19,7 @@ from astolfo.data.join import both_ways
 CROP, DRAW, BATCH = "kohya", "sample", 4  # what is done where nothing is said
 
 
-def bring(
+def import_pictures(
     kind: Callable, places: Sequence[Path], out: Path, autoencoder: Any, *, sizes: Mapping[str, Any], file: Path | None = None,
     crop: str = CROP, draw: str = DRAW, seed: int = 0, batch: int = BATCH, device: str = "cpu", reading: Reading = PLAIN,
     flip: bool = False, **options: Any,

@@ -1,0 +1,116 @@
+"""What an import writes is a ledger that loads, and the commands that follow can be typed."""
+
+import shlex
+
+import pytest
+from click.testing import CliRunner
+
+from astolfo.cli import cli
+from astolfo.errors import AstolfoError
+from astolfo.ledger import load, recipe_of
+from tests.kohya.conftest import BASE, LAUNCH
+
+
+@pytest.fixture
+def run(files):
+    """A function that runs `astolfo ledger import` as it is typed."""
+    return lambda *words: CliRunner().invoke(cli, ["--config", "mine", "ledger", *words], catch_exceptions=True)
+
+
+def test_an_assumed_number_of_pictures_is_said(files, run, tmp_path):
+    """Where pictures cannot be counted the import says that 1000 stands in the entry; where they can, it says nothing of it."""
+    there = tmp_path / "pics" / "1_cat"
+    there.mkdir(parents=True)
+    (there / "a.png").touch()
+    line = f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --seed 1"
+    away, here = files(away__sh=f"{line} --train_data_dir=/d/gone\n", here__sh=f"{line} --train_data_dir=pics\n")
+    assert (
+        "Dataset gone: its pictures are not here to be counted, so its entry says images: 1000."
+        in run("import", str(away)).output
+    )
+    assert "1000" not in run("import", str(here)).output
+
+
+def test_what_is_written_is_a_ledger(files, run, tmp_path):
+    """A folder without a ledger becomes one: it loads, and a second import adds files and changes none."""
+    one, two = files(
+        one__sh=f"{LAUNCH} --output_name=one --output_dir=/o --max_train_steps 10 --seed 1\n",
+        two__sh=f"{LAUNCH.replace('/m/base', '/o/other')} --output_name=two --in_json=/d/more/m.json --seed 2\n",
+    )
+    assert run("import", str(one)).exit_code == 0
+    before = (tmp_path / "mine/ledger.yaml").read_bytes()
+    assert run("import", str(two)).exit_code == 0
+    assert (tmp_path / "mine/ledger.yaml").read_bytes() == before
+    assert sorted(path.relative_to(tmp_path / "mine").as_posix() for path in (tmp_path / "mine").rglob("*.yaml")) == [
+        "bases/other.yaml", "datasets/more.yaml", "ledger.yaml", "runs/two.yaml",
+    ]  # fmt: skip
+    ledger = load(tmp_path / "mine")
+    assert list(ledger.runs) == ["two", "one"]
+    assert recipe_of(ledger, ledger.run("one")).seed == 1
+    assert "one" in run("show", "one").output
+    assert "is there already" in str(run("import", str(two)).exception)
+
+
+def test_the_commands_that_follow_can_be_typed(files, run, tmp_path, monkeypatch):
+    """They are typed in a folder of their own: each names the ledger, whole paths, and options that its verb has."""
+    for name in ("in/pics/a.png", "in/other/b.png", "in/m.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    line = "accelerate launch sdxl_train.py --pretrained_model_name_or_path m.safetensors --output_dir out --seed 1"
+    (tmp_path / "in/data.toml").write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "other"\n')
+    script = tmp_path / "in/train.sh"
+    script.write_text(
+        f"{line} --output_name one --dataset_config data.toml --resolution 512 --enable_bucket --bucket_no_upscale\n"
+    )
+    said = run("import", "in/train.sh").output.partition("What follows")[2].partition("Written:")[0]
+    first, *lines = [shlex.split(line, comments=True) for line in said.splitlines()[1:] if line.strip()]
+    assert first[:2] == ["mkdir", "-p"]
+    assert first[-2:] == ["cd", f"{tmp_path}/mine-full"]
+    assert [words[5:] for words in lines] == [
+        ["pin", "m", f"{tmp_path}/in/m.safetensors"],
+        ["dataset", "import", "folder", f"{tmp_path}/in/other", "-o", "stores/other", "--resolution", "512", "--no-upscale",
+         "--autoencoder", f"{tmp_path}/in/m.safetensors"],
+        ["pin", "other", "stores/other"],
+        ["adopt", "one", f"{tmp_path}/in/out/one.safetensors"],
+    ]  # fmt: skip
+    elsewhere = tmp_path / "mine-full"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    for words in lines:
+        assert words[:5] == ["astolfo", "--config", f"{tmp_path}/mine", "--scale", "full"]
+        problem = CliRunner().invoke(cli, words[1:]).exception
+        assert not isinstance(problem, SystemExit), words  # no usage error: what is wrong is that these files are empty
+        assert isinstance(problem, AstolfoError)
+
+
+def test_parts_are_written_as_the_ledger_has_them(files, run, tmp_path):
+    """Subsets and repeats become a dataset with parts, each of which has a store; the ledger that is written loads."""
+    script, _ = files(
+        one__sh=f"accelerate launch sdxl_train.py {BASE} --dataset_config data.toml --seed 1\n",
+        data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nnum_repeats = 3\nflip_aug = true\n[[datasets.subsets]]\nimage_dir = "/b"\n',
+    )
+    found = run("import", str(script))
+    assert found.exit_code == 0, found.exception
+    assert "dataset import folder /b" in found.output
+    ledger = load(tmp_path / "mine")
+    assert ledger.datasets["a-b"].parts == {"a": 3, "b": 1}
+    assert [ledger.datasets[part].flip for part in "ab"] == [True, None]
+    assert ledger.run("one").fields.dataset == "a-b"
+
+
+def test_nothing_is_written_where_something_is_refused(files, run, tmp_path):
+    """A refusal writes nothing and lists all of it; `--lossy` writes, and `--print` only prints."""
+    [path] = files(one__sh=f"{LAUNCH} --flip_aug --resume x --seed 1\n")
+    found = run("import", str(path))
+    assert "2 things have no counterpart" in str(found.exception)
+    assert "--lossy" in str(found.exception)
+    assert run("import", str(path), "--lossy", "--print").output.startswith("title: From one.sh")
+    assert not (tmp_path / "mine").exists()
+    assert run("import", str(path), "--lossy").exit_code == 0
+    assert "flip_aug" in load(tmp_path / "mine").run("one").entry.note
+
+
+def test_the_program_s_own_ledger_is_not_written_to(files):
+    """Without a ledger of one's own an import says how to have one."""
+    [path] = files(one__sh=f"{LAUNCH} --seed 1\n")
+    assert "astolfo init" in str(CliRunner().invoke(cli, ["ledger", "import", str(path)]).exception)
