@@ -1,24 +1,24 @@
 """The verdict: works, kinda works, blur or broken, by stated thresholds, with its reason in one sentence.
 
-- **broken**: a number was not finite; or sharpness or contrast is above `WILD` of the dataset's; or neither is low, and fewer
-  than `SHOWN` of the pictures show what was asked.
+- **broken**: a number was not finite; or sharpness is above `WILD` of the dataset's; or the pictures are no blur, and fewer than
+  `SHOWN` of them show what was asked.
 - **blur**: sharpness or contrast is below `KEPT` of the dataset's.
-- **works**: sharpness and contrast are from `KEPT` to `LIKE` of the dataset's, and at least `SURE` of the pictures show all that
-  was asked.
-- **kinda works**: what lies between works and broken.
+- **kinda works**: none of these, and from `SHOWN` to `SURE` of the pictures show all that was asked.
+- **works**: none of these, and at least `SURE` of the pictures show all that was asked.
 
 The pictures alone decide. 1.0 is the dataset's own pictures, seen through the model's autoencoder.
 
 Where the thresholds come from (tests/evaluate/test_verdict.py and test_physics.py measure them):
 
 `KEPT` lies half way, in logarithms, between the dataset's own pictures and what a wrong reading leaves at most, which is half of
-them. Let an exact eps model of pictures whose components are normal with deviation
-s be sampled as v. Its output is the noise e, which the v runtime takes for the slope of the trajectory x = cos(p) x0 +
-sin(p) e; so dx/dp = E[e | x] instead of E[v | x], and of a component's amplitude exp(-artanh(k) / k) / s is left, k =
-sqrt(1 - s^2): under 0.50 for every s, 0.37 for s = 1, 0.15 for s = 5. Of pictures whose strength no prompt tells the model
-draws even less, tan(p / 2), told content or not. `WILD` is the double: a v model read as eps has several times the dataset's
-contrast, and random latents decode to three times its sharpness. `LIKE` is half way to it, as far above the dataset's as `KEPT`
-lies below.
+them. Let an exact eps model of pictures whose components are normal with deviation s be sampled as v. Its output is the noise
+e, which the v runtime takes for the slope of the trajectory x = cos(p) x0 + sin(p) e; so dx/dp = E[e | x] instead of E[v | x],
+and of a component's amplitude exp(-artanh(k) / k) / s is left, k = sqrt(1 - s^2): under 0.50 for every s, 0.37 for s = 1, 0.15
+for s = 5. Of pictures whose strength no prompt tells the model draws even less, tan(p / 2), told content or not.
+
+`WILD` is the double: noise of 2 % of the range reaches it, a v model read as eps is beyond it, random latents decode to three
+times the dataset's sharpness. Contrast has no such limit: a guided v model draws pictures of nearly full strength, whose
+contrast is 1.9 times that of a dataset whose mean is half of it.
 
 By chance hardly one picture in hundreds shows all that was asked: `SHOWN`, half of them, is far from chance. `SURE` is half
 way from there to all. Where nobody knows the truth, looks decide alone; the reason says so.
@@ -30,15 +30,15 @@ from math import sqrt
 from typing import Any, Literal
 
 Word = Literal["works", "kinda works", "blur", "broken"]
-KEPT, LIKE, WILD = sqrt(0.5), sqrt(2.0), 2.0
+KEPT, WILD = sqrt(0.5), 2.0
 SHOWN, SURE = 0.5, 0.75
-_LOOKS = "sharpness and contrast from {:.2f} to {:.2f} of the dataset's, and at least {:.0%} of the pictures show what was asked"
+_LOOKS = f"sharpness and contrast from {KEPT:.2f} of the dataset's, sharpness up to {WILD}, and "
 THRESHOLDS = {
-    "works": _LOOKS.format(KEPT, LIKE, SURE),
-    "kinda works": _LOOKS.format(KEPT, WILD, SHOWN) + ", but not all that works asks for",
+    "works": f"{_LOOKS}at least {SURE:.0%} of the pictures show what was asked",
+    "kinda works": f"{_LOOKS}at least {SHOWN:.0%} of the pictures show what was asked, but fewer than {SURE:.0%}",
     "blur": f"sharpness or contrast below {KEPT:.2f} of the dataset's",
-    "broken": f"a number is not finite, sharpness or contrast is above {WILD} of the dataset's, or fewer than {SHOWN:.0%} of the "
-    "pictures show what was asked, though they are no blur",
+    "broken": f"a number is not finite, sharpness is above {WILD} of the dataset's, or fewer than {SHOWN:.0%} of the pictures show "
+    "what was asked, though they are no blur",
 }
 
 
@@ -77,15 +77,14 @@ def judge(found: Evidence) -> Verdict:
 
 
 def _word(found: Evidence) -> Word:
-    looks = [one for one in (found.sharpness, found.contrast) if one is not None]
     shown = 1.0 if found.shown is None else found.shown / found.pictures
-    if any(one > WILD for one in looks):
+    if found.sharpness is not None and found.sharpness > WILD:
         return "broken"
-    if any(one < KEPT for one in looks):
+    if any(one is not None and one < KEPT for one in (found.sharpness, found.contrast)):
         return "blur"
     if shown < SHOWN:
         return "broken"
-    return "works" if shown >= SURE and all(one <= LIKE for one in looks) else "kinda works"
+    return "works" if shown >= SURE else "kinda works"
 
 
 def _reason(found: Evidence) -> str:

@@ -73,9 +73,10 @@ def look(file: Path, words: Path, sheets: Path | None) -> None:
             runtime=runtime, pictures=PROMPTS, finite=int(finite.sum()), sharpness=looks["sharpness"],
             contrast=looks["contrast"], shown=int(sum(one["all"] for one in found)),
         ))  # fmt: skip
+        strength = np.median([one["strength"] for one in found])
         print(
-            f"{file.stem} as {runtime}: of {PROMPTS} right: {told}; strength {np.median([one['strength'] for one in found]):.2f}; "
-            f"sharpness {looks['sharpness']:.2f}, contrast {looks['contrast']:.2f}, by scale {np.round(scales, 2)}: {verdict.word}",
+            f"{file.stem} as {runtime}: {verdict.word}; of {PROMPTS} right: {told}; strength {strength:.2f}; sharpness "
+            f"{looks['sharpness']:.2f}, contrast {looks['contrast']:.2f}, by scale {np.round(scales, 2)}",
             flush=True,
         )
         if sheets:
