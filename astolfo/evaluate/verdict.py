@@ -37,8 +37,8 @@ THRESHOLDS = {
     "works": f"{_LOOKS}at least {SURE:.0%} of the pictures show what was asked",
     "kinda works": f"{_LOOKS}at least {SHOWN:.0%} of the pictures show what was asked, but fewer than {SURE:.0%}",
     "blur": f"sharpness or contrast below {KEPT:.2f} of the dataset's",
-    "broken": f"a number is not finite, sharpness is above {WILD} of the dataset's, or fewer than {SHOWN:.0%} of the pictures show "
-    "what was asked, though they are no blur",
+    "broken": f"a number is not finite, sharpness is above {WILD} of the dataset's, or fewer than {SHOWN:.0%} of the pictures "
+    "show what was asked, though they are no blur",
 }
 
 
