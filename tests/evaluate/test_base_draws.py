@@ -59,7 +59,7 @@ def test_a_stand_in_draws_as_the_base_does(tmp_path):
 
 
 def test_an_untrained_model_does_not(candidate):
-    """With first weights instead of trained ones no picture shows what was asked."""
+    """With first weights instead of trained ones hardly a picture shows what was asked, and none but by chance."""
     for part in ("unet", "text_encoder", "text_encoder_2"):
         initialise(candidate.parts[part], 1)
-    assert shown(candidate)["all"] == 0.0
+    assert shown(candidate)["all"] < 0.1

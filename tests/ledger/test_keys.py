@@ -63,7 +63,7 @@ def test_only_what_falls_depends_on_the_end(mine):
 
 def test_a_polynomials_end_scales_as_rates_do(mine):
     """The rate that a polynomial falls to is a rate: scales multiply it."""
-    ledger = mine(schedule="polynomial")
+    ledger = mine(schedule="polynomial", precision={"weights": "fp32"})
     assert recipe(ledger).schedule.end == pytest.approx(1e-7 * ledger.scale.learning_rate_multiplier)
 
 

@@ -7,6 +7,7 @@ that act (a rate written for what does not train is left out); SD 2.1's objectiv
 import pytest
 
 from astolfo.ledger import load, plan_of, recipe_of, step_of
+from astolfo.ledger.rates import at_scale
 from astolfo.ledger.show import tree
 from astolfo.ledger.table import facets
 from tests.conftest import CONFIG
@@ -276,9 +277,7 @@ def test_every_run_has_a_plan_and_a_recipe(scale):
     ledger = load(CONFIG, scale)
     for run in ledger.runs.values():
         assert plan_of(ledger, run).end > plan_of(ledger, run).start
-        assert recipe_of(ledger, run).learning_rate.unet == pytest.approx(
-            run.fields.learning_rate.unet * (ledger.scale.learning_rate_multiplier if run.fields.base else 1)
-        )
+        assert recipe_of(ledger, run).learning_rate.unet == at_scale(ledger.scale, run.fields)(run.fields.learning_rate.unet)
 
 
 @pytest.mark.parametrize("scale", ["full", "miniature"])
