@@ -61,7 +61,7 @@ STAGES = (
     Stage(
         "v-base",
         "the rule of the shipped v base rebuilds exactly its digest",
-        15,
+        6,
         pytest("tests/workflow/test_bases.py", "-k", "AC-NoobAI"),
     ),
     Stage(
