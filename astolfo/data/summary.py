@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from astolfo import randomness
 from astolfo.data.captions import caption
 from astolfo.data.store import CAPTIONS, Store
-from astolfo.data.tokens import CHUNK, Mended, chunks
+from astolfo.data.tokens import CHUNK, FtfyTokenizer, chunks
 from astolfo.ledger.schema import SEMANTICS, Captions
 
 _CELL, _TEXT, _GAP = 224, 76, 12
@@ -58,8 +58,8 @@ class Reading:
         return f"{self.captions.kind}, semantics: {self.semantics}"
 
     @cached_property
-    def _mended(self) -> Mended | None:
-        return Mended(self.words) if SEMANTICS[self.semantics].text == "ftfy" else None
+    def _mended(self) -> FtfyTokenizer | None:
+        return FtfyTokenizer(self.words) if SEMANTICS[self.semantics].text == "ftfy" else None
 
 
 def summary(store: Store, reading: Reading | None = None) -> str:

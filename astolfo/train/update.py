@@ -78,7 +78,7 @@ class Fp32Update:
 
     @torch.no_grad()
     def step(self, step: int) -> None:
-        """As `Direct.step`, stretch by stretch."""
+        """As `DirectUpdate.step`, stretch by stretch."""
         factor = schedule.factor(self.recipe, step)
         for members in self._stretches:
             for member in members:
@@ -95,7 +95,7 @@ class Fp32Update:
                 self._empty(member)
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """As `Direct.state_of`; with a master, that too."""
+        """As `DirectUpdate.state_of`; with a master, that too."""
         member = self._of[id(parameter)]
         assert member.optimizer
         master = {MASTER: member.wide.detach().cpu()} if self.keeps else {}
@@ -103,7 +103,7 @@ class Fp32Update:
 
     @torch.no_grad()
     def restore(self, parameter: nn.Parameter, weight: Tensor, saved: dict[str, Tensor]) -> None:
-        """As `Direct.restore`; `weight` is the master where there is one."""
+        """As `DirectUpdate.restore`; `weight` is the master where there is one."""
         member = self._of[id(parameter)]
         assert member.optimizer
         if self.keeps:
