@@ -12,6 +12,7 @@ from typing import Any
 
 from astolfo.evaluate.verdict import KEPT
 from astolfo.files import written
+from astolfo.ledger.evaluations import own_verdicts
 
 os.environ.setdefault("MPLCONFIGDIR", str(Path(".astolfo/matplotlib").absolute()))  # its caches, not in the user's home
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # that it looked for fonts concerns nobody
@@ -26,7 +27,7 @@ _COLOURS = {"eps": "#b35806", "v": "#1f6f5c", "rf": "#5b4ea5", "null": "#1f6f5c"
 def plots(report: Mapping[str, Any]) -> dict[str, tuple[bytes, str]]:
     """The plots that a report gives rise to: name -> (PNG bytes, a sentence that says what is to be seen)."""
     found = {}
-    if any(len(one["cells"]) > 2 for one in report["summary"] if one["own"]):
+    if any(len(one["cells"]) > 2 for one in own_verdicts(report)):
         alt = "What the pictures show, the loss at high noise, sharpness and contrast over alpha, under the run's own objective."
         found["sweep"] = (_sweep(report), alt)
     if report["validation"] is not None:
@@ -45,7 +46,7 @@ def _sweep(report: Mapping[str, Any]) -> bytes:
     """Left: the fraction of pictures that show what was asked (or the scorer's mean), and the reading. Right: looks."""
     figure = _figure()
     left, right = figure.subplots(1, 2)
-    for one in (one for one in report["summary"] if one["own"]):
+    for one in own_verdicts(report):
         cells = [report["cells"][number] for number in one["cells"]]
         alphas, label = [cell["alpha"] for cell in cells], f"{one['uncond']} uncond"
         colour = _COLOURS[one["uncond"]]
