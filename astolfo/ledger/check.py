@@ -158,13 +158,22 @@ def _blocks(ledger: Ledger, run: Run) -> None:
     config = ledger.scale.architectures.get(family, {}).get("unet")
     if config is None:
         return
-    for key in ("unet", "learning_rate"):
-        for block in unknown_blocks(**{key: getattr(fields, key)}, config=config):
-            raise run.error(unknown("block of the UNet", block, known_blocks(config)), key)
+    missing = [
+        (key, name) for key in ("unet", "learning_rate") for name in unknown_blocks(**{key: getattr(fields, key)}, config=config)
+    ]
+    if missing and ledger.scale_name != "full":  # a smaller UNet may lack some of the real one's blocks
+        real = ledger.full_scale().architectures[family]["unet"]
+        for key, _ in missing:
+            for block in unknown_blocks(**{key: getattr(fields, key)}, config=real):
+                raise run.error(unknown("block of the UNet", block, known_blocks(real)), key)
+    elif missing:
+        key, block = missing[0]
+        raise run.error(unknown("block of the UNet", block, known_blocks(config)), key)
     assert fields.unet
     assert fields.learning_rate
     if fields.learning_rate.largest["unet"] and not _any_trains(fields.unet, fields.learning_rate, config):
-        raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.", "unet")
+        lacks = f" The {ledger.scale_name} has none of {', '.join(name for _, name in missing)}." if missing else ""
+        raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.{lacks}", "unet")
 
 
 def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict[str, Any]) -> bool:

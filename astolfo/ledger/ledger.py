@@ -162,6 +162,10 @@ class Ledger:
             raise run.error(f"Run {run.id} starts from nothing, so it has no base to merge with. Name a merge_base.")
         return self.reference(name)
 
+    def full_scale(self) -> schema.Scale:
+        """The scale of the real thing, whichever this ledger is read at."""
+        return self.files.read("scales", schema.Scale, "full")["full"]
+
     def family(self, run: Run) -> schema.Family:
         """The model family of a run: its base's, followed up to a named base; from nothing, its dataset's autoencoder's."""
         reference = self.parent(run)

@@ -49,7 +49,7 @@ def test_matrices_change_by_a_twentieth_and_nothing_else_does(made):
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
     assert changed
     assert not any(key.startswith("first_stage_model.") or before[key].ndim < 2 for key in changed)
-    kernel = "model.diffusion_model.input_blocks.4.1.proj_in.weight"
+    kernel = "model.diffusion_model.input_blocks.3.1.proj_in.weight"
     moved, whole = (np.float64(after[kernel]) - before[kernel], np.float64(before[kernel]))
     assert np.median(abs(moved)) / np.median(abs(whole)) == pytest.approx(AMOUNT, rel=0.05)
 

@@ -364,10 +364,10 @@ def test_small_tensors_keep_32_bits(build, ledger):
     states = {name: optimizers.state_of(optimizer, p) for name, p in zip(names, parameters, strict=True)}
     eight = {name for name, state in states.items() if state["state1"].dtype == torch.uint8}
     assert eight == {name for name, p in unet.named_parameters() if p.numel() >= 4096}
-    assert (len(eight), len(names)) == (197, 498)
+    assert (len(eight), len(names)) == (72, 328)
     assert all("absmax1" not in states[name] and states[name]["state2"].dtype == torch.float32 for name in set(names) - eight)
-    matrices = {name for name, p in unet.named_parameters() if ".attn" in name and p.ndim == 2}
-    assert matrices <= eight
+    elements = sum(p.numel() for name, p in unet.named_parameters() if name in eight)
+    assert elements > 0.85 * sum(p.numel() for p in unet.parameters())
 
 
 def test_no_compiler_no_4_bits(build, monkeypatch, tmp_path):

@@ -30,6 +30,8 @@ MOVES = {
     ("number", "loop.Trainer._mean"): ("after",),  # losses
     ("number", "guards._finite"): ("after",),  # gradients and weights
     ("to host", "loop.Trainer._clip"): ("after",),  # the squares of the gradient's norm
+    ("to host", "loop.Trainer._clip_in_their_dtype"): ("after",),  # the norms, as the record's first trainer clips ...
+    ("to card", "loop.Trainer._clip_in_their_dtype"): ("after",),  # ... and the factor
     ("number", "update.DirectUpdate.step"): ("after",),  # bitsandbytes waits after each weight, AdaFactor for each one's size
     ("to card", "update.DirectUpdate.step"): ("after",),  # first step: code books of 8-bit moments, AdaFactor's counters
     ("number", "update.Fp32Update.step"): ("after",),

@@ -62,7 +62,7 @@ def test_optimizer_state_survives_a_cut(train, spec_of, kind, ledger):
     moments = [key for key in file.keys() if key.endswith(("state1", "exp_avg"))]
     eight = [key for key in moments if file.dtype(key) == "U8"]
     elements = [sum(torch.Size(file.shape(key)).numel() for key in keys) for keys in (eight, moments)]
-    assert elements[0] / elements[1] > 0.9 if kind == "AdamW8bit" else not eight
+    assert elements[0] / elements[1] > 0.8 if kind == "AdamW8bit" else not eight
 
 
 def test_a_kill_leaves_no_trace(inputs, spec_of, whole, tmp_path):
