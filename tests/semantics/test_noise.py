@@ -24,6 +24,9 @@ from tests.conftest import CONFIG
 
 TABLES = json.loads((Path(__file__).parent / "noise.json").read_text())
 LATENTS, NOISE = torch.tensor([[[[1.7, -0.9]]]]), torch.tensor([[[[0.4, -2.3]]]])
+ROOTS = (
+    3e-6  # theirs are MKL's, which stop a unit in the last place beside the true one, and zero terminal SNR subtracts such roots
+)
 
 
 def recipe(semantics, terminal):
@@ -54,7 +57,7 @@ def test_twelve_points_of_the_schedule(semantics, terminal):
         task = at(wanted, timestep, LATENTS, NOISE)
         assert task.noisy.to(DTYPES["bf16"]).flatten().tolist() == noisy, timestep
         assert task.target.dtype == noised_dtype(wanted)
-        assert task.target.float().flatten().tolist() == pytest.approx(target, rel=0 if semantics == "kohya" else 3e-7, abs=1e-7)
+        assert task.target.float().flatten().tolist() == pytest.approx(target, rel=0 if semantics == "kohya" else ROOTS, abs=1e-7)
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["plain", "zero-terminal"])
@@ -65,7 +68,9 @@ def test_levels_of_noise(semantics, terminal):
     nothing, one = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     sigma = [at(wanted, timestep, nothing, one).noisy.item() for timestep in range(1000)]
     assert len(set(sigma)) == table["levels"]
-    assert {timestep: sigma[timestep] for timestep, *_ in table["rows"]} == pytest.approx({t: s for t, _, s, *_ in table["rows"]})
+    assert {timestep: sigma[timestep] for timestep, *_ in table["rows"]} == pytest.approx(
+        {t: s for t, _, s, *_ in table["rows"]}, rel=ROOTS
+    )
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
