@@ -281,8 +281,18 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error.args[0] if error.args else ''}".split("\nTrace:")[0]
 
 
+_COMPONENTS = {
+    "conditioner.embedders.0.": "clip_l", "conditioner.embedders.1.": "clip_g", "first_stage_model.": "vae",
+    "model.diffusion_model.": "diffuser",
+}  # fmt: skip
+"""How keys of SDXL begin -> sd-mecha's names of its parts."""
+
+
 def _config(library: Any, keys: Mapping[str, Any]) -> Any:
-    """The model config of the keys: sd-mecha's for SDXL, which knows blocks, if it has them all; else one of just these keys."""
+    """The model config of the keys: sd-mecha's for SDXL, which knows blocks, if it has them all; else one of just these keys.
+
+    The latter has the same components where the keys begin like SDXL's, as those of a smaller UNet do.
+    """
     import torch
 
     configs = library.extensions.model_configs
@@ -292,8 +302,12 @@ def _config(library: Any, keys: Mapping[str, Any]) -> Any:
     shapes = {key: list(entry.shape) for key, entry in sorted(keys.items())}
     identifier = f"astolfo-{hashlib.sha256(canonical_json(shapes).encode()).hexdigest()[:16]}"
     if identifier not in {config.identifier for config in configs.get_all()}:
-        component = configs.ModelComponent({key: configs.KeyMetadata(shape, torch.float32) for key, shape in shapes.items()})
-        configs.register_aux(configs.ModelConfigImpl(identifier=identifier, components={"model": component}))
+        parts: dict[str, dict[str, Any]] = {}
+        for key, shape in shapes.items():
+            part = next((name for prefix, name in _COMPONENTS.items() if key.startswith(prefix)), "model")
+            parts.setdefault(part, {})[key] = configs.KeyMetadata(shape, torch.float32)
+        components = {name: configs.ModelComponent(found) for name, found in parts.items()}
+        configs.register_aux(configs.ModelConfigImpl(identifier=identifier, components=components))
     return configs.resolve(identifier)
 
 

@@ -11,11 +11,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from astolfo.checkpoint.architecture import Architecture
+from astolfo.checkpoint.model import save
 from astolfo.checkpoint.safefile import open_file, write_file
 from astolfo.cli import cli
 from astolfo.errors import CheckpointError, LedgerError, NumericsError
 from astolfo.files import read_sidecar, sha256_of
+from astolfo.ledger import load
 from astolfo.merging.mecha import merge_mecha, normalised
+from astolfo.train.initialise import initialise
 from tests.conftest import CONFIG, STAND_INS
 
 RECIPES = CONFIG / "mecha"
@@ -292,8 +296,16 @@ def test_the_command_and_the_job_give_the_same_weights(tmp_path, toys):
     assert run(cli, ["mecha", str(recipe), "a", "-o", "x"]).exit_code == 2
 
 
-def test_block_weights_are_written_as_sd_mecha_writes_them(tmp_path, models):
-    """A literal of SuperMerger's blocks, converted to the model's keys, weighs each block by its own alpha."""
+def test_block_weights_are_written_as_sd_mecha_writes_them(tmp_path):
+    """A literal of SuperMerger's blocks, converted to the model's keys, weighs each block by its own alpha.
+
+    That conversion knows SDXL's own blocks, of two layers each, and nothing else.
+    """
+    config = load(CONFIG).scale.architectures["sdxl"]
+    found = Architecture.from_mapping(config | {"unet": config["unet"] | {"layers_per_block": 2}}, "sdxl")
+    models = {name: tmp_path / name for name in "ab"}
+    for seed, path in enumerate(models.values()):
+        save(path, {part: initialise(found.build(part, "cpu"), seed) for part in found.parts}, found, dtypes="fp16")
     blocks = {f"{side}{index:02}": 0.25 for side in ("IN", "OUT") for index in range(12)} | {"M00": 1.0, "BASE": 0.0, "VAE": 0.0}
     lines = [
         "version 0.1.0", 'model "a"', 'model "b"', "dict " + " ".join(f"{name}={alpha}" for name, alpha in blocks.items()),
