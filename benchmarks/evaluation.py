@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from astolfo.commands import ROOT
 from astolfo.files import canonical_json, sha256_of
 from astolfo.ledger import load
 from astolfo.ledger.specs import Specs
+from astolfo.program import ROOT
 
 
 def once(directory: Path, run_id: str) -> tuple[float, float]:

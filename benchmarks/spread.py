@@ -115,7 +115,11 @@ def changed(recipe, variant: str):
     if variant == "seed":
         return recipe.model_copy(update={"seed": recipe.seed + 1})
     if variant.startswith("rate-"):
-        return recipe.model_copy(update={"learning_rate": recipe.learning_rate.scaled(float(variant[5:]))})
+        from astolfo.ledger.schema import six_digits
+
+        return recipe.model_copy(
+            update={"learning_rate": recipe.learning_rate.changed(lambda rate: six_digits(rate * float(variant[5:])))}
+        )
     return recipe
 
 
