@@ -5,8 +5,6 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from astolfo.data import procedural
 from astolfo.data.ingest.pictures import encoder, mirrored
 from astolfo.data.ingest.run import run
@@ -22,11 +20,6 @@ def scenes(pictures: dict[str, Any], seed: int, images: int) -> list[procedural.
     """The scenes of a dataset; `pictures` holds the scale's sizes as [width, height] pairs in pixels."""
     sizes = tuple((int(width), int(height)) for width, height in pictures["sizes"])
     return [procedural.scene(seed, index, sizes) for index in range(images)]
-
-
-def pictures_of(pictures: dict[str, Any], seed: int, images: int) -> list[np.ndarray]:
-    """The same dataset as pictures: uint8 (height, width, 3)."""
-    return [photograph(one, veil_of(seed, index)) for index, one in enumerate(scenes(pictures, seed, images))]
 
 
 def make_dataset(

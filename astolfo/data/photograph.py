@@ -11,6 +11,7 @@ The bytes are the same on every machine: randomness is counter-based, and of flo
 comparisons take part.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,11 @@ def photograph(scene: Scene, veil: Veil) -> np.ndarray:
     for _ in range(veil.passes):
         picture = _softened(picture)
     return np.floor(np.clip(GREY + veil.strength * (np.clip(picture, 0, 255) - GREY), 0, 255) + 0.5).astype(np.uint8)
+
+
+def photographs(seed: int, scenes: Iterable[Scene]) -> list[np.ndarray]:
+    """The pictures of the dataset `seed`: of each of its scenes, in their order, under its own veil."""
+    return [photograph(one, veil_of(seed, index)) for index, one in enumerate(scenes)]
 
 
 def _texture(veil: Veil, which: str, height: int, width: int) -> np.ndarray:

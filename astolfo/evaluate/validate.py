@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from astolfo import randomness
-from astolfo.data.photograph import photograph, veil_of
+from astolfo.data.photograph import photographs
 from astolfo.data.pixels import encode
 from astolfo.data.procedural import scene
 from astolfo.data.store import Store
@@ -54,8 +54,7 @@ class HeldOut:
 def procedural(autoencoder: Any, *, seed: int, count: int, side: int) -> HeldOut:
     """`count` scenes of a dataset seed of their own, seen by the model's own autoencoder; square, `side` pixels."""
     scenes = [scene(seed, index, ((side, side),)) for index in range(count)]
-    pictures = np.stack([photograph(one, veil_of(seed, index)) for index, one in enumerate(scenes)])
-    drawn = torch.from_numpy(pictures).to(autoencoder.device)
+    drawn = torch.from_numpy(np.stack(photographs(seed, scenes))).to(autoencoder.device)
     latents = encode(autoencoder, drawn) * autoencoder.config.scaling_factor
     sizes = torch.tensor([[side, side, 0, 0, side, side]] * count).float()
     return HeldOut(latents.cpu(), tuple(prompt_of(one) for one in scenes), sizes)

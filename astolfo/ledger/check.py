@@ -158,22 +158,24 @@ def _blocks(ledger: Ledger, run: Run) -> None:
     config = ledger.scale.architectures.get(family, {}).get("unet")
     if config is None:
         return
-    missing = [
-        (key, name) for key in ("unet", "learning_rate") for name in unknown_blocks(**{key: getattr(fields, key)}, config=config)
-    ]
-    if missing and ledger.scale_name != "full":  # a smaller UNet may lack some of the real one's blocks
+    if missing := _missing_blocks(fields, config):  # a smaller UNet may lack some of the real one's
         real = ledger.full_scale().architectures[family]["unet"]
-        for key, _ in missing:
-            for block in unknown_blocks(**{key: getattr(fields, key)}, config=real):
-                raise run.error(unknown("block of the UNet", block, known_blocks(real)), key)
-    elif missing:
-        key, block = missing[0]
-        raise run.error(unknown("block of the UNet", block, known_blocks(config)), key)
+        for key, block in _missing_blocks(fields, real):
+            raise run.error(unknown("block of the UNet", block, known_blocks(real)), key)
     assert fields.unet
     assert fields.learning_rate
     if fields.learning_rate.largest["unet"] and not _any_trains(fields.unet, fields.learning_rate, config):
         lacks = f" The {ledger.scale_name} has none of {', '.join(name for _, name in missing)}." if missing else ""
         raise run.error(f"nothing of the UNet trains: unet says {fields.unet}, and what it leaves has no rate.{lacks}", "unet")
+
+
+def _missing_blocks(fields: schema.RunFields, config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The blocks that a run names and a UNet does not have, each after the key that names it."""
+    found = {
+        "unet": unknown_blocks(config, unet=fields.unet),
+        "learning_rate": unknown_blocks(config, learning_rate=fields.learning_rate),
+    }
+    return [(key, block) for key, blocks in found.items() for block in blocks]
 
 
 def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict[str, Any]) -> bool:

@@ -29,8 +29,16 @@ _PICTURES = ("data/ingest/colours.py", "data/ingest/folder.py", "data/ingest/ima
              "data/pixels.py", "ledger/kinds.py")  # fmt: skip
 MODULES: dict[str, tuple[str, ...]] = {
     "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
-    "autoencoder": (*_MODEL, "data/pixels.py", "data/procedural.py", "train/autoencoder.py", "train/initialise.py"),
-    "dataset": (*_MODEL, *_IMPORT, "data/join.py", "data/make.py", "data/pixels.py", "data/procedural.py"),
+    "autoencoder": (
+        *_MODEL,
+        "data/make.py",
+        "data/photograph.py",
+        "data/pixels.py",
+        "data/procedural.py",
+        "train/autoencoder.py",
+        "train/initialise.py",
+    ),
+    "dataset": (*_MODEL, *_IMPORT, "data/join.py", "data/make.py", "data/photograph.py", "data/pixels.py", "data/procedural.py"),
     "import": (*_MODEL, *_IMPORT, *_PICTURES, "data/join.py"),
     "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
     "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
@@ -41,6 +49,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         *_MODEL,
         *_DATA,
+        "data/photograph.py",
         "data/pixels.py",
         "data/procedural.py",
         "evaluate",

@@ -26,11 +26,17 @@ def at_scale(scale: Scale, fields: RunFields) -> Callable[[float], float]:
     Prodigy's rates are factors of what it estimates. What trains from nothing does so at a scale of its own.
     """
     multiplier = scale.learning_rate_multiplier
-    if multiplier == 1.0 or not fields.base or (fields.optimizer and fields.optimizer.kind == "Prodigy"):
+    if not multiplied(scale, fields):
         return lambda rate: rate
     if not loses(fields):
         return lambda rate: six_digits(rate * multiplier)
     return lambda rate: six_digits(rate * multiplier * min(1.0, kept(rate) / kept(AT))) if rate else 0.0
+
+
+def multiplied(scale: Scale, fields: RunFields) -> bool:
+    """Whether the scale changes the run's rates: not of a training from nothing, nor Prodigy's."""
+    prodigy = fields.optimizer is not None and fields.optimizer.kind == "Prodigy"
+    return scale.learning_rate_multiplier != 1.0 and bool(fields.base) and not prodigy
 
 
 @cache

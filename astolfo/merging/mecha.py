@@ -32,7 +32,7 @@ import numpy as np
 
 from astolfo import numerics
 from astolfo.checkpoint.extras import Extras, extras
-from astolfo.checkpoint.layout import identify, is_weight, same_shape
+from astolfo.checkpoint.layout import PREFIXES, identify, is_weight, same_shape
 from astolfo.checkpoint.metadata import MARKERS, inherited
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
@@ -281,11 +281,8 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error.args[0] if error.args else ''}".split("\nTrace:")[0]
 
 
-_COMPONENTS = {
-    "conditioner.embedders.0.": "clip_l", "conditioner.embedders.1.": "clip_g", "first_stage_model.": "vae",
-    "model.diffusion_model.": "diffuser",
-}  # fmt: skip
-"""How keys of SDXL begin -> sd-mecha's names of its parts."""
+_COMPONENTS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "vae": "vae", "unet": "diffuser"}
+"""The parts of SDXL -> sd-mecha's names of them."""
 
 
 def _config(library: Any, keys: Mapping[str, Any]) -> Any:
@@ -304,8 +301,8 @@ def _config(library: Any, keys: Mapping[str, Any]) -> Any:
     if identifier not in {config.identifier for config in configs.get_all()}:
         parts: dict[str, dict[str, Any]] = {}
         for key, shape in shapes.items():
-            part = next((name for prefix, name in _COMPONENTS.items() if key.startswith(prefix)), "model")
-            parts.setdefault(part, {})[key] = configs.KeyMetadata(shape, torch.float32)
+            part = next((part for part, prefix in PREFIXES["sdxl"].items() if key.startswith(prefix)), "")
+            parts.setdefault(_COMPONENTS.get(part, "model"), {})[key] = configs.KeyMetadata(shape, torch.float32)
         components = {name: configs.ModelComponent(found) for name, found in parts.items()}
         configs.register_aux(configs.ModelConfigImpl(identifier=identifier, components=components))
     return configs.resolve(identifier)

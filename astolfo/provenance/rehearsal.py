@@ -13,7 +13,7 @@ from astolfo.errors import AstolfoError
 from astolfo.ledger import load
 from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.rates import loses
+from astolfo.ledger.rates import loses, multiplied
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.steps import full_steps, plan_of
 from astolfo.provenance import verdicts
@@ -104,12 +104,7 @@ def _limits(ledger: Ledger, run: Run) -> str:
     """Where the rehearsal departs from the run, in what a reader has to know."""
     recipe, scale, plan = recipe_of(ledger, run), ledger.scale, plan_of(ledger, run)
     parts = [f"it trained {plan.end - plan.start:,} steps, where the run's data order has {full_steps(ledger, run):,}"]
-    if (
-        run.fields.base
-        and scale.learning_rate_multiplier != 1.0
-        and run.fields.optimizer
-        and run.fields.optimizer.kind != "Prodigy"
-    ):
+    if multiplied(scale, run.fields):
         lost = ", less what bf16 rounds away at them" if loses(run.fields) else ""
         parts.append(f"at {scale.learning_rate_multiplier:g} times its rates{lost}")
     if run.fields.precision and run.fields.precision.weights != recipe.precision.weights:

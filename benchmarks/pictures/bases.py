@@ -26,7 +26,7 @@ from astolfo import library  # noqa: E402
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
-from astolfo.data.photograph import photograph, veil_of  # noqa: E402
+from astolfo.data.photograph import photographs  # noqa: E402
 from astolfo.data.pixels import encode, to_pictures  # noqa: E402
 from astolfo.data.procedural import scene  # noqa: E402
 from astolfo.evaluate import metrics  # noqa: E402
@@ -39,6 +39,7 @@ from astolfo.ledger import load  # noqa: E402
 from astolfo.train.autoencoder import psnr  # noqa: E402
 
 SEED, PROMPTS, SIDE, COUNT = 25112201, 24, 48, 192
+SCENES = [scene(SEED, index, ((SIDE, SIDE),)) for index in range(COUNT)]
 LEDGER = load(Path(__file__).parents[2] / "config", "miniature")
 
 
@@ -89,14 +90,14 @@ def autoencoder() -> None:
     """Prints how the autoencoder keeps the dataset's pictures."""
     architecture = Architecture.from_mapping(LEDGER.scale.architectures["sdxl"], "sdxl")
     model = load_autoencoder(library.STAND_INS / "sdxl-vae.safetensors", architecture)
-    drawn, scenes = dataset(), [scene(SEED, index, ((SIDE, SIDE),)) for index in range(COUNT)]
-    right = [np.mean([one["all"] for one in metrics.agreements(some, scenes)]) for some in (drawn, seen(model, drawn))]
+    drawn = dataset()
+    right = [np.mean([one["all"] for one in metrics.agreements(some, SCENES)]) for some in (drawn, seen(model, drawn))]
     print(f"autoencoder: {psnr(model, drawn):.1f} dB; {right[0]:.0%} of {COUNT} pictures are recognised, {right[1]:.0%} after it")
 
 
 def dataset() -> list[np.ndarray]:
     """Pictures as the datasets have them, all of one size, of a seed that nothing was trained on."""
-    return [photograph(scene(SEED, index, ((SIDE, SIDE),)), veil_of(SEED, index)) for index in range(COUNT)]
+    return photographs(SEED, SCENES)
 
 
 @torch.no_grad()

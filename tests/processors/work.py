@@ -26,7 +26,8 @@ import torch  # noqa: E402
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder, save_autoencoder  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
-from astolfo.data.make import make_dataset, pictures_of  # noqa: E402
+from astolfo.data.make import make_dataset, scenes  # noqa: E402
+from astolfo.data.photograph import photographs  # noqa: E402
 from astolfo.evaluate.evaluate import Models, evaluate  # noqa: E402
 from astolfo.files import sha256_of  # noqa: E402
 from astolfo.ledger import Ledger, load, recipe_of  # noqa: E402
@@ -133,7 +134,7 @@ def _inputs(ledger: Ledger, folder: Path, family: str, pictures: int) -> Inputs:
 
 def _autoencoder(ledger: Ledger, out: Path, steps: int) -> None:
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
-    drawn = pictures_of(ledger.scale.pictures, 1, 8)
+    drawn = photographs(1, scenes(ledger.scale.pictures, 1, 8))
     save_autoencoder(out, train_autoencoder(architecture.config("vae"), drawn, seed=1, steps=steps), architecture)
 
 

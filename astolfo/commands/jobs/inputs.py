@@ -89,12 +89,13 @@ def autoencoder(spec: dict, log: Path | None, out: Path) -> None:
     numerics.make_deterministic()
     from astolfo.checkpoint.architecture import Architecture
     from astolfo.checkpoint.autoencoder import save_autoencoder
-    from astolfo.data.make import pictures_of
+    from astolfo.data.make import scenes
+    from astolfo.data.photograph import photographs
     from astolfo.train.autoencoder import train_autoencoder
 
     architecture = Architecture.from_mapping(spec["architecture"], spec["family"])
     training = dict(spec["training"])
-    images = pictures_of(spec["pictures"], training["seed"], training.pop("images"))
+    images = photographs(training["seed"], scenes(spec["pictures"], training["seed"], training.pop("images")))
     save_autoencoder(out, train_autoencoder(architecture.config("vae"), images, **training), architecture)
     done("autoencoder", out, spec, {})
 
