@@ -69,6 +69,11 @@ def markers(objective: str, zero_terminal_snr: bool = False) -> dict[str, np.nda
     return {name: np.empty(0, np.float32) for name in names}
 
 
+def titled(title: str, scale: str) -> dict[str, str]:
+    """What a model that is made of others says of itself, beside what it has `inherited` of them."""
+    return {"modelspec.title": title, "astolfo.scale": scale}
+
+
 def inherited(metadata: Mapping[str, str]) -> dict[str, str]:
     """What a model's metadata say that also holds of one made from it, by a merge or by noise.
 

@@ -1,6 +1,7 @@
 """The digest of the code that a verb's bits depend on: its modules as syntax trees, without comments and docstrings.
 
-Editing a comment, a docstring or the layout changes no digest; editing a statement does.
+Which modules these are follows from the code: those that the verb's job calls, what they import, inside functions too, what that
+imports, and so on. Editing a comment, a docstring or the layout changes no digest; editing a statement of any of them does.
 """
 
 import ast
@@ -9,106 +10,150 @@ import functools
 import hashlib
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from astolfo.files import write_json
 
 _PACKAGE = Path(__file__).parent.parent
 _MEMORY = Path(".astolfo/code.json")
-_COMMON = ("elementary.py", "errors.py", "files.py", "numerics.py", "operators.py", "randomness.py", "checkpoint/safefile.py",
-           "checkpoint/stream.py")  # fmt: skip
-_FILES = (*_COMMON, "checkpoint/layout.py", "checkpoint/metadata.py")
-_MODEL = (*_COMMON, "checkpoint/architecture.py", "checkpoint/layout.py", "checkpoint/model.py", "checkpoint/autoencoder.py")
-_DATA = (
-    "data/captions.py", "data/join.py", "data/merkle.py", "data/order.py", "data/prefetch.py", "data/sdscripts.py",
-    "data/store.py", "data/tokens.py", "data/vocabulary.py",
-)  # fmt: skip
-_IMPORT = ("data/merkle.py", "data/store.py", "data/write.py", "data/ingest/bucketing.py", "data/ingest/listing.py",
-         "data/ingest/pictures.py", "data/ingest/run.py", "data/ingest/source.py")  # fmt: skip
-_PICTURES = ("data/ingest/colours.py", "data/ingest/folder.py", "data/ingest/images.py", "data/ingest/importing.py",
-             "data/pixels.py", "ledger/kinds.py")  # fmt: skip
-MODULES: dict[str, tuple[str, ...]] = {
-    "vocabulary": ("data/procedural.py", "data/vocabulary.py"),
-    "autoencoder": (
-        *_MODEL,
-        "data/make.py",
-        "data/photograph.py",
-        "data/pixels.py",
-        "data/procedural.py",
-        "train/autoencoder.py",
-        "train/initialise.py",
-    ),
-    "dataset": (*_MODEL, *_IMPORT, "data/join.py", "data/make.py", "data/photograph.py", "data/pixels.py", "data/procedural.py"),
-    "import": (*_MODEL, *_IMPORT, *_PICTURES, "data/join.py"),
-    "joined": (*_COMMON, "data/join.py", "data/merkle.py", "data/store.py", "data/write.py"),
-    "train": (*_MODEL, *_DATA, "ledger/recipe.py", "ledger/schema", "ledger/unet.py", "train"),
-    "export": (*_MODEL, "checkpoint/metadata.py", "train/export.py", "train/sdscripts.py", "train/state.py", "train/model.py"),
-    "merge": (*_FILES, "merging/weighted_sum.py", "merging/kernel.py", "merging/writer.py"),
-    "mecha": (*_FILES, "merging"),
-    "stand-in": (*_FILES, "checkpoint/standin.py"),
-    "evaluate": (
-        *_MODEL,
-        *_DATA,
-        "data/photograph.py",
-        "data/pixels.py",
-        "data/procedural.py",
-        "evaluate",
-        "ledger/evaluations.py",
-        "ledger/schema",
-        "pins.py",
-        "train/conditioning.py",
-        "train/loss.py",
-        "train/objective.py",
-    ),
-    "losses": ("errors.py", "files.py", "checkpoint/safefile.py", "checkpoint/stream.py", "site/losses.py", "site/plots.py"),
-    "card": ("errors.py", "files.py", "checkpoint/hashes.py", "checkpoint/safefile.py", "checkpoint/stream.py", "ledger", "site"),
+VERBS: dict[str, tuple[str, ...]] = {
+    "vocabulary": ("data/vocabulary.py",),
+    "autoencoder": ("checkpoint/autoencoder.py", "data/make.py", "data/photograph.py", "numerics.py", "train/autoencoder.py"),
+    "dataset": ("checkpoint/autoencoder.py", "data/make.py", "numerics.py"),
+    "import": ("checkpoint/autoencoder.py", "data/ingest/folder.py", "data/ingest/importing.py", "numerics.py"),
+    "joined": ("data/join.py",),
+    "train": ("numerics.py", "train/segment.py"),
+    "export": ("numerics.py", "train/export.py"),
+    "merge": ("merging/weighted_sum.py",),
+    "mecha": ("merging/mecha.py",),
+    "stand-in": ("checkpoint/standin.py",),
+    "evaluate": ("evaluate/evaluate.py", "numerics.py"),
+    "losses": ("site/plots.py",),
+    "card": ("ledger", "site/card.py", "site/templates/card.md"),
 }
-"""Verb -> the modules and packages (below astolfo/) whose code decides its bits."""
+"""Verb -> what its job calls: modules, folders of modules and other files, below astolfo/. What they import counts with them."""
+
+_OF_A_SPEC = "read while a spec is made, and the spec says what was found"
+DECIDES_NO_BIT: dict[str, str] = {
+    "__init__.py": "names for scripts",
+    "devices.py": "counts GPUs and waits for free ones",
+    "errors.py": "the classes of errors",
+    "liveness.py": "ends a process whose parent is gone",
+    "program.py": "the ledger in use, and commands as a user types them",
+    "library/__init__.py": "where the shipped files lie; specs name their digests",
+    "ledger/__init__.py": "names for other modules",
+    "ledger/content.py": "compares a folder of pictures with the digest in the spec",
+    "ledger/ledger.py": _OF_A_SPEC,
+    "ledger/rates.py": _OF_A_SPEC,
+    "ledger/references.py": _OF_A_SPEC,
+    "ledger/specs.py": _OF_A_SPEC,
+    "ledger/steps.py": _OF_A_SPEC,
+    "pins.py": "compares what the user brought with the digest in the spec",
+    "plan/memory.py": "predicts memory",
+    "train/placement.py": "where a segment is computed",
+    "train/progress.py": "progress bar, log and heartbeat",
+    "train/retention.py": "deletes old states",
+    "train/room.py": "compares the memory that is needed with the memory that is there",
+    "evaluate/preview.py": "pictures during a training, from which nothing is made",
+    "provenance/stale.py": "refuses a state that other code made",
+}
+"""Module -> why a change of it moves no digest. Modules that only it imports do not count either; `VERBS` goes before."""
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A file: the digest of its syntax tree, and the dotted names below astolfo that it imports."""
+
+    tree: str
+    imports: tuple[str, ...]
 
 
 @functools.cache
 def code_digest(verb: str) -> str:
-    """sha256 (hex) over the syntax trees of the verb's modules."""
+    """sha256 (hex) over the verb's modules: their names and syntax trees."""
     known = _remembered()
     before, digest = len(known), hashlib.sha256()
-    for path in _files(verb):
-        digest.update(f"{path.relative_to(_PACKAGE)}\n{_tree(path.read_text(encoding='utf-8'), known)}\n".encode())
+    for name in modules(verb):
+        digest.update(f"{name}\n{_module(name).tree}\n".encode())
     if len(known) > before:
         with contextlib.suppress(OSError):  # a folder that cannot be written to: parsed again next time
-            write_json(_MEMORY, known)
+            write_json(_MEMORY, {key: asdict(module) for key, module in known.items()})
     return digest.hexdigest()
 
 
-def _files(verb: str) -> list[Path]:
-    found: set[Path] = set()
-    for name in MODULES[verb]:
-        path = _PACKAGE / name
-        found |= set(path.rglob("*.py")) if path.is_dir() else {path}
+def modules(verb: str) -> list[str]:
+    """The files, below astolfo/, whose code decides the bits of a verb."""
+    found: set[str] = set()
+    ahead = [name for called in VERBS[verb] for name in _within(called)]
+    while ahead:
+        if (name := ahead.pop()) not in found:
+            found.add(name)
+            ahead += [one for dotted in _module(name).imports for one in _files_of(dotted) if one not in DECIDES_NO_BIT]
     return sorted(found)
 
 
+def _within(called: str) -> list[str]:
+    """A file by its name, or the modules of a folder."""
+    path = _PACKAGE / called
+    return [str(one.relative_to(_PACKAGE)) for one in path.rglob("*.py")] if path.is_dir() else [called]
+
+
 @functools.cache
-def _remembered() -> dict[str, str]:
-    """Digests of trees by the sha256 of their source, as earlier processes left them in this working directory."""
+def _files_of(dotted: str) -> tuple[str, ...]:
+    """The files that Python runs to import "astolfo.data.make" or, from it, "astolfo.data.make.scenes": the packages' own too."""
+    package = dotted.rpartition(".")[0]
+    above = _files_of(package) if package else ()
+    if above and not above[-1].endswith("__init__.py"):
+        return above  # a name within a module
+    place = "/".join(dotted.split(".")[1:])
+    found = (f"{place}/__init__.py".removeprefix("/"), f"{place}.py")
+    return above + tuple(one for one in found if (_PACKAGE / one).is_file())[:1]
+
+
+@functools.cache
+def _module(name: str) -> _Module:
+    """The file of that name below astolfo/. What is no Python is taken by its bytes."""
+    source = (_PACKAGE / name).read_text(encoding="utf-8")
+    return _parsed(source, _remembered()) if name.endswith(".py") else _Module(hashlib.sha256(source.encode()).hexdigest(), ())
+
+
+@functools.cache
+def _remembered() -> dict[str, _Module]:
+    """Modules by the sha256 of their source, as earlier processes left them in this working directory."""
     try:
-        found: dict[str, str] = json.loads(_MEMORY.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
+        found = json.loads(_MEMORY.read_text(encoding="utf-8"))
+        return {key: _Module(module["tree"], tuple(module["imports"])) for key, module in found.items()}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 
-def _tree(source: str, known: dict[str, str]) -> str:
-    """sha256 (hex) of the syntax tree of `source` without docstrings, looked up in or added to `known`."""
-    key = hashlib.sha256(f"any Python\n{source}".encode()).hexdigest()
+def _parsed(source: str, known: dict[str, _Module]) -> _Module:
+    """What counts of a module's `source`, looked up in or added to `known`."""
+    key = hashlib.sha256(source.encode()).hexdigest()
     if key not in known:
         tree = ast.parse(source)
+        imports: set[str] = set()
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 node.body = [statement for statement in node.body if not _is_docstring(statement)]
             if not getattr(node, "type_params", True):
                 delattr(node, "type_params")
-        known[key] = hashlib.sha256(ast.dump(tree, **_AS_BEFORE).encode()).hexdigest()
+            imports |= _imported(node)
+        digest = hashlib.sha256(ast.dump(tree, **_AS_BEFORE).encode()).hexdigest()
+        known[key] = _Module(digest, tuple(sorted(imports)))
     return known[key]
+
+
+def _imported(node: ast.AST) -> set[str]:
+    """What a statement imports of this package, by dotted names."""
+    names: set[str] = set()
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute (ruff's TID252)"
+        names = {f"{node.module}.{name.name}" for name in node.names}
+    elif isinstance(node, ast.Import):
+        names = {name.name for name in node.names}
+    return {name for name in names if name.split(".")[0] == "astolfo"}
 
 
 # A tree is written as Python 3.11 writes it: 3.12 added empty type parameters, 3.13 leaves empty fields out.

@@ -21,7 +21,7 @@ import astolfo
 from astolfo.errors import InputError
 from astolfo.files import json_digest, read_sidecar, sha256_of, write_json
 from astolfo.ledger import schema
-from astolfo.ledger.code import MODULES, code_digest
+from astolfo.ledger.code import VERBS, code_digest
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
 from astolfo.provenance.stale import ACCEPTED
@@ -218,7 +218,7 @@ def _semantics(spec: Mapping[str, Any]) -> str | None:
 def _internal(spec: Mapping[str, Any], computed: bool, device: str, parents: Mapping[str, Path]) -> dict[str, Any]:
     """What it was made with: this program's code and lock, and the numerics class, where anything was computed."""
     found: dict[str, Any] = {"identity": identity(dict(spec))}
-    if computed and spec["verb"] in MODULES:
+    if computed and spec["verb"] in VERBS:
         found |= {"code": code_digest(spec["verb"]), "lock": sha256_of(_LOCK), "numerics": _numerics(device, parents)}
     return found
 

@@ -21,7 +21,7 @@ from typing import Any
 from astolfo import program
 from astolfo.errors import InputError, StateError
 from astolfo.files import write_json
-from astolfo.ledger.code import MODULES, code_digest
+from astolfo.ledger.code import VERBS, code_digest
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
 
@@ -141,7 +141,7 @@ def _stale(directory: Path, lock: str) -> Iterator[Stale]:
         for path in sorted(directory.glob(place + MADE)):
             artifact = path.with_name(path.name.removesuffix(MADE))
             made = _read(artifact, MADE)
-            if made.get("verb") not in MODULES or not artifact.exists():
+            if made.get("verb") not in VERBS or not artifact.exists():
                 continue
             now = makers(made["verb"], lock)
             if _changed(made, now) and not _accepted(artifact, made, now):

@@ -61,6 +61,7 @@ def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None,
 def stand_in(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
     """Makes the miniature's model of a base: a shipped one, changed by the base's name."""
     done = begin(log)
+    from astolfo.checkpoint.metadata import titled
     from astolfo.checkpoint.standin import vary
     from astolfo.files import sha256_of
 
@@ -73,8 +74,7 @@ def stand_in(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
             "%s is an %s model, and no stand-in of that objective is shipped for %s: at the miniature it is an %s model, which a "
             "run has to turn into one first", spec["name"], spec["wanted"], spec["family"], spec["objective"],
         )  # fmt: skip
-    about = {"modelspec.title": spec["name"], "astolfo.scale": spec["scale"]}
-    vary(source, out, name=spec["name"], amount=spec["amount"], metadata=about)
+    vary(source, out, name=spec["name"], amount=spec["amount"], metadata=titled(spec["name"], spec["scale"]))
     done("stand-in", out, spec, {})
 
 

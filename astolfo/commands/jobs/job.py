@@ -69,7 +69,7 @@ def _spec(context: click.Context, parameter: click.Parameter, value: str) -> dic
     from astolfo.ledger import code
     from astolfo.provenance import stale
 
-    if spec.get("verb") in code.MODULES:
+    if spec.get("verb") in code.VERBS:
         assert context.parent
         now = stale.makers(spec["verb"], sha256_of(context.parent.params["lock"]))
         context.meta[_NAMED] = {key: spec.get(key, value) for key, value in now.items()}

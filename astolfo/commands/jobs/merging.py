@@ -18,9 +18,10 @@ from astolfo.errors import LedgerError
 def merge(spec: dict, log: Path | None, base: Path, trained: Path, out: Path) -> None:
     """Merges a checkpoint with its base."""
     done = begin(log, base, trained)
+    from astolfo.checkpoint.metadata import titled
     from astolfo.merging.weighted_sum import merge as weighted_sum
 
-    metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
+    metadata = titled(spec["title"], spec["scale"])
     logging.getLogger("astolfo").info("%s", weighted_sum(base, trained, {float(spec["alpha"]): out}, metadata=metadata))
     done("merge", out, spec, {"base": base, "trained": trained})
 
@@ -34,6 +35,7 @@ def mecha(spec: dict, log: Path | None, recipes: Path, models: tuple[str, ...], 
     """Merges checkpoints by a recipe of sd-mecha."""
     given = named(models)
     done = begin(log, *given.values())
+    from astolfo.checkpoint.metadata import titled
     from astolfo.files import sha256_of
     from astolfo.merging.mecha import merge_mecha
 
@@ -45,6 +47,6 @@ def mecha(spec: dict, log: Path | None, recipes: Path, models: tuple[str, ...], 
         )
     if set(given) != set(spec["models"]):
         raise LedgerError(f"{recipe}: expected models named {', '.join(spec['models'])}, found {', '.join(given)}.")
-    metadata = {"modelspec.title": spec["title"], "astolfo.scale": spec["scale"]}
+    metadata = titled(spec["title"], spec["scale"])
     logging.getLogger("astolfo").info("%s", merge_mecha(recipe, given, out, metadata=metadata))
     done("mecha", out, spec, dict(sorted(given.items())))
