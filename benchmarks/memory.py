@@ -15,7 +15,7 @@ numerics.pin()
 numerics.make_deterministic()
 
 from astolfo.ledger import load, recipe_of  # noqa: E402
-from astolfo.plan.memory import ACTIVATIONS, placements  # noqa: E402
+from astolfo.plan.memory import placements  # noqa: E402
 from astolfo.train.memory import flops, predict  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -40,7 +40,7 @@ def main() -> None:
         print(f"{percent:3} % of the UNet, {cards} x device, {', '.join(placement) or 'nothing else'}: {found}", flush=True)
     recipe = recipe.model_copy(update={"unet": 100})
     least = flops(recipe)
-    for _, placement in zip(ACTIVATIONS, placements(recipe), strict=False):
+    for placement in placements(recipe, recipe.ranks):  # one logical rank a process: none of them offloads
         blocks = placement["gradient_checkpointing"]
         kept, work = predict(recipe, checkpointing=blocks).activations, flops(recipe, checkpointing=blocks)
         name = {True: "all", False: "none"}.get(blocks) or ", ".join(blocks)
