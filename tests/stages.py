@@ -48,9 +48,9 @@ STAGES = (
     ),
     Stage(
         "tutorial",
-        "docs/your-own.md as it stands, from an empty folder to a site; strangers reproduce what was published of a ledger",
-        4,
-        pytest("tests/workflow/test_own.py"),
+        "docs/your-own.md and docs/how-to.md as they stand; strangers reproduce what was published of a ledger",
+        12,
+        pytest("tests/workflow/test_own.py", "tests/docs"),
     ),
     Stage(
         "eps-base",
