@@ -3,7 +3,7 @@
     astolfo init FOLDER                        a ledger of one's own
     astolfo ledger list                        what the ledger holds
     astolfo plan ID                            what a run costs on this machine (`hardware` prints it), or on --hardware 4x3090
-    astolfo rehearse ID                        what becomes of it at the miniature, and what that is worth
+    astolfo rehearse ID                        what becomes of it at the miniature, and how far to trust that
     astolfo lineage ID                         what a run is made from, and what of it is built
     astolfo inspect FILE                       what a checkpoint is
     astolfo verify FILE                        its bytes, and everything that it comes from
@@ -75,13 +75,13 @@ VERBS: dict[str, dict[click.Command, str]] = {
         init.init: "begin a ledger of your own",
         ledger.ledger: "show, compare, import and export runs",
         plan.plan: "say what runs cost: steps, memory, disk, days",
-        plan.rehearse: "try a run at the miniature scale, and say what that is worth",
+        plan.rehearse: "try a run at the miniature scale, and say how far to trust it",
         plan.hardware: "show this machine, or a known one, as plan sees it",
     },
     "Look": {
         models.inspect: "say what a checkpoint file is",
         evidence.lineage: "show what a model is made from",
-        evidence.verdicts: "show what evaluations found, beside what the ledger says",
+        evidence.verdicts: "show verdicts beside the outcomes that the ledger names",
         site.site: "make a static site of everything that is built",
         site.losses: "draw the loss curves of an era",
         site.card: "write the model card of a run",
@@ -100,7 +100,7 @@ VERBS: dict[str, dict[click.Command, str]] = {
         evidence.reproduce: "rebuild a run in a fresh folder, and compare",
         evidence.compare: "say whether two models are identical, equivalent or different",
         staleness.stale: "list what older code or another lock made",
-        staleness.accept: "keep what is stale, and put that on record",
+        staleness.accept: "keep what is stale, with a reason",
         staleness.numerics: "print this machine's numerics class and its switches",
     },
     "Publish": {

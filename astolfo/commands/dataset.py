@@ -95,7 +95,7 @@ def dataset() -> None:
 
 @dataset.group("import")
 def import_() -> None:
-    """Makes a store. A killed import goes on when it is called again; the end is a report of what was left out."""
+    """Makes a store, and reports what was left out. The same command goes on with an import that was killed."""
 
 
 @import_.command()

@@ -16,7 +16,7 @@ from astolfo.errors import InputError
 @WHERE
 @click.pass_context
 def lineage(context: click.Context, target: str, directory: Path) -> None:
-    """Draws what a model is made from, up to its base: as its attestations tell when it is built, else as it is planned."""
+    """Draws what a model is made from, up to its base: from its attestations if it is built, else from the plan."""
     from astolfo.ledger.show import tree
     from astolfo.provenance import lineage as built
     from astolfo.provenance.attestation import attestation
@@ -45,9 +45,9 @@ def verify(
 ) -> None:  # fmt: skip
     """Verifies FILE and everything that it comes from; without FILE, compares every model of the record with its digest.
 
-    With FILE: its bytes and side-car, the attestations up to its bases, every ancestor that is still there, and the recorded
-    digests. One line says the verdict; exit status 1 when a bit is wrong. Without: exit status 1 when a model differs or is
-    damaged; what is not built is counted, no more.
+    With FILE it checks its bytes and side-car, the attestations up to its bases, every ancestor that is still there, and the
+    recorded digests, and answers in one line. Exit status 1 if a bit is wrong. Without FILE the exit status is 1 if a model differs
+    or is damaged; models that are not built are only counted.
     """
     if file is None:
         if as_json or digest or attestations_only or key or certificates:
@@ -96,7 +96,7 @@ def _verify_record(context: click.Context, directory: Path, record: bool) -> Non
 @click.option("--record", is_flag=True, help="Add them to the record of this numerics class.")
 @click.pass_context
 def verdicts(context: click.Context, directory: Path, record: bool) -> None:
-    """Says what the evaluations of a directory found, beside what the record says."""
+    """Prints the verdicts of a directory's evaluations, beside the outcomes that the ledger names."""
     from astolfo.numerics import numerics_class
     from astolfo.provenance import verdicts as judged
 
@@ -115,7 +115,7 @@ def verdicts(context: click.Context, directory: Path, record: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def compare(context: click.Context, a: Path, b: Path, base: Path | None, as_json: bool) -> None:
-    """Says whether two checkpoint files are identical, equivalent or different, and where they part.
+    """Says whether two checkpoint files are identical, equivalent or different, and where they differ first.
 
     A and B are paths such as results/RUN.safetensors. Exit status 0 for identical and equivalent, 1 for different.
     docs/reproduce.md derives the bounds.
@@ -207,7 +207,7 @@ def adopt(context: click.Context, name: str, file: Path, directory: Path) -> Non
 @click.option("--certificate", type=WHOLE, help="The key's own certificate (PEM), when it has one.")
 @click.option("--chain", type=WHOLE, multiple=True, help="Certificates between that one and the root (PEM).")
 def sign(file: Path, key: Path, certificate: Path | None, chain: tuple[Path, ...]) -> None:
-    """Signs FILE and its attestation, and so everything that FILE comes from, with a key of yours. Never required.
+    """Signs FILE and its attestation, and so everything that FILE comes from, with a key of yours. No verb needs a signature.
 
     Leaves FILE.sig, which `model_signing verify` accepts, and FILE.intoto.jsonl, which verifiers of DSSE and in-toto read.
     """

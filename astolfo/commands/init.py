@@ -15,7 +15,7 @@ _START = library.FOLDER / "start"
 @click.command()
 @click.argument("folder", type=FOLDER)
 def init(folder: Path) -> None:
-    """Makes FOLDER with a ledger of your own in config/: one base, one dataset, one run, to be made yours.
+    """Makes FOLDER with a ledger in config/ that has one base, one dataset and one run, for you to change.
 
     Beside it stand a Snakefile, so that `snakemake TARGET` builds there, its profile, and a README. No file is overwritten.
     """

@@ -12,7 +12,7 @@ from astolfo.errors import LedgerError
 
 @click.group()
 def ledger() -> None:
-    """Looks things up in the ledger."""
+    """Shows, compares, imports and exports runs of the ledger."""
 
 
 @ledger.command("list")
@@ -49,7 +49,7 @@ def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print it as Markdown tables.")
 @click.pass_context
 def ledger_table(context: click.Context, as_markdown: bool) -> None:
-    """Prints the record in its own form: era by era, what each run has that its era's defaults have not."""
+    """Prints a table per era: how each run differs from its era's defaults, and what became of it."""
     from astolfo.ledger import table
     from astolfo.provenance import digests, verdicts
 
@@ -112,7 +112,10 @@ def ledger_import(
 @click.argument("name", metavar="RUN")
 @click.pass_context
 def ledger_export(context: click.Context, name: str) -> None:
-    """Prints the sd-scripts command line of a run, with a comment for each thing that it cannot say."""
+    """Prints a run as a command line for kohya-ss/sd-scripts, with a comment for each thing that it cannot say.
+
+    It is for upstream's trainer whatever the run's semantics are; docs/sd-scripts.md says what that means for a kohya-native run.
+    """
     from astolfo.kohya.export import exported
 
     found = ledger_of(context)
@@ -122,7 +125,7 @@ def ledger_export(context: click.Context, name: str) -> None:
 @ledger.command("options")
 @click.argument("name", required=False)
 def ledger_options(name: str | None) -> None:
-    """Prints what becomes of an option of sd-scripts, or of every one: the page docs/sd-scripts.md."""
+    """Prints what becomes of an option of sd-scripts; without NAME, the page docs/sd-scripts.md, which has them all."""
     from astolfo.kohya import page
 
     click.echo(page.one(name) if name else page.page(), nl=bool(name))

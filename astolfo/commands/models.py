@@ -70,7 +70,7 @@ def merge(
     base: Path, trained: Path, alpha: tuple[float, ...], output: tuple[Path, ...], dtype: str | None,
     part: tuple[str, ...], block: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha, streamed. Several alphas read the inputs once."""
+    """Merges two checkpoints: BASE x (1 - alpha) + TRAINED x alpha. Several alphas read the inputs once."""
     from astolfo.merging.weighted_sum import merge as weighted_sum
 
     if len(alpha) != len(output):

@@ -53,7 +53,7 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
 @WHERE
 @click.pass_context
 def rehearse(context: click.Context, run_id: str, directory: Path) -> None:
-    """Builds and judges a run at the miniature, and says what it saw, what the ledger expects and what that is worth.
+    """Builds and judges a run at the miniature scale, and says how far its verdict can be trusted.
 
     It takes minutes, and no file of full size. In a working directory of full size it makes a folder rehearsal/.
     """
@@ -76,7 +76,7 @@ def rehearse(context: click.Context, run_id: str, directory: Path) -> None:
 @click.option("--list", "known", is_flag=True, help="The ledger's machines, and every card that a machine can be named after.")
 @click.pass_context
 def hardware(context: click.Context, name: str | None, cpu: bool, known: bool) -> None:
-    """Prints this machine, or the one of that NAME, as an entry of the ledger's hardware/.
+    """Prints this machine, or the machine NAME, as an entry for the ledger's hardware/.
 
     Kept as hardware/NAME.yaml of a ledger, with the speeds that you measured, it is a machine for `astolfo plan --hardware NAME`.
     """

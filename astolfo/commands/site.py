@@ -28,7 +28,7 @@ def site(context: click.Context, directory: Path, output: Path | None) -> None:
 @click.option("--output", "-o", type=FILE, default=None, help="The PNG. [default: losses/ERA.png in the working directory]")
 @click.pass_context
 def losses(context: click.Context, era: str, directory: Path, output: Path | None) -> None:
-    """Draws the loss curves of an era's runs, of as many as are built, into one PNG."""
+    """Draws the loss curves of all runs of an era that are built into one PNG."""
     from astolfo.site.plots import era_plot
 
     out = output or directory / "losses" / f"{era}.png"

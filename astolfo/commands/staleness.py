@@ -46,7 +46,7 @@ def stale(context: click.Context, directory: Path, lock: Path) -> None:
 @click.option("--lock", type=click.Path(path_type=Path, dir_okay=False), default=LOCK, help="The environment's lock file.")
 @click.pass_context
 def accept(context: click.Context, id: str, directory: Path, reason: str, lock: Path) -> None:
-    """Keeps what is stale of a run, base or dataset: a record with the reason beside each artifact."""
+    """Keeps what is stale of a run, base or dataset, and writes the reason beside each artifact."""
     from astolfo.files import sha256_of
     from astolfo.ledger.files import unknown
     from astolfo.provenance import stale as stales
