@@ -46,8 +46,8 @@ def verify(
     """Verifies FILE and everything that it comes from; without FILE, compares every model of the record with its digest.
 
     With FILE it checks its bytes and side-car, the attestations up to its bases, every ancestor that is still there, and the
-    recorded digests, and answers in one line. Exit status 1 if a bit is wrong. Without FILE the exit status is 1 if a model differs
-    or is damaged; models that are not built are only counted.
+    recorded digests, and answers in one line. Exit status 1 if a bit is wrong. Without FILE the exit status is 1 if a model
+    differs or is damaged; models that are not built are only counted.
     """
     if file is None:
         if as_json or digest or attestations_only or key or certificates:
