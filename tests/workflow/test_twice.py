@@ -16,7 +16,7 @@ def clone(folder):
     """A clone of the last commit with this environment beside it, as a user has it after `make env`."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     shutil.copytree(ROOT / ".venv" / "bin", folder / ".venv" / "bin", symlinks=True)
-    (folder / ".venv" / "ready").touch()
+    shutil.copy(ROOT / ".venv" / "ready", folder / ".venv")  # without what it says, `make` would install everything anew
     return folder
 
 
