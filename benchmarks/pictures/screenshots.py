@@ -1,7 +1,7 @@
 """The pictures of docs/site.md: `python -m benchmarks.pictures.screenshots DIRECTORY [--run 26011501] [--out docs/images]`.
 
-DIRECTORY is a working directory in which the record is built and evaluated (`make ledger`); of less the pages show less. Its site is
-made in a temporary folder and opened in a Chromium, which has to be installed. Everything that is shown follows from DIRECTORY.
+DIRECTORY is a working directory with the record (`make ledger`) and evaluations (`make evaluations/26011501/index.html` and
+others); what is not built is not shown. The site is made in a temporary folder and opened in a Chromium, which must be there.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ALPHA = "(s => { s.value = 8; s.dispatchEvent(new Event('input', {bubbles: true}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="a working directory with the record built")
+    parser.add_argument("directory", type=Path, help="a working directory with the record")
     parser.add_argument("--run", default="26011501", help="whose page is shown; it must be evaluated")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
