@@ -6,12 +6,12 @@ pins the whole chain up to the bases. Nothing in it changes between two equal bu
 placement. `astolfo_digest`, the last of its internal parameters, is the digest of all the rest, so that a flipped bit shows.
 Nothing stands outside the fields that the two standards name: `in-toto-attestation`'s own classes read every one whole.
 
-A job's time and energy are `X.run.json`'s (`astolfo.provenance.meter`).
+A job's time and energy stand in its record (`astolfo.provenance.jobs`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +24,13 @@ from astolfo.ledger import schema
 from astolfo.ledger.code import VERBS, code_digest
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
-from astolfo.provenance.stale import ACCEPTED
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "urn:astolfo:program:v1"
 ADOPT, LINK, EXPORT, TRAIN = "adopt", "link", "export", "train"
-_FOLDERS = ("states", "results", "bases", "datasets", "vocabulary", "rebuilt")
+ACCEPTED = ".accepted.json"  # behind an artifact's name: that it is kept though code or lock changed since, and why
+_FOLDERS = ("states", "results", "bases", "datasets", "evaluations", "vocabulary", "rebuilt")
 _SELF = "astolfo_digest"
 _LOCK = Path(__file__).parent.parent.parent / "envs" / "lock.txt"
 
@@ -39,6 +39,12 @@ def attestation(path: Path | str) -> Path:
     """Where the attestation of the artifact `path` lies."""
     path = Path(path)
     return path.with_name(path.name + ".attestation.json")
+
+
+def attested(directory: Path, place: str) -> Iterator[Path]:
+    """The artifacts of a working directory that have an attestation and whose names match `place`, such as "states/*/*"."""
+    for path in directory.glob(f"{place}.attestation.json"):
+        yield path.with_name(path.name.removesuffix(".attestation.json"))
 
 
 def name_of(path: Path | str) -> str:

@@ -18,10 +18,9 @@ from astolfo.files import verified
 from astolfo.ledger.ledger import PINS, Ledger
 from astolfo.ledger.references import Reference
 from astolfo.program import LOCK, SNAKEFILE, build
-from astolfo.provenance import attestation
+from astolfo.provenance import attestation, jobs
 from astolfo.provenance.attestation import Attestation
 from astolfo.provenance.extra import needed
-from astolfo.provenance.meter import run_file
 
 _PROFILES = {"process": "Process Run Crate", "workflow": "Workflow Run Crate", "provenance": "Provenance Run Crate"}
 _VERSION = "0.5"
@@ -238,16 +237,15 @@ def _by_digest(sha256: str) -> str:
 
 def _cost(path: Path) -> Iterator[tuple[str, float]]:
     """What the job of an artifact took, where its record is here."""
-    if run_file(path).exists():
-        record = json.loads(run_file(path).read_text(encoding="utf-8"))
-        yield from ((key, record[key]) for key in _UNITS if key in record)
-        yield from ((f"joules {name}", value) for name, value in record.get("joules", {}).items())
+    cost = jobs.read(path).get("cost", {})
+    yield from ((key, cost[key]) for key in _UNITS if key in cost)
+    yield from ((f"joules {name}", value) for name, value in cost.get("joules", {}).items())
 
 
 def _times(path: Path) -> tuple[datetime | None, datetime | None]:
     """When the job of an artifact began and ended, where its record is here."""
-    if not run_file(path).exists():
+    cost = jobs.read(path).get("cost")
+    if cost is None:
         return None, None
-    record = json.loads(run_file(path).read_text(encoding="utf-8"))
-    begun = datetime.fromisoformat(record["started"])
-    return begun, begun + timedelta(seconds=round(record["seconds"]))
+    begun = datetime.fromisoformat(cost["started"])
+    return begun, begun + timedelta(seconds=round(cost["seconds"]))

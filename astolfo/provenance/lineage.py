@@ -6,7 +6,6 @@ from astolfo.errors import InputError
 from astolfo.files import sha256_of
 from astolfo.provenance import attestation
 from astolfo.provenance.attestation import Attestation, Parent
-from astolfo.provenance.stale import ACCEPTED
 
 _SHOWN = 12  # characters of a digest
 
@@ -44,7 +43,7 @@ def _line(root: Path, parent: Parent, found: Attestation | None) -> str:
     else:
         remarks.append({"link": "the same file"}.get(found.job, found.job))
     path = root / parent.name
-    if path.with_name(path.name + ACCEPTED).exists():
+    if path.with_name(path.name + attestation.ACCEPTED).exists():
         remarks.append("accepted")
     if not path.exists():
         remarks.append("file not here")

@@ -1,4 +1,4 @@
-"""What a job cost: time, memory and energy, in `X.run.json` beside its artifact `X`. No artifact, and different every time.
+"""What a job cost: time, memory and energy, for its record (`astolfo.provenance.jobs`).
 
 Energy is what the machine tells: the processor package's counter (RAPL, below /sys/class/powercap, often for root alone) and
 each NVIDIA card's (NVML). Both count everything that runs there, not this job alone. What cannot be read is left out.
@@ -13,24 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from astolfo.files import write_json
-
 _POWERCAP = Path("/sys/class/powercap")
 
 
-def run_file(path: Path) -> Path:
-    """Where the cost of making the artifact `path` is written."""
-    return path.with_name(path.name + ".run.json")
-
-
 class Meter:
-    """Started when it is made; `write` says what was used since then."""
+    """Started when it is made; `cost` says what was used since then."""
 
     def __init__(self) -> None:
         self._begun, self._started, self._energy = time.monotonic(), datetime.now(UTC), _counters()
 
-    def write(self, artifact: Path) -> None:
-        """Writes seconds (wall and CPU, of this process and those it started), peak memory and, where told, joules."""
+    def cost(self) -> dict[str, Any]:
+        """When it began (`started`, in UTC), seconds (wall and CPU, of this process and those it started), peak memory in MiB
+        and, where told, joules by counter."""
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
         found: dict[str, Any] = {
             "started": self._started.isoformat(timespec="seconds"),
@@ -42,7 +36,7 @@ class Meter:
         joules = {name: (now[name] - before) % _wraps(name) for name, before in self._energy.items() if name in now}
         if joules:
             found["joules"] = {name: round(value, 1) for name, value in joules.items()}
-        write_json(run_file(artifact), found)
+        return found
 
 
 def _counters() -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Which code and which lock made an artifact, and whether they still are the ones in use.
 
-Beside an artifact X its job leaves `X.made.json`: the spec's identity, the digests of the code and of the lock file in use,
-and those that the plan had named; and, for what continues an older state, what was accepted on the way. An artifact whose
-code or lock has changed since is stale. At the miniature scale Snakemake makes it again; at full scale, where it may have
-taken 45 days, nothing is restarted:
+The record of an artifact's job (`astolfo.provenance.jobs`) holds the spec's verb and identity, the digests of the code and of the
+lock file in use, and those that the plan had named. Where there is no record the artifact's attestation tells the same but for
+what the plan had named. An artifact whose code or lock has changed since is stale. At the miniature scale Snakemake makes it
+again; at full scale, where it may have taken 45 days, nothing is restarted:
 
     astolfo stale                              what is stale, and why
     astolfo accept my-first --reason "..."     keep it, on record: X.accepted.json, which attestations repeat
@@ -24,8 +24,9 @@ from astolfo.files import write_json
 from astolfo.ledger.code import VERBS, code_digest
 from astolfo.ledger.references import parse
 from astolfo.ledger.specs import identity
+from astolfo.provenance import attestation, jobs
+from astolfo.provenance.attestation import ACCEPTED
 
-MADE, ACCEPTED = ".made.json", ".accepted.json"
 _PLACES = ("vocabulary/*", "rebuilt/*", "datasets/*/*", "bases/*", "states/*/*", "results/*", "evaluations/*/*")
 _KINDS = {
     "bases": "base", "datasets": "dataset", "evaluations": "evaluation", "rebuilt": "autoencoder", "states": "state",
@@ -57,25 +58,22 @@ def makers(verb: str, lock: str) -> dict[str, str]:
     return {"code": code_digest(verb), "lock": lock}
 
 
-def record(artifact: Path, spec: dict[str, Any], named: dict[str, str], before: Path | None = None) -> None:
-    """Writes who made `artifact`: the code and lock of `spec`, which are those in use, and those that the plan had `named`.
-
-    `before` is the state that it continues. What was accepted of a former artifact of this name is void.
-    """
-    made = {"verb": spec["verb"], "identity": identity(spec), "code": spec["code"], "lock": spec["lock"], "named": named}
-    continued = _read(before, MADE).get("continues", []) if before else []
-    if before and _since(before, spec)[1]:
-        continued = [*continued, _read(before, ACCEPTED) | {"artifact": before.name}]
-    write_json(_beside(artifact, MADE), made | ({"continues": continued} if continued else {}))
-    _beside(artifact, ACCEPTED).unlink(missing_ok=True)
+def record(artifact: Path, spec: dict[str, Any], named: dict[str, str], cost: dict[str, Any]) -> None:
+    """Writes the record of a job: who made `artifact`, which is the code and lock of `spec`, those that the plan had `named`, and
+    what it `cost`. Nothing is `named` of what was only put in its place. What was accepted of a former artifact is void."""
+    made = {"identity": identity(spec), "code": spec["code"], "lock": spec["lock"], "named": named} if named else {}
+    jobs.write(artifact, {"verb": spec["verb"], **made, "cost": cost})
+    _acceptance(artifact).unlink(missing_ok=True)
 
 
 def check(before: Path, spec: dict[str, Any]) -> None:
     """Raises StateError when the state `before` is stale and not accepted for the code and the lock of `spec`.
 
-    A state without a record of who made it is taken as it is: only its bytes and its recipe are checked, elsewhere.
+    A state of which nothing says who made it is taken as it is: only its bytes and its recipe are checked, elsewhere.
     """
-    (made, now), changed = _since(before, spec)
+    made = _made(before)
+    now = makers(made["verb"], spec["lock"]) if made else {}
+    changed = _changed(made, now)
     if changed and not _accepted(before, made, now):
         owner = owner_of(before)
         keep = program.typed("accept", owner, "--reason", "...")
@@ -88,7 +86,8 @@ def check(before: Path, spec: dict[str, Any]) -> None:
 
 def named(artifact: Path) -> dict[str, str]:
     """The code and lock that the plan had named when `artifact` was made; empty when that is not known."""
-    return _read(artifact, MADE).get("named", {})
+    made = _made(artifact)
+    return made.get("named") or {key: made[key] for key in ("code", "lock") if key in made}
 
 
 def find(directory: Path, lock: str) -> list[Stale]:
@@ -111,7 +110,7 @@ def accept(directory: Path, owner: str, lock: str, reason: str) -> list[Stale]:
     for stale in found:
         made = {key: stale.made[key] for key in ("identity", "code", "lock")}
         accepted = {"identity": stale.made["identity"], **stale.now}
-        write_json(_beside(directory / stale.path, ACCEPTED), {"made": made, "accepted": accepted, "reason": reason.strip()})
+        write_json(_acceptance(directory / stale.path), {"made": made, "accepted": accepted, "reason": reason.strip()})
     return found
 
 
@@ -129,18 +128,10 @@ def lines(found: list[Stale]) -> list[str]:
     return result
 
 
-def _since(before: Path, spec: dict[str, Any]) -> tuple[tuple[dict[str, Any], dict[str, str]], tuple[str, ...]]:
-    """Who made the state `before`, who would make it now, and what has changed between the two."""
-    made = _read(before, MADE)
-    now = makers(made["verb"], spec["lock"]) if made else {}
-    return (made, now), _changed(made, now)
-
-
 def _stale(directory: Path, lock: str) -> Iterator[Stale]:
     for place in _PLACES:
-        for path in sorted(directory.glob(place + MADE)):
-            artifact = path.with_name(path.name.removesuffix(MADE))
-            made = _read(artifact, MADE)
+        for artifact in sorted({*jobs.recorded(directory, place), *attestation.attested(directory, place)}):
+            made = _made(artifact)
             if made.get("verb") not in VERBS or not artifact.exists():
                 continue
             now = makers(made["verb"], lock)
@@ -148,9 +139,22 @@ def _stale(directory: Path, lock: str) -> Iterator[Stale]:
                 yield Stale(path=artifact.relative_to(directory), made=made, now=now)
 
 
+def _made(artifact: Path) -> dict[str, Any]:
+    """Who made an artifact, as its job's record tells or else its attestation; empty where neither does. Raises InputError for a
+    damaged one."""
+    if not (found := jobs.read(artifact)) and attestation.attestation(artifact).exists():
+        definition = attestation.read(artifact).definition
+        found = {**definition["internalParameters"], "verb": definition["externalParameters"]["spec"]["verb"]}
+    return found if "code" in found else {}
+
+
+def _acceptance(artifact: Path) -> Path:
+    return artifact.with_name(artifact.name + ACCEPTED)
+
+
 def _accepted(artifact: Path, made: dict[str, Any], now: dict[str, str]) -> bool:
     """Whether `X.accepted.json` is about this very artifact and about the code and lock in use."""
-    acceptance = _read(artifact, ACCEPTED)
+    acceptance = jobs.read_json(_acceptance(artifact))
     return bool(acceptance) and not _changed(acceptance["made"], made) and not _changed(acceptance["accepted"], now)
 
 
@@ -180,20 +184,3 @@ def _others(changed: tuple[str, ...] | list[str]) -> str:
 
 def _pair(values: dict[str, Any]) -> str:
     return f"code {values['code'][:12]} and lock {values['lock'][:12]}"
-
-
-def _beside(artifact: Path, ending: str) -> Path:
-    return artifact.with_name(artifact.name + ending)
-
-
-def _read(artifact: Path, ending: str) -> dict[str, Any]:
-    """A record beside an artifact; empty when there is none. Raises InputError when it cannot be read."""
-    path = _beside(artifact, ending)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError(
-            f"{path} is damaged: expected JSON ({error}). Move it away: who made the artifact is then unknown."
-        ) from None

@@ -20,8 +20,7 @@ from astolfo.errors import AstolfoError, InputError
 from astolfo.files import read_sidecar, sha256_of, sidecar
 from astolfo.ledger.ledger import Ledger
 from astolfo.provenance import attestation, digests
-from astolfo.provenance.attestation import Attestation, Parent
-from astolfo.provenance.stale import ACCEPTED
+from astolfo.provenance.attestation import ACCEPTED, Attestation, Parent
 
 _THREADS = 4  # sha256 lets others run meanwhile; more would only fight over the disk
 

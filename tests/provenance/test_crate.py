@@ -14,6 +14,7 @@ from astolfo.errors import InputError
 from astolfo.files import sha256_of
 from astolfo.ledger import load
 from astolfo.ledger.references import parse
+from astolfo.provenance import jobs
 from astolfo.provenance.attestation import attestation
 from astolfo.provenance.crate import crate
 from astolfo.provenance.meter import Meter
@@ -26,7 +27,7 @@ requests_cache = pytest.importorskip("requests_cache")
 @pytest.fixture
 def made(built, tmp_path):
     for path in built.values():
-        Meter().write(path)
+        jobs.write(path, {"cost": Meter().cost()})
     (built["base"].parent.parent / "pins.yaml").write_text(f"AK: {sha256_of(built['base'])}\n")
     return crate(load(CONFIG), parse("25112201-0.50"), built["base"].parent.parent, tmp_path / "crate")
 

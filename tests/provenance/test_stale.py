@@ -1,4 +1,4 @@
-"""Who made what is on record beside it, and a run goes on only from what is in use or accepted."""
+"""Who made what is on record, and a run goes on only from what is in use or accepted."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from astolfo.checkpoint.safefile import write_file
 from astolfo.cli import cli
 from astolfo.errors import AstolfoError, InputError, StateError
 from astolfo.files import canonical_json, sha256_of, write_sidecar
-from astolfo.provenance import attestation, stale
+from astolfo.program import LOCK
+from astolfo.provenance import attestation, jobs, stale
 
 STATE = "states/25112201/00000026.safetensors"
 SPEC = {"verb": "train", "scale": "miniature", "parents": {}, "recipe": {"ranks": 4}, "from": 0, "to": 26}
@@ -30,19 +31,20 @@ def made(tmp_path, lock):
     path = tmp_path / STATE
     path.parent.mkdir(parents=True)
     path.touch()
+    write_sidecar(path)
     now = stale.makers("train", sha256_of(lock))
-    stale.record(path, SPEC | now, now)
+    stale.record(path, SPEC | now, now, {})
     return path
 
 
 def aged(path):
     """Makes an artifact's record say that other code made it."""
-    record = path.with_name(path.name + stale.MADE)
+    record = jobs.record_of(path)
     record.write_text(record.read_text().replace(json.loads(record.read_text())["code"], "0" * 64))
 
 
 def test_what_is_in_use_is_not_stale(tmp_path, made, lock):
-    """A state by the code and lock in use is continued without a word; so is one without a record."""
+    """A state by the code and lock in use is continued without a word; so is one of which nothing says who made it."""
     spec = SPEC | stale.makers("train", sha256_of(lock))
     stale.check(made, spec)
     stale.check(tmp_path / "unknown.safetensors", spec)
@@ -86,13 +88,41 @@ def test_accepting_something_unknown_names_near_ones(tmp_path, made, lock):
 
 def test_a_damaged_record_is_named(tmp_path, made, lock):
     """A record that is no JSON stops the question, with the file and what to do."""
-    made.with_name(made.name + stale.MADE).write_text("{")
-    with pytest.raises(InputError, match="made.json is damaged: expected JSON"):
+    jobs.record_of(made).write_text("{")
+    with pytest.raises(InputError, match="00000026.safetensors.json is damaged: expected a JSON object"):
         stale.find(tmp_path, sha256_of(lock))
 
 
+def test_records_lie_in_one_folder(tmp_path, made):
+    """Beside an artifact stands what vouches for it; the record of its job is below .astolfo/."""
+    assert jobs.record_of(made) == tmp_path / ".astolfo/jobs/states/25112201/00000026.safetensors.json"
+    assert {path.name for path in made.parent.iterdir()} == {made.name, f"{made.name}.sha256"}
+
+
+def test_without_records_the_attestations_tell(built, lock):
+    """In a folder whose .astolfo/ was deleted what another lock made is stale all the same, and the plan goes on naming that lock."""
+    directory = built["merge"].parent.parent
+    assert not (directory / ".astolfo").exists()
+    found = stale.find(directory, sha256_of(lock))
+    assert {directory / one.path for one in found} == set(built.values()) - {built["base"]}  # which was brought
+    assert stale.named(built["state 2"]) == stale.makers("train", sha256_of(LOCK))
+    with pytest.raises(StateError, match="was made by another lock"):
+        stale.check(built["state 2"], SPEC | stale.makers("train", sha256_of(lock)))
+    stale.accept(directory, "25112201", sha256_of(lock), "a log line")
+    stale.check(built["state 2"], SPEC | stale.makers("train", sha256_of(lock)))
+
+
+def test_a_record_of_another_file_does_not_count(made, lock):
+    """A file that was put in an artifact's place, with its own side-car, is not what the record tells of."""
+    aged(made)
+    assert stale.named(made)
+    made.write_bytes(b"another")
+    write_sidecar(made)
+    assert stale.named(made) == {}
+
+
 def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
-    """`astolfo job train` refuses a stale state, trains from an accepted one, and its record names what it continued."""
+    """`astolfo job train` refuses a stale state, trains from an accepted one, and what it makes attests that."""
     from astolfo.commands.jobs import training
     from astolfo.train import segment
 
@@ -101,7 +131,7 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
 
     monkeypatch.setattr(segment, "train_segment", trained)
     monkeypatch.setattr(training, "_train", lambda work, given: work(*given))  # this recipe says too little to ask for memory
-    for parent in (made, tmp_path / "datasets/6k/store.json", tmp_path / "vocabulary/vocab.json"):
+    for parent in (tmp_path / "datasets/6k/store.json", tmp_path / "vocabulary/vocab.json"):
         parent.parent.mkdir(parents=True, exist_ok=True)
         parent.touch()
         write_sidecar(parent)
@@ -115,11 +145,11 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
     assert not out.exists()
     stale.accept(tmp_path, "25112201", sha256_of(lock), "a log line")
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
-    record = json.loads(out.with_name(out.name + stale.MADE).read_text())
     attested = attestation.read(out).definition["resolvedDependencies"][0]["annotations"]
     assert attested["accepted"]["reason"] == "a log line"
-    assert [(one["artifact"], one["reason"]) for one in record["continues"]] == [("00000026.safetensors", "a log line")]
-    assert record["code"] == stale.makers("train", sha256_of(lock))["code"]
+    record = jobs.read(out)
+    assert {key: record[key] for key in ("code", "lock")} == record["named"] == stale.makers("train", sha256_of(lock))
+    assert record["cost"]["seconds"] > 0
 
 
 @pytest.mark.parametrize(("place", "owner"), [

@@ -36,4 +36,4 @@ if name == "vocab.json":
 write_sidecar(artifact)
 attestation(artifact).write_text("{}\n")
 if known:
-    stale.record(artifact, spec, known, before)
+    stale.record(artifact, spec, known, {})

@@ -1,24 +1,24 @@
 """What a build leaves beside its artifacts, and what it refuses to go on from."""
 
-import json
-
 import pytest
 
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.program import LOCK
-from astolfo.provenance import stale
+from astolfo.provenance import jobs, stale
 
 BASE, RESULT = "bases/own.safetensors", "results/first.safetensors"
 
 
 def test_jobs_leave_a_record_of_who_made_what(built):
-    """Beside every artifact stands the code and the lock that made it, as the plan had named them, and nothing is stale."""
+    """Of every artifact the code and the lock that made it are on record, as the plan had named them, and nothing is stale."""
     lock = sha256_of(LOCK)
     for name, verb in (("vocabulary/vocab.json", "vocabulary"), ("datasets/pictures/store.json", "dataset"),
                        ("states/first/00000001.safetensors", "train"), (RESULT, "export")):  # fmt: skip
-        made = json.loads((built.directory / f"{name}.made.json").read_text())
+        made = jobs.read(built.directory / name)
         assert (made["verb"], made["named"]) == (verb, stale.makers(verb, lock)), name
-    assert not (built.directory / "bases/sdxl-vae.safetensors.made.json").exists()  # a pinned file was made by nobody here
+    assert "code" not in jobs.read(built.directory / "bases/sdxl-vae.safetensors")  # a pinned file was made by nobody here
+    beside = {path.name.removeprefix("first.safetensors") for path in (built.directory / "results").iterdir()}
+    assert beside == {"", ".sha256", ".attestation.json"}
     assert stale.find(built.directory, lock) == []
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from astolfo.provenance.jobs import read, record_of
 from tests.conftest import ROOT
 from tests.workflow import warm
 from tests.workflow.conftest import jobs
@@ -195,7 +196,7 @@ def test_nothing_stale_comes_from_a_cache(small, tmp_path):
     """Snakemake's cache between workflows knows no environment, but the spec does: after a change of the lock it is not used."""
     environment = {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")}
     (tmp_path / "cache").mkdir()
-    made = small.directory / f"{RESULT}.made.json"
+    made = record_of(small.directory / RESULT)
     (small.directory / RESULT).unlink()
     small.call(RESULT, "--cache", "checkpoint", environment=environment)
     first, cached = json.loads(made.read_text())["lock"], sorted((tmp_path / "cache").iterdir())
@@ -274,7 +275,7 @@ def test_other_reasons_to_restart_are_refused(large):
 
 
 def test_a_run_goes_on_only_from_what_is_accepted(large):
-    """A segment refuses the state of other code until that is accepted; then its own record names what it continues."""
+    """A segment refuses the state of other code until that is accepted; then its own record names the code in use."""
     last = large.directory / f"states/{RUN}/00000078.safetensors"
     for path in (last, large.directory / RESULT):
         for file in path.parent.glob(f"{path.name}*"):
@@ -285,7 +286,5 @@ def test_a_run_goes_on_only_from_what_is_accepted(large):
     assert "Going on from it would mix the two in one run" in refused.stderr
     large.astolfo("accept", RUN, "--reason", "unused")
     large.call(RESULT)
-    for path in (last, large.directory / RESULT):
-        (continued,) = json.loads(path.with_name(f"{path.name}.made.json").read_text())["continues"]
-        assert continued["reason"] == "unused"
-        assert continued["made"]["code"] != continued["accepted"]["code"]
+    assert read(last)["code"] != read(last.with_name("00000052.safetensors"))["code"]
+    assert large.astolfo("stale").stdout == "Nothing is stale.\n"

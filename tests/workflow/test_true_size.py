@@ -22,6 +22,7 @@ from astolfo.checkpoint import model
 from astolfo.checkpoint.safefile import open_file
 from astolfo.data.ingest.run import run as ingest
 from astolfo.ledger import load, recipe_of
+from astolfo.provenance import jobs
 from astolfo.train.initialise import initialise
 from astolfo.train.model import architecture_of
 from astolfo.train.room import room
@@ -171,7 +172,7 @@ def _took_what_it_said(folder, log):
     """The memory that a segment announced, and took at most, differ by at most 10 %."""
     said = float(re.search(r"about ([\d.]+) of [\d.]+ GB of free memory are needed", log.read_text())[1])
     run, step = log.stem.split("-")
-    cost = json.loads((folder / f"states/{run}/{step}.safetensors.run.json").read_text())
+    cost = jobs.read(folder / f"states/{run}/{step}.safetensors")["cost"]
     took = cost["peak_memory_mib"] * 2**20 / 1e9
     print(f"{log.stem}: {said:.1f} GB said, {took:.1f} taken, {cost['seconds']:.0f} s")
     assert took == pytest.approx(said, rel=0.1)

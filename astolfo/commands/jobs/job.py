@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,18 @@ def jobs(context: click.Context, tied: bool, lock: Path) -> None:
 
 
 def job(work: Any) -> Any:
-    """The options that every job has, and the record of who made what, which it leaves when it succeeds."""
+    """The options that every job has, and the record that it leaves when it succeeds."""
 
     @functools.wraps(work)
     def command(spec: dict[str, Any], out: Path, **options: Any) -> None:
         from astolfo.numerics import naming_operators
         from astolfo.provenance import stale
+        from astolfo.provenance.meter import Meter
 
+        meter = Meter()
         with naming_operators(str(out)):
             work(spec=spec, out=out, **options)
-        if makers := click.get_current_context().meta.get(_NAMED):
-            stale.record(_artifact(out), spec, makers, options.get("state"))
+        stale.record(_artifact(out), spec, click.get_current_context().meta.get(_NAMED, {}), meter.cost())
 
     for option in (
         click.option("--spec", required=True, callback=_spec, help="What to make, as JSON, or @FILE."),
@@ -83,16 +85,14 @@ def _artifact(out: Path) -> Path:
     return next((out / name for name in names if (out / name).exists()), out) if out.is_dir() else out
 
 
-def begin(log: Path | None, *inputs: Path | None) -> "Evidence":
+def begin(log: Path | None, *inputs: Path | None) -> Callable[..., Path]:
     """Starts a job: its log, its numerics, and a look at whether its inputs are what their side-cars say.
 
-    What it returns is called at the job's end.
+    What it returns writes the attestation at the job's end, when the artifact and its side-car are written.
     """
     from astolfo import numerics
-    from astolfo.provenance.meter import Meter
+    from astolfo.provenance import attestation
     from astolfo.remembered import checked
-
-    meter = Meter()
 
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,17 +103,4 @@ def begin(log: Path | None, *inputs: Path | None) -> "Evidence":
     for path in inputs:
         if path is not None:
             checked(path)
-    return Evidence(meter)
-
-
-class Evidence:
-    """Called when a job's artifact and its side-car are written: writes its attestation, and what it cost."""
-
-    def __init__(self, meter: Any):
-        self.meter = meter
-
-    def __call__(self, job: str, out: Path, spec: dict, parents: dict[str, Path | None], **more: Any) -> None:
-        from astolfo.provenance import attestation
-
-        attestation.write(job, out, spec, parents, **more)
-        self.meter.write(out)
+    return attestation.write
