@@ -35,5 +35,4 @@ if name == "vocab.json":
     (out / "merges.txt").touch()
 write_sidecar(artifact)
 attestation(artifact).write_text("{}\n")
-if known:
-    stale.record(artifact, spec, known, {})
+stale.record(artifact, spec, known, {})
