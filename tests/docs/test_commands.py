@@ -83,6 +83,14 @@ def test_the_map_names_every_page():
     ] == []
 
 
+@pytest.mark.parametrize(
+    "page", [*PAGES[1:], ROOT / "docs" / "log.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.name
+)
+def test_a_page_says_first_whom_it_is_for(page):
+    """The first sentence under a page's title names its readers."""
+    assert re.match(r"# .+\n\nThis page is for ", page.read_text(encoding="utf-8"))
+
+
 def test_the_files_that_a_build_leaves_have_the_names_that_the_code_gives_them():
     """Each file name of docs/files.md stands in the program's own source."""
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
