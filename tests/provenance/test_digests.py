@@ -1,5 +1,6 @@
 """Recorded digests: what `astolfo verify` says of a working directory."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -228,6 +229,15 @@ def test_the_readme_states_the_digest():
     (recorded,) = {one["sha256"]["25112201"] for one in digests.records(load(CONFIG)) if one["numerics"]["device"] == "cpu"}
     for page in (ROOT / "README.md", ROOT / "docs/reproduce.md"):
         assert [line for line in page.read_text().splitlines() if recorded in line], f"{page} does not say {recorded}"
+
+
+def test_a_page_shows_a_lineage_of_recorded_digests():
+    """The files of the lineage in docs/reproduce.md have the digests of the record, and the base that of the shipped file."""
+    (record,) = (one for one in digests.records(load(CONFIG)) if one["numerics"]["device"] == "cpu")
+    known = record["sha256"] | {"AK-NIL-1.2": load(CONFIG).origin("AK-NIL-1.2").sha256}
+    shown = re.findall(r"(\S+)\.safetensors  \[sha256 (\w{12}),", (ROOT / "docs/reproduce.md").read_text())
+    assert len(shown) == 3
+    assert [name for name, digest in shown if not known[name.partition("/")[2]].startswith(digest)] == []
 
 
 def test_the_shipped_table_is_current():
