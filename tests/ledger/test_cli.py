@@ -10,7 +10,10 @@ from click.testing import CliRunner
 
 from astolfo.cli import cli
 from astolfo.errors import AstolfoError, LedgerError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
+
+LEDGER = ("--config", str(SMALL))
+ALIKE = ["near", "near-0", "near-1", "near-2"]
 
 
 def astolfo(*arguments, check=True):
@@ -19,38 +22,32 @@ def astolfo(*arguments, check=True):
 
 def test_list_shows_every_run():
     """`ledger list` has a line for each run, below its era."""
-    out = astolfo("ledger", "list").stdout
-    assert "2511b: Full dataset goes south" in out
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("  2601")] == [
-        "26011001",
-        "26011101",
-        "26011102",
-        "26011501",
-    ]
+    out = astolfo(*LEDGER, "ledger", "list").stdout
+    assert "alike: Runs that differ in little" in out
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  near")] == ALIKE
 
 
 def test_show_says_where_values_come_from():
     """`ledger show` marks what is the era's default, and gives file, line and recipe digest."""
-    out = astolfo("ledger", "show", "25112201").stdout
-    assert "runs/2511b.yaml:" in out
+    out = astolfo(*LEDGER, "ledger", "show", "velocity").stdout
+    assert "ledger.yaml:" in out
     assert "accumulation   4   (era)" in out
-    assert "objective      kind eps, zero_terminal_snr False\n" in out
+    assert "base           two\n" in out
 
 
 def test_show_knows_eras():
     """`ledger show ERA` is what its runs share and a line for each of them; as JSON too."""
-    out = astolfo("ledger", "show", "2601").stdout
-    assert out.startswith("2601: ")
+    out = astolfo(*LEDGER, "ledger", "show", "alike").stdout
+    assert out.startswith("alike: ")
     assert "\n  optimizer      kind AdamW8bit" in out
-    runs = ["26011001", "26011101", "26011102", "26011501"]
-    assert [line.split()[0] for line in out.splitlines() if line.startswith("  2601")] == runs
-    found = json.loads(astolfo("ledger", "show", "2601", "--json").stdout)
-    assert (found["era"], found["runs"], found["defaults"]["optimizer"]["kind"]) == ("2601", runs, "AdamW8bit")
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  near")] == ALIKE
+    found = json.loads(astolfo(*LEDGER, "ledger", "show", "alike", "--json").stdout)
+    assert (found["era"], found["runs"], found["defaults"]["optimizer"]["kind"]) == ("alike", ALIKE, "AdamW8bit")
 
 
 def test_show_as_json():
     """`ledger show --json` is JSON with the canonical recipe."""
-    found = json.loads(astolfo("ledger", "show", "25112201", "--json").stdout)
+    found = json.loads(astolfo(*LEDGER, "ledger", "show", "plain", "--json").stdout)
     assert found["recipe"]["ranks"] == 4
     assert len(found["recipe_digest"]) == 64
 
@@ -58,30 +55,30 @@ def test_show_as_json():
 def test_lineage_is_a_tree_up_to_the_base(tmp_path):
     """`lineage` shows the whole chain and marks what is built."""
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "25112201.safetensors").touch()
-    out = astolfo("lineage", "26011101", "-d", str(tmp_path)).stdout.splitlines()
-    assert out[0].startswith("26011101 (run, v, 6k)")
-    assert out[-1].endswith("AK-NIL-1.2 (pinned base)  [not built]")
-    assert [line.endswith("[built]") for line in out if "25112201 (run" in line] == [True]
+    (tmp_path / "results" / "velocity.safetensors").touch()
+    out = astolfo(*LEDGER, "lineage", "flow", "-d", str(tmp_path)).stdout.splitlines()
+    assert out[0].startswith("flow (run, rf, few)")
+    assert out[-1].endswith("two (pinned base)  [not built]")
+    assert [line.endswith("[built]") for line in out if "velocity (run" in line] == [True]
 
 
 @pytest.mark.parametrize(("verb", "what"), [(("ledger", "show"), "run or era"), (("lineage",), "run or base")])
 def test_an_unknown_run_is_one_line(verb, what):
     """A mistyped run is one line on standard error, no traceback, exit status 1."""
-    done = astolfo(*verb, "25112202", check=False)
+    done = astolfo(*LEDGER, *verb, "velocty", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"astolfo: unknown {what} '25112202'. Did you mean 25112201")
+    assert done.stderr.startswith(f"astolfo: unknown {what} 'velocty'. Did you mean velocity")
     assert "Traceback" not in done.stderr
 
 
 MISTYPED = {  # what is typed, and what is said
-    "25112202x": "unknown run or base '25112202x'. Did you mean 25112201",
-    "2511220": "unknown run or base '2511220'. Did you mean 25112201",
-    "AK-NIL-1.1": "unknown run or base 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
-    "era 3": "unknown run or base 'era 3'. Known: 24120801",
-    "": "unknown run or base ''. Known: 24120801",
-    "results/25112201.safetensors": "Expected the name of a model, such as RUN, .* found the path 'results/25112201",
-    "25112201-epoch000099": "there is no 25112201-epoch000099: run 25112201 trains steps 0 to 78",
+    "velocityx": "unknown run or base 'velocityx'. Did you mean velocity",
+    "velocit": "unknown run or base 'velocit'. Did you mean velocity",
+    "oldr": "unknown run or base 'oldr'. Did you mean older",
+    "era 3": "unknown run or base 'era 3'. Known: near, near-0",
+    "": "unknown run or base ''. Known: near, near-0",
+    "results/plain.safetensors": "Expected the name of a model, such as RUN, .* found the path 'results/plain",
+    "plain-epoch000099": "there is no plain-epoch000099: run plain trains steps 0 to 78",
 }
 
 
@@ -91,14 +88,14 @@ def test_a_mistyped_model_is_told_by_near_names(verb, tmp_path):
     file = [str(ROOT / "README.md")] if verb == ("adopt",) else []
     for name, said in MISTYPED.items():
         with pytest.raises(LedgerError, match=said):
-            CliRunner().invoke(cli, [*verb, name, *file], catch_exceptions=False)
+            CliRunner().invoke(cli, [*LEDGER, *verb, name, *file], catch_exceptions=False)
 
 
 PINNED = {  # what is typed, and what is said
-    "25112201": "25112201 is a run's model, which is adopted, not pinned: `astolfo adopt 25112201 .*README.md -d ",
-    "AK-NIL-1.1": "unknown base or dataset 'AK-NIL-1.1'. Did you mean AK-NIL-1.2",
-    "12.5M": "unknown base or dataset '12.5M'. Did you mean 12.4M",
-    "12.4M": "12.4M is pinned as a folder, and .*README.md is a file",
+    "plain": "plain is a run's model, which is adopted, not pinned: `astolfo .*adopt plain .*README.md -d ",
+    "oldr": "unknown base or dataset 'oldr'. Did you mean older",
+    "manny": "unknown base or dataset 'manny'. Did you mean many",
+    "many": "many is pinned as a folder, and .*README.md is a file",
 }
 
 
@@ -106,13 +103,13 @@ PINNED = {  # what is typed, and what is said
 def test_what_cannot_be_pinned_is_told(name, tmp_path):
     """`pin` names near bases and datasets, the verb for a run's model, and what is a folder."""
     with pytest.raises(AstolfoError, match=PINNED[name]):
-        CliRunner().invoke(cli, ["pin", name, str(ROOT / "README.md"), "-d", str(tmp_path)], catch_exceptions=False)
+        CliRunner().invoke(cli, [*LEDGER, "pin", name, str(ROOT / "README.md"), "-d", str(tmp_path)], catch_exceptions=False)
 
 
 def test_no_torch_for_the_ledger():
     """What the ledger answers imports neither torch nor any model library."""
     code = (
-        "import sys; sys.argv = ['astolfo', 'lineage', '26022301']\n"
+        f"import sys; sys.argv = ['astolfo', '--config', {str(SMALL)!r}, 'lineage', 'flow']\n"
         "from astolfo.cli import main; main()\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'bitsandbytes', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -13,7 +13,7 @@ from astolfo.ledger import load, recipe_of
 from astolfo.ledger.defaults import DEFAULTS
 from astolfo.ledger.specs import Specs
 from astolfo.ledger.table import markdown, text
-from tests.conftest import CONFIG, ROOT
+from tests.conftest import CONFIG, ROOT, SMALL
 
 LEAST = """\
 bases: {my-base: {objective: v}}
@@ -194,11 +194,11 @@ def test_a_directory_remembers_its_ledger_and_scale(ledger, tmp_path):
     found = program.in_use(work)
     assert (found.config.resolve(), found.scale) == (own.config, "full")
     with pytest.raises(InputError, match="holds the ledger .*config, but .* was asked for"):
-        program.in_use(work, CONFIG)
+        program.in_use(work, SMALL)
     with pytest.raises(InputError, match="holds the scale 'full', but the scale 'miniature' was asked for"):
         program.in_use(work, None, "miniature")
     with pytest.raises(InputError, match="holds the ledger"):
-        CliRunner().invoke(cli, ["--config", str(CONFIG), "site", "-d", str(work)], catch_exceptions=False)
+        CliRunner().invoke(cli, ["--config", str(SMALL), "site", "-d", str(work)], catch_exceptions=False)
 
 
 def test_hints_carry_the_ledger_and_the_scale(ledger, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from astolfo.ledger import load, recipe_of
 from astolfo.ledger.rates import AT, at_scale, kept
 from astolfo.ledger.schema import Precision
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 MEASURED = {4e-7: 0.005, 1.5e-6: 0.022, 1e-5: 0.171}  # benchmarks/drift.py, AdamW, weights of deviation 0.02
 
@@ -25,11 +25,15 @@ def test_no_rounding_loses_nothing_of_a_large_step():
 
 @pytest.mark.parametrize(
     ("run", "unet", "text"),
-    [("25111601", 1e-3, 0.0), ("25111201", 100 * 1.5e-6 * kept(1.5e-6) / kept(AT), 0.0), ("25022301", 2e-4, 2e-3)],
+    [
+        ("velocity", 1e-3, 0.0),
+        ("plain", 100 * 1.5e-6 * kept(1.5e-6) / kept(AT), 100 * 1.2e-5 * kept(1.2e-5) / kept(AT)),
+        ("engine", 2e-4, 2e-3),
+    ],
 )
-def test_the_records_rates_at_the_miniature(run, unet, text):
+def test_rates_at_the_miniature(run, unet, text):
     """At 1e-5 the multiplier stands; at 1.5e-6 an eighth of it; DeepSpeed keeps a master copy, and loses nothing."""
-    ledger = load(CONFIG, "miniature")
+    ledger = load(SMALL, "miniature")
     found = recipe_of(ledger, ledger.run(run)).learning_rate
     assert (found.unet, found.text_encoder) == (pytest.approx(unet, rel=1e-4), pytest.approx(text, rel=1e-4))
 
@@ -39,6 +43,6 @@ def test_the_records_rates_at_the_miniature(run, unet, text):
 )
 def test_who_loses_nothing_has_the_multiplier(precision):
     """Weights in fp32, stochastic rounding and a master copy keep every update: 100 times the rate, whatever it is."""
-    ledger = load(CONFIG, "miniature")
-    changed = ledger.run("25111201").fields.model_copy(update={"precision": Precision(**precision)})
+    ledger = load(SMALL, "miniature")
+    changed = ledger.run("plain").fields.model_copy(update={"precision": Precision(**precision)})
     assert at_scale(ledger.scale, changed)(1.5e-6) == pytest.approx(1.5e-4)

@@ -20,7 +20,7 @@ from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger import load
 from astolfo.merging.mecha import merge_mecha, normalised
 from astolfo.train.initialise import initialise
-from tests.conftest import CONFIG, STAND_INS
+from tests.conftest import CONFIG, ROOT, SMALL, STAND_INS
 
 RECIPES = CONFIG / "mecha"
 MODEL = STAND_INS / "sdxl-eps.safetensors"
@@ -128,7 +128,7 @@ def test_two_builds_are_the_same_file_wherever_and_whatever_the_inputs_are_calle
         f"    merge_mecha(f'{RECIPES}/{{recipe}}.mecha', given, recipe)"
     )
     (tmp_path / "there").mkdir()
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(CONFIG.parent)}
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", env=environment, check=True)
     for recipe, names in WHOLE:
         path, _ = merged(recipe, names)
@@ -301,7 +301,7 @@ def test_block_weights_are_written_as_sd_mecha_writes_them(tmp_path):
 
     That conversion knows SDXL's own blocks, of two layers each, and nothing else.
     """
-    config = load(CONFIG).scale.architectures["sdxl"]
+    config = load(SMALL).scale.architectures["sdxl"]
     found = Architecture.from_mapping(config | {"unet": config["unet"] | {"layers_per_block": 2}}, "sdxl")
     models = {name: tmp_path / name for name in "ab"}
     for seed, path in enumerate(models.values()):
@@ -321,7 +321,7 @@ def test_block_weights_are_written_as_sd_mecha_writes_them(tmp_path):
             assert torch.equal(file.tensor(key), wanted), key
 
 
-def test_the_ledgers_recipes_name_models_and_nothing_else():
+def test_the_records_recipes_name_models_and_nothing_else():
     """Every recipe of config/mecha holds names only, and no method that draws random numbers."""
     for recipe in RECIPES.glob("*.mecha"):
         lines = normalised(recipe).splitlines()

@@ -4,6 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from astolfo.cli import cli
+from tests.conftest import SMALL
 
 GIVEN = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "mixed_precision": "bf16", "use_cpu": "false",
          "num_machines": 2, "num_processes": 2, "machine_rank": 0, "debug": "false"}  # fmt: skip
@@ -12,7 +13,7 @@ GIVEN = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU"
 def plan(tmp_path, hardware, **changed):
     file = tmp_path / "accelerate.yaml"
     file.write_text("".join(f"{key}: {value}\n" for key, value in (GIVEN | changed).items()))
-    return CliRunner().invoke(cli, ["plan", "25112201", "--hardware", hardware, "--accelerate", str(file)])
+    return CliRunner().invoke(cli, ["--config", str(SMALL), "plan", "plain", "--hardware", hardware, "--accelerate", str(file)])
 
 
 def test_its_processes_are_the_machines_devices(tmp_path):

@@ -20,7 +20,7 @@ from astolfo.ledger.schema import SEMANTICS, Precision
 from astolfo.ledger.schema import Objective as Options
 from astolfo.train.model import DTYPES, latent_scale, noised_dtype
 from astolfo.train.objective import Objective
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 TABLES = json.loads((Path(__file__).parent / "noise.json").read_text())
 LATENTS, NOISE = torch.tensor([[[[1.7, -0.9]]]]), torch.tensor([[[[0.4, -2.3]]]])
@@ -30,12 +30,12 @@ ROOTS = (
 
 
 def recipe(semantics, terminal):
-    ledger = load(CONFIG, "full")
+    ledger = load(SMALL, "full")
     changes = {
         "objective": Options(kind="v", zero_terminal_snr=terminal), "choices": SEMANTICS[semantics],
         "precision": Precision(weights="bf16", compute="bf16"),
     }  # fmt: skip
-    return recipe_of(ledger, ledger.run("25112201")).model_copy(update=changes)
+    return recipe_of(ledger, ledger.run("plain")).model_copy(update=changes)
 
 
 def at(wanted, timestep, latents, noise):

@@ -17,7 +17,7 @@ from astolfo.ledger.specs import identity
 from astolfo.train import state
 from astolfo.train.export import export
 from astolfo.train.initialise import initialise
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 BASE = [0.0999755859375, -0.300048828125, 1.0009765625, 3.140625, 0.0010004043579101562, -7.62939453125e-06,
         6.097555160522461e-05, 0.333251953125, -2.71875, 5.960464477539063e-08]  # fmt: skip
@@ -29,7 +29,7 @@ VAE, TEXT = "first_stage_model.encoder.conv_in.bias", "conditioner.embedders.1.m
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A function that gives the result of a run, under a choice, which trained one bias of the UNet."""
-    folder, ledger = tmp_path_factory.mktemp("results"), load(CONFIG)
+    folder, ledger = tmp_path_factory.mktemp("results"), load(SMALL)
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     models = {part: initialise(architecture.build(part, "cpu"), 1) for part in architecture.parts}
     with torch.no_grad():
@@ -39,7 +39,7 @@ def made(tmp_path_factory):
     precision = Precision(weights="bf16", compute="bf16", save="fp16")
 
     def make(choices):
-        recipe = recipe_of(ledger, ledger.run("25112201")).model_copy(update={"choices": choices, "precision": precision})
+        recipe = recipe_of(ledger, ledger.run("plain")).model_copy(update={"choices": choices, "precision": precision})
         spec = {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": 0, "to": 1}
         about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"], "images": 1}
         about["parents"] = {"state": identity(spec)}

@@ -15,7 +15,7 @@ from astolfo.train import optimizer as optimizers
 from astolfo.train import schedule
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import GradientTree, Processes
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 
 def numbers(count, step, scale):
@@ -23,8 +23,8 @@ def numbers(count, step, scale):
 
 
 def recipe(semantics="kohya", **changes):
-    ledger = load(CONFIG)
-    return recipe_of(ledger, ledger.run("25112201")).model_copy(update={"choices": SEMANTICS[semantics], **changes})
+    ledger = load(SMALL)
+    return recipe_of(ledger, ledger.run("plain")).model_copy(update={"choices": SEMANTICS[semantics], **changes})
 
 
 def clipped(dtype, semantics):

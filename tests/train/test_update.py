@@ -19,7 +19,7 @@ from astolfo.train.export import export
 from astolfo.train.initialise import initialise
 from astolfo.train.rounding import stochastic, words
 from astolfo.train.update import Fp32Update
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 from tests.train.conftest import digest
 from tests.train.test_optimizer import CHOICES, named
 
@@ -148,10 +148,10 @@ def test_a_result_is_made_from_the_master(train, spec_of, ledger, tmp_path):
     assert torch.equal(unet.mid_block.attentions[0].proj_in.weight, master.half())
 
 
-def test_the_records_recipes_do_not_mention_it():
+def test_a_recipe_without_it_does_not_mention_it():
     """A recipe without the choice has the digest that it had before the choice existed."""
-    ledger = load(CONFIG, "full")
-    assert "update" not in recipe_of(ledger, ledger.run("25112201")).canonical()["precision"]
+    ledger = load(SMALL, "full")
+    assert "update" not in recipe_of(ledger, ledger.run("plain")).canonical()["precision"]
 
 
 def test_fp32_weights_need_no_update():
@@ -162,9 +162,9 @@ def test_fp32_weights_need_no_update():
 
 def test_deepspeed_has_its_own():
     """DeepSpeed keeps a master of its own, so the choice beside it is refused with the entry's place."""
-    full = load(CONFIG, "full")
-    run = full.run("25022301")
+    full = load(SMALL, "full")
+    run = full.run("engine")
     fields = run.fields.model_copy(update={"precision": Precision(**BF16, update="master")})
     object.__setattr__(run, "fields", fields)
-    with pytest.raises(LedgerError, match="2502.yaml:.*deepspeed keeps a master"):
+    with pytest.raises(LedgerError, match="ledger.yaml:.*deepspeed keeps a master"):
         recipe_of(full, run)

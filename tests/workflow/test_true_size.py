@@ -27,7 +27,7 @@ from astolfo.train.initialise import initialise
 from astolfo.train.model import architecture_of
 from astolfo.train.room import room
 from benchmarks.train_sdxl import Synthetic, random_parts
-from tests.conftest import CONFIG, ROOT
+from tests.conftest import ROOT, SMALL
 from tests.train.conftest import in_child
 
 LEDGER = """\
@@ -111,7 +111,7 @@ def _prepared(tmp_path, shapes):
     """A working directory with the ledger, and a base and a store that are pinned."""
     home = SimpleNamespace(folder=tmp_path / "work")
     (home.folder / "config").mkdir(parents=True)
-    full = load(CONFIG, "full").scale.architectures["sdxl"]
+    full = load(SMALL, "full").scale.architectures["sdxl"]
     sdxl = {part: about | shapes.get(part, {}) for part, about in full.items()}
     scales = yaml.safe_dump({"scales": {"full": {"architectures": {"sdxl": sdxl}}}})
     (home.folder / "config" / "ledger.yaml").write_text(LEDGER + scales)
