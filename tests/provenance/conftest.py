@@ -1,10 +1,14 @@
-"""A chain of artifacts with attestations, as the jobs leave it: vocabulary and base, two states, a checkpoint and its merge."""
+"""A chain of artifacts with attestations, as the jobs leave it, and a ledger of runs that somebody judged.
+
+The chain is vocabulary and base, two states, a checkpoint and its merge.
+"""
 
 import numpy as np
 import pytest
 
 from astolfo.checkpoint.safefile import write_file
 from astolfo.files import write_sidecar
+from astolfo.ledger import load
 from astolfo.provenance import attestation
 
 PINNED = {"verb": "pinned", "sha256": "0" * 64, "file": "x", "family": "sdxl", "kind": "model"}
@@ -18,8 +22,8 @@ def chain(folder, device="cpu"):
     """Writes the chain into `folder`, trained on a kind of device, and returns the paths by a short name."""
     paths = {
         "vocabulary": folder / "vocabulary/vocab.json", "base": folder / "bases/AK.safetensors",
-        "state 1": folder / "states/25112201/00000001.safetensors", "state 2": folder / "states/25112201/00000002.safetensors",
-        "result": folder / "results/25112201.safetensors", "merge": folder / "results/25112201-0.50.safetensors",
+        "state 1": folder / "states/plain/00000001.safetensors", "state 2": folder / "states/plain/00000002.safetensors",
+        "result": folder / "results/plain.safetensors", "merge": folder / "results/plain-0.50.safetensors",
     }  # fmt: skip
     paths["vocabulary"].parent.mkdir(parents=True)
     for name in ("vocab.json", "merges.txt"):
@@ -39,11 +43,44 @@ def chain(folder, device="cpu"):
         before = paths[name]
     write_file(paths["result"], {"x": np.ones(3, np.float16)})
     parents = {"state": before, "base": paths["base"]}
-    attestation.write("export", paths["result"], spec("export", semantics="kohya", title="25112201"), parents)
+    attestation.write("export", paths["result"], spec("export", semantics="kohya", title="plain"), parents)
     write_file(paths["merge"], {"x": np.ones(3, np.float16) / 2})
     parents = {"base": paths["base"], "trained": paths["result"]}
-    attestation.write("merge", paths["merge"], spec("merge", alpha="0.50", title="25112201-0.50"), parents)
+    attestation.write("merge", paths["merge"], spec("merge", alpha="0.50", title="plain-0.50"), parents)
     return paths
+
+
+JUDGED = """\
+bases:
+  own: {objective: v}
+  made: {objective: v, miniature: &made {merge: {trained: merged, base: own, alpha: "0.50"}}, full: *made}
+datasets: {pictures: {images: 6224}}
+defaults:
+  base: own
+  dataset: pictures
+  epochs: 1
+  learning_rate: {unet: 1.0e-5}
+  precision: {weights: bf16, compute: bf16, save: fp16}
+runs:
+  good: {outcome: {kind: success, text: Success.}}
+  blurred: {outcome: {kind: failure, text: Failure with blur image.}}
+  grey: {outcome: {kind: failure, text: Failed.}}
+  merged: {outcome: {kind: works-after-merge, alpha: 0.55, text: Success after merge (0.55).}}
+  nearly: {outcome: {kind: partial, text: Kinda works.}}
+  first: {outcome: {kind: unstated, text: Very first run.}}
+  ended: {until_step: 3112, outcome: {kind: stopped, text: Stopped half way.}}
+  wrong: {base: made, on_failure: keep, outcome: {kind: nan, text: Got nan.}}
+"""
+HELPERS = "support: true\nruns: {helper: {base: own, dataset: pictures, epochs: 1, learning_rate: {unet: 1.0e-5}}}\n"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A ledger of eight runs with outcomes of every kind, a base that is merged from one, and a run that only supports others."""
+    (tmp_path / "config" / "runs").mkdir(parents=True)
+    (tmp_path / "config" / "ledger.yaml").write_text(JUDGED)
+    (tmp_path / "config" / "runs" / "helpers.yaml").write_text(HELPERS)
+    return load(tmp_path / "config")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def test_the_form_is_in_toto_with_slsa_provenance(built):
     said = json.loads(attestation.attestation(built["result"]).read_text())
     assert said["_type"] == "https://in-toto.io/Statement/v1"
     assert said["predicateType"] == "https://slsa.dev/provenance/v1"
-    name, digest = "results/25112201.safetensors", read_sidecar(built["result"])
+    name, digest = "results/plain.safetensors", read_sidecar(built["result"])
     assert said["subject"] == [{"name": name, "digest": {"sha256": digest}}]
     definition, run = said["predicate"]["buildDefinition"], said["predicate"]["runDetails"]
     assert definition["buildType"] == "urn:astolfo:job:export:v1"
@@ -91,7 +91,7 @@ def test_a_flipped_bit_in_an_attestation_is_found(built, position):
     ("path", "name"),
     [
         ("/a/b/results/1.safetensors", "results/1.safetensors"),
-        ("states/25112201/00000001.safetensors", "states/25112201/00000001.safetensors"),
+        ("states/plain/00000001.safetensors", "states/plain/00000001.safetensors"),
         ("/results/of/mine/bases/X.safetensors", "bases/X.safetensors"),
         ("/somewhere/else/X.safetensors", "X.safetensors"),
     ],

@@ -18,7 +18,7 @@ from astolfo.provenance import jobs
 from astolfo.provenance.attestation import attestation
 from astolfo.provenance.crate import crate
 from astolfo.provenance.meter import Meter
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 rocrate = pytest.importorskip("rocrate.rocrate", reason="the extra for evidence is not installed: make evidence")
 requests_cache = pytest.importorskip("requests_cache")
@@ -29,7 +29,7 @@ def made(built, tmp_path):
     for path in built.values():
         jobs.write(path, {"cost": Meter().cost()})
     (built["base"].parent.parent / "pins.yaml").write_text(f"AK: {sha256_of(built['base'])}\n")
-    return crate(load(CONFIG), parse("25112201-0.50"), built["base"].parent.parent, tmp_path / "crate")
+    return crate(load(SMALL), parse("plain-0.50"), built["base"].parent.parent, tmp_path / "crate")
 
 
 class Carried(HTTPAdapter):
@@ -73,40 +73,40 @@ def test_the_profiles_validator_accepts_it(made, tmp_path):
 def test_it_holds_what_is_needed_and_names_the_rest(made, built):
     """The model, the ledger, the pins, the workflow, the lock and every attestation lie in it; what it started from has its digest."""
     read = rocrate.ROCrate(made)
-    assert (made / "results/25112201-0.50.safetensors").read_bytes() == built["merge"].read_bytes()
+    assert (made / "results/plain-0.50.safetensors").read_bytes() == built["merge"].read_bytes()
     for path in (
         "lock.txt",
         "pins.yaml",
         "ledger/ledger.yaml",
         "workflow/Snakefile",
-        "states/25112201/00000002.safetensors.attestation.json",
+        "states/plain/00000002.safetensors.attestation.json",
     ):
         assert (made / path).is_file(), path
     base = next(one for one in read.get_entities() if one.get("name") == "bases/AK.safetensors")
     assert base["sha256"] == sha256_of(built["base"])
     assert not (made / "bases/AK.safetensors").exists()
     actions = read.get_by_type("CreateAction")
-    assert {"astolfo job train: states/25112201/00000001.safetensors"} <= {one["name"] for one in actions}
+    assert {"astolfo job train: states/plain/00000001.safetensors"} <= {one["name"] for one in actions}
     assert len(actions) == len(built)  # a job each but the adopted base, and the run of the workflow
 
 
 def test_two_crates_are_the_same(made, built, tmp_path):
     """The same directory gives the same crate, whenever it is packed."""
-    again = crate(load(CONFIG), parse("25112201-0.50"), built["base"].parent.parent, tmp_path / "again")
+    again = crate(load(SMALL), parse("plain-0.50"), built["base"].parent.parent, tmp_path / "again")
     name = "ro-crate-metadata.json"
     assert (again / name).read_bytes() == (made / name).read_bytes()
 
 
 def test_what_cannot_be_packed(built, tmp_path):
     """What is not built, a folder that holds something, a chain with a gap: each refused, and why."""
-    ledger, directory = load(CONFIG), built["base"].parent.parent
+    ledger, directory = load(SMALL), built["base"].parent.parent
     with pytest.raises(
         InputError,
-        match=r"is missing: a crate is of a built model\. Build it \(`.*results/26011101\.safetensors.*DIR=.*`\) first",
+        match=r"is missing: a crate is of a built model\. Build it \(`.*results/velocity\.safetensors.*DIR=.*`\) first",
     ):
-        crate(ledger, parse("26011101"), directory, tmp_path / "none")
+        crate(ledger, parse("velocity"), directory, tmp_path / "none")
     with pytest.raises(InputError, match="is not empty"):
-        crate(ledger, parse("25112201"), directory, directory)
+        crate(ledger, parse("plain"), directory, directory)
     attestation(built["state 1"]).unlink()
     with pytest.raises(InputError, match=r"00000001.safetensors has no attestation"):
-        crate(ledger, parse("25112201"), directory, tmp_path / "gap")
+        crate(ledger, parse("plain"), directory, tmp_path / "gap")

@@ -1,7 +1,6 @@
 """Recorded digests: what `astolfo verify` says of a working directory."""
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -28,15 +27,8 @@ HERE, ELSEWHERE = {"processor": "this one"}, {"processor": "another"}
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    """A copy of the ledger without records."""
-    shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns(digests.FOLDER))
-    return load(tmp_path / "config")
-
-
-@pytest.fixture
 def built(ledger, tmp_path):
-    """A working directory that holds every model of the record, each of one number."""
+    """A working directory that holds every model of the ledger, each of one number."""
     for reference in digests.models(ledger):
         path = tmp_path / "work" / reference.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +43,8 @@ def verdicts(ledger, folder, numerics=HERE):
 def test_every_kind_of_model_is_verified(ledger):
     """Results, the merges that outcomes name, and the bases that the graph makes."""
     names = {str(reference) for reference in digests.models(ledger)}
-    assert {"25112201", "25112201-0.50", "26011102-0.82", "AK-Evo-2EP"} <= names
-    assert not {"AK-NIL-1.2", "sdxl-vae", "foundation-eps"} & names
+    assert {"good", "merged", "merged-0.55", "made"} <= names
+    assert not {"own", "sdxl-vae", "helper"} & names
 
 
 def test_what_was_recorded_is_identical(ledger, built):
@@ -65,24 +57,24 @@ def test_what_was_recorded_is_identical(ledger, built):
 def test_two_classes_keep_their_records(ledger, built):
     """The record of one class leaves another's alone, and a file of either is a recorded one."""
     digests.record(ledger, built, HERE)
-    first = sha256_of(built / "results/25112201.safetensors")
-    write_file(built / "results/25112201.safetensors", {"x": np.ones(1, np.float32)}, {})
+    first = sha256_of(built / "results/good.safetensors")
+    write_file(built / "results/good.safetensors", {"x": np.ones(1, np.float32)}, {})
     digests.record(ledger, built, ELSEWHERE)
-    assert digests.recorded(ledger, HERE)["25112201"] == first
-    assert digests.recorded(ledger, ELSEWHERE)["25112201"] == sha256_of(built / "results/25112201.safetensors")
-    assert verdicts(ledger, built)["25112201"] == verdicts(ledger, built, ELSEWHERE)["25112201"] == digests.IDENTICAL
+    assert digests.recorded(ledger, HERE)["good"] == first
+    assert digests.recorded(ledger, ELSEWHERE)["good"] == sha256_of(built / "results/good.safetensors")
+    assert verdicts(ledger, built)["good"] == verdicts(ledger, built, ELSEWHERE)["good"] == digests.IDENTICAL
 
 
 def test_what_differs_is_told_with_what_to_do(ledger, built):
     """Another file is said to differ on every machine: with a way to see how close it is where other bytes are no fault."""
     digests.record(ledger, built, HERE)
-    write_file(built / "results/25112201.safetensors", {"x": np.ones(1, np.float32)}, {})
+    write_file(built / "results/good.safetensors", {"x": np.ones(1, np.float32)}, {})
     for machine, said in (
         (HERE, "class is on record, so the recorded bytes are promised"),
         (ELSEWHERE, "compare RECORDED_FILE FILE"),
     ):
         findings = digests.compare(ledger, built, machine)
-        assert {one.name for one in findings if one.verdict == digests.DIFFERS} == {"25112201"}
+        assert {one.name for one in findings if one.verdict == digests.DIFFERS} == {"good"}
         last = digests.report(ledger, findings, machine).splitlines()[-1]
         assert said in last
         assert "numpy" not in last  # versions are printed where they are asked for
@@ -91,7 +83,7 @@ def test_what_differs_is_told_with_what_to_do(ledger, built):
 def test_one_function_decides_for_the_site_too(ledger, built):
     """The site says of each model what `astolfo verify` says."""
     digests.record(ledger, built, HERE)
-    write_file(built / "results/25112201.safetensors", {"x": np.ones(1, np.float32)}, {})
+    write_file(built / "results/good.safetensors", {"x": np.ones(1, np.float32)}, {})
     shown = gather(ledger, built).models
     for name, verdict in verdicts(ledger, built, ELSEWHERE).items():
         assert shown[name].verdict == verdict, name
@@ -100,7 +92,7 @@ def test_one_function_decides_for_the_site_too(ledger, built):
 @pytest.mark.parametrize("machine", [HERE, ELSEWHERE])
 def test_a_rebuilt_file_is_compared_with_any_record(ledger, built, tmp_path, monkeypatch, machine):
     """`astolfo reproduce` without the file itself takes the recorded digest, whichever class it is of, and says what to do."""
-    name = Reference(run="25112201")
+    name = Reference(run="good")
     digests.record(ledger, built, HERE)
     monkeypatch.setattr(again, "class_here", lambda _: machine)
     value = 0
@@ -110,7 +102,7 @@ def test_a_rebuilt_file_is_compared_with_any_record(ledger, built, tmp_path, mon
 
     monkeypatch.setattr(again, "_build", build)
     found = again.reproduce(ledger, name, tmp_path / "empty", tmp_path / "same", bounds_of(ledger))
-    assert str(found) == "25112201.safetensors: reproduced, identical to the record"
+    assert str(found) == "good.safetensors: reproduced, identical to the record"
     value = 1
     found = again.reproduce(ledger, name, tmp_path / "empty", tmp_path / "other", bounds_of(ledger))
     advice = "is on record, so the recorded bytes are promised here" if machine == HERE else "is not on record"
@@ -121,7 +113,7 @@ def test_a_rebuilt_file_is_compared_with_any_record(ledger, built, tmp_path, mon
 
 def test_one_line_says_whether_a_file_is_the_recorded_one(ledger, built):
     """`astolfo verify FILE --digest`, with which `make results/RUN.safetensors` ends: the sha256, and whether it is on record."""
-    path, arguments = built / "results/25112201.safetensors", ["--config", str(ledger.folder), "verify", "--digest"]
+    path, arguments = built / "results/good.safetensors", ["--config", str(ledger.folder), "verify", "--digest"]
     say = lambda: CliRunner().invoke(cli, [*arguments, str(path), "-d", str(built)]).output  # noqa: E731
     assert say() == f"{path}: sha256 {sha256_of(path)}; none is on record\n"
     digests.record(ledger, built, HERE)
@@ -139,26 +131,26 @@ def test_two_classes_that_agree_in_everything_are_one(ledger, built):
     assert digests.same_class(ledger, HERE, ELSEWHERE)
     assert [digests.record(ledger, built, HERE), digests.record(ledger, built, ELSEWHERE)] == [first, first]
     assert digests.classes(digests.records(ledger)[0]) == [HERE, ELSEWHERE]
-    write_file(built / "results/25112201.safetensors", {"x": np.ones(1, np.float32)}, {})
+    write_file(built / "results/good.safetensors", {"x": np.ones(1, np.float32)}, {})
     assert digests.record(ledger, built, ELSEWHERE) != first
     assert not digests.same_class(ledger, HERE, ELSEWHERE)
-    assert digests.recorded(ledger, HERE)["25112201"] != digests.recorded(ledger, ELSEWHERE)["25112201"]
+    assert digests.recorded(ledger, HERE)["good"] != digests.recorded(ledger, ELSEWHERE)["good"]
 
 
 def test_a_difference_a_damage_and_a_gap_are_told_apart(ledger, built):
     """Other bytes with their own side-car differ; bytes that are not the side-car's are damaged; no file is not built."""
     digests.record(ledger, built, HERE)
-    (built / "results/25112201.safetensors").write_text("other bits")
-    write_sidecar(built / "results/25112201.safetensors")
-    (built / "results/26011101.safetensors").write_text("rot")
-    (built / "results/26011102.safetensors").unlink()
+    (built / "results/good.safetensors").write_text("other bits")
+    write_sidecar(built / "results/good.safetensors")
+    (built / "results/blurred.safetensors").write_text("rot")
+    (built / "results/nearly.safetensors").unlink()
     found = verdicts(ledger, built)
-    assert [found[run] for run in ("25112201", "26011101", "26011102")] == ["differs", "damaged", "not built"]
+    assert [found[run] for run in ("good", "blurred", "nearly")] == ["differs", "damaged", "not built"]
 
 
 def test_what_is_not_built_is_counted(ledger, tmp_path):
     """`astolfo verify` has a line for each model that is there, and one count for all that are not."""
-    path = tmp_path / "work/results/25112201.safetensors"
+    path = tmp_path / "work/results/good.safetensors"
     path.parent.mkdir(parents=True)
     for count in (0, 1):
         done = CliRunner().invoke(cli, ["--config", str(ledger.folder), "verify", "-d", str(tmp_path / "work")])
@@ -167,13 +159,13 @@ def test_what_is_not_built_is_counted(ledger, tmp_path):
         assert len(lines) == count + 1
         assert f" {len(digests.models(ledger)) - count} not built" in lines[-1]
         write_file(path, {"x": np.zeros(1, np.float32)}, {})
-    assert lines[0].split() == ["25112201", "built", sha256_of(path)]  # no digest at all is recorded
+    assert lines[0].split() == ["good", "built", sha256_of(path)]  # no digest at all is recorded
 
 
 def test_a_record_is_whole(ledger, built):
     """With a model missing nothing is recorded."""
-    (built / "results/26011102.safetensors").unlink()
-    with pytest.raises(InputError, match="1 of .* not built or damaged .26011102"):
+    (built / "results/nearly.safetensors").unlink()
+    with pytest.raises(InputError, match="1 of .* not built or damaged .nearly"):
         digests.record(ledger, built, HERE)
 
 
@@ -181,7 +173,7 @@ def test_the_command_says_both_digests(ledger, built):
     """`astolfo verify` prints what was found and what was recorded, and exits with 1 when a model differs."""
     arguments = ["--config", str(ledger.folder), "verify", "--directory", str(built)]
     assert CliRunner().invoke(cli, [*arguments, "--record"]).exit_code == 0
-    path = built / "results/25112201.safetensors"
+    path = built / "results/good.safetensors"
     before = sha256_of(path)
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     path.write_text("other bits")
@@ -197,15 +189,15 @@ def test_the_table_tells_what_became_of_each_run(ledger):
     """A run that stopped says why, one that should have failed and did not is marked as differing, others are trained."""
     write_json(
         ledger.folder / digests.FOLDER / "miniature" / "x.json",
-        {"numerics": {"device": "cpu"}, "sha256": {"25112201": "a" * 64, "25112101": "b" * 64, "25111701": "c" * 64},
-         "stopped": {"25111701": "at step 55,000"}},
+        {"numerics": {"device": "cpu"}, "sha256": {"good": "a" * 64, "wrong": "b" * 64, "ended": "c" * 64},
+         "stopped": {"ended": "at step 55,000"}},
     )  # fmt: skip
     shown = table.markdown(ledger, table.COLUMNS | digests.columns(ledger))
-    rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("| 2511")}
-    assert "| trained to its end | `aaaaaaaaaaaaaaaa` |" in rows["25112201"]
-    assert "every number finite: **differs** | `bbbbbbbbbbbbbbbb` |" in rows["25112101"]
-    assert "| stopped at step 55,000 | `cccccccccccccccc` |" in rows["25111701"]
-    assert "| not built |" in rows["25111001"]
+    rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("| ")}
+    assert "| trained to its end | `aaaaaaaaaaaaaaaa` |" in rows["good"]
+    assert "every number finite: **differs** | `bbbbbbbbbbbbbbbb` |" in rows["wrong"]
+    assert "| stopped at step 55,000 | `cccccccccccccccc` |" in rows["ended"]
+    assert "| not built |" in rows["first"]
 
 
 def test_the_shipped_record_covers_the_ledger():

@@ -11,10 +11,10 @@ def test_the_tree_of_a_merge(built):
     base = f"bases/AK.safetensors  [sha256 {digest['base']}, adopted, not rebuilt; results/foundation-eps.safetensors makes it]"
     vocabulary = f"vocabulary/vocab.json  [sha256 {digest['vocabulary']}, vocabulary]"
     assert tree(built["merge"]).splitlines() == [
-        f"results/25112201-0.50.safetensors  [sha256 {digest['merge']}, merge]",
+        f"results/plain-0.50.safetensors  [sha256 {digest['merge']}, merge]",
         f"├── {base}",
-        f"└── results/25112201.safetensors  [sha256 {digest['result']}, export]",
-        f"    ├── states/25112201/00000002.safetensors  [sha256 {digest['state 2']}, train]",
+        f"└── results/plain.safetensors  [sha256 {digest['result']}, export]",
+        f"    ├── states/plain/00000002.safetensors  [sha256 {digest['state 2']}, train]",
         f"    │   ├── {base}",
         f"    │   └── {vocabulary}",
         f"    └── {base}",

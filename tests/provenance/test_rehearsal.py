@@ -1,7 +1,6 @@
 """A rehearsal says what it saw, what is expected, how often such findings were right, and what it cannot tell."""
 
 import json
-import shutil
 import sys
 
 import pytest
@@ -12,7 +11,6 @@ from astolfo.cli import cli
 from astolfo.errors import AstolfoError
 from astolfo.ledger import load
 from astolfo.provenance import rehearsal, verdicts
-from tests.conftest import CONFIG
 
 LEAST = """\
 bases: {my-base: {}}
@@ -20,14 +18,13 @@ datasets: {my-pictures: {images: 20000}}
 runs:
   my-first: {base: my-base, dataset: my-pictures, epochs: 4, learning_rate: {unet: 1.0e-5}}
 """
-KNOWN = {"25111002": "works", "25111001": "works", "25111201": "blur", "25111301": "works after merge", "24120801": "blur"}
+KNOWN = {"good": "works", "blurred": "works", "grey": "blur", "merged": "works after merge", "first": "blur"}
 
 
 @pytest.fixture
-def record(tmp_path, monkeypatch):
+def record(ledger, monkeypatch):
     """The program's ledger with verdicts on five of its runs: three as recorded, one that differs, one that is not comparable."""
-    folder = tmp_path / "record"
-    shutil.copytree(CONFIG, folder, ignore=shutil.ignore_patterns(verdicts.FOLDER))
+    folder = ledger.folder
     path = folder / verdicts.FOLDER / "miniature" / "0.json"
     path.parent.mkdir(parents=True)
     judged = {run: {"sha256": "0", "objective": "v", "summary": [summary(word)]} for run, word in KNOWN.items()}
@@ -63,7 +60,7 @@ def rehearsed(monkeypatch, folder, run, word, *options):
 
 def test_a_recorded_run_is_held_against_its_outcome(record, tmp_path, monkeypatch):
     """What is expected is the record's own words; the run's own verdict on record does not count for the trust."""
-    said = rehearsed(monkeypatch, tmp_path, "25111001", "blur", "--config", str(record))
+    said = rehearsed(monkeypatch, tmp_path, "blurred", "blur", "--config", str(record))
     assert said["It saw"] == "v runtime, null uncond: It is blur."
     assert said["Expected"] == 'the ledger says "Failure with blur image.", and that is what was seen.'
     assert "of 3 other runs" in said["How far to trust it"]
@@ -74,9 +71,10 @@ def test_a_recorded_run_is_held_against_its_outcome(record, tmp_path, monkeypatc
 
 def test_a_run_of_ones_own_is_trusted_as_far_as_the_record_goes(record, tmp_path, monkeypatch):
     """In a ledger without verdicts the program's record counts, with what it got wrong; a run without an outcome expects nothing."""
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "ledger.yaml").write_text(LEAST)
-    said = rehearsed(monkeypatch, tmp_path, "my-first", "works")
+    own = tmp_path / "own"
+    (own / "config").mkdir(parents=True)
+    (own / "config" / "ledger.yaml").write_text(LEAST)
+    said = rehearsed(monkeypatch, own, "my-first", "works")
     assert said["Expected"] == "the ledger says no outcome of this run."
     assert "of 4 other runs whose outcome is known in such words the miniature gave 3 as recorded" in said["How far to trust it"]
     assert '1 of 2 that were to be "blur or broken"' in said["How far to trust it"]
@@ -86,7 +84,7 @@ def test_a_run_of_ones_own_is_trusted_as_far_as_the_record_goes(record, tmp_path
 
 def test_an_outcome_that_no_verdict_contradicts_is_only_told(record, tmp_path, monkeypatch):
     """What is no verdict (a first run) is neither confirmed nor differed from, and a word that was never said of a known run is said to be so."""
-    said = rehearsed(monkeypatch, tmp_path, "24120801", "broken", "--config", str(record))
+    said = rehearsed(monkeypatch, tmp_path, "first", "broken", "--config", str(record))
     assert said["Expected"] == 'the ledger says "Very first run.", which no verdict confirms or contradicts.'
     assert said["How far to trust it"].endswith('It never said "broken" of any.')
 
@@ -94,8 +92,8 @@ def test_an_outcome_that_no_verdict_contradicts_is_only_told(record, tmp_path, m
 def test_a_directory_of_full_size_gets_a_folder_for_rehearsals(record, tmp_path, monkeypatch):
     """One directory holds one scale: the rehearsal lies within, and the directory's own files stay alone."""
     program.remember(tmp_path, program.Use(config=record, scale="full"))
-    rehearsed(monkeypatch, tmp_path, "25111001", "blur")
-    assert (tmp_path / "rehearsal" / "evaluations" / "25111001" / "metrics.json").exists()
+    rehearsed(monkeypatch, tmp_path, "blurred", "blur")
+    assert (tmp_path / "rehearsal" / "evaluations" / "blurred" / "metrics.json").exists()
     assert not (tmp_path / "evaluations").exists()
 
 
@@ -104,4 +102,4 @@ def test_a_rehearsal_that_stops_is_an_error(record, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "graph", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"])
     ledger = load(record, "miniature")
     with pytest.raises(AstolfoError, match=f"did not come to its end.*{tmp_path}"):
-        rehearsal.rehearse(ledger, ledger.run("25111001"), tmp_path)
+        rehearsal.rehearse(ledger, ledger.run("blurred"), tmp_path)

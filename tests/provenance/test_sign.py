@@ -14,7 +14,7 @@ from astolfo.errors import InputError, PlacementError
 from astolfo.files import write_sidecar
 from astolfo.provenance.attestation import attestation
 from astolfo.provenance.sign import PAYLOAD_TYPE, Trust, check, envelope, sign, signature
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 pytest.importorskip("securesystemslib", reason="the extra for evidence is not installed: make evidence")
 
@@ -190,8 +190,7 @@ def test_the_command(built, tmp_path, monkeypatch):
     assert any("is not signed" in problem for problem in unsigned["problems"])
     done = run("sign", path, "--key", str(locked), input="word\n")
     assert (done.exit_code, done.output.count("signed: ")) == (0, 2)
-    folder = shutil.copytree(CONFIG, tmp_path / "unrecorded", ignore=shutil.ignore_patterns("digests"))
-    assert "signed by the key mine.pub" in run("--config", str(folder), "verify", path, "--key", str(public)).output
+    assert "signed by the key mine.pub" in run("--config", str(SMALL), "verify", path, "--key", str(public)).output
     assert run("verify", path, "--key", str(public), "--certificates", str(public)).exit_code == 2
     refused = run("verify", path, "--key", str(keys(tmp_path, "other")[1]), "--json")
     assert refused.exit_code == 1

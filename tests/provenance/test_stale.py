@@ -13,8 +13,9 @@ from astolfo.errors import AstolfoError, InputError, StateError
 from astolfo.files import canonical_json, sha256_of, write_sidecar
 from astolfo.program import LOCK
 from astolfo.provenance import attestation, jobs, stale
+from tests.conftest import SMALL
 
-STATE = "states/25112201/00000026.safetensors"
+STATE = "states/plain/00000026.safetensors"
 SPEC = {"verb": "train", "scale": "miniature", "parents": {}, "recipe": {"ranks": 4}, "from": 0, "to": 26}
 
 
@@ -55,11 +56,9 @@ def test_stale_is_refused_until_accepted(tmp_path, made, lock):
     """The refusal names both ways on; what is accepted goes on, and only for the code and lock that it was accepted for."""
     aged(made)
     spec = SPEC | stale.makers("train", sha256_of(lock))
-    with pytest.raises(StateError, match="other code: expected code .*accept 25112201 --reason.*rebuild=25112201"):
+    with pytest.raises(StateError, match="other code: expected code .*accept plain --reason.*rebuild=plain"):
         stale.check(made, spec)
-    assert stale.lines(stale.accept(tmp_path, "25112201", sha256_of(lock), "a log line")) == [
-        "25112201: 1 state made by other code"
-    ]
+    assert stale.lines(stale.accept(tmp_path, "plain", sha256_of(lock), "a log line")) == ["plain: 1 state made by other code"]
     stale.check(made, spec)
     lock.write_text("numpy==2.4.7\n")
     with pytest.raises(StateError, match="other code and another lock"):
@@ -68,20 +67,20 @@ def test_stale_is_refused_until_accepted(tmp_path, made, lock):
 
 def test_accepting_needs_a_reason_and_something_stale(tmp_path, made, lock):
     """An empty reason, or an ID of which nothing is stale, is an error that says what is."""
-    with pytest.raises(InputError, match="Nothing of 25112201 is stale in .*; what is: nothing"):
-        stale.accept(tmp_path, "25112201", sha256_of(lock), "why not")
+    with pytest.raises(InputError, match="Nothing of plain is stale in .*; what is: nothing"):
+        stale.accept(tmp_path, "plain", sha256_of(lock), "why not")
     aged(made)
     with pytest.raises(InputError, match="Say why"):
-        stale.accept(tmp_path, "25112201", sha256_of(lock), "  ")
-    with pytest.raises(InputError, match="what is: 25112201"):
-        stale.accept(tmp_path, "25112101", sha256_of(lock), "why not")
+        stale.accept(tmp_path, "plain", sha256_of(lock), "  ")
+    with pytest.raises(InputError, match="what is: plain"):
+        stale.accept(tmp_path, "velocity", sha256_of(lock), "why not")
 
 
 def test_accepting_something_unknown_names_near_ones(tmp_path, made, lock):
     """An ID that is no run, base or dataset is told by near names; a known one of which nothing is stale, as that."""
-    known = {"25112202x": "unknown run, base or dataset '25112202x'. Did you mean 25112201", "25112201": "Nothing of 25112201"}
+    known = {"plainx": "unknown run, base or dataset 'plainx'. Did you mean plain", "plain": "Nothing of plain"}
     for name, said in known.items():
-        command = ["accept", name, "-d", str(tmp_path), "--lock", str(lock), "--reason", "why not"]
+        command = ["--config", str(SMALL), "accept", name, "-d", str(tmp_path), "--lock", str(lock), "--reason", "why not"]
         with pytest.raises(AstolfoError, match=said):
             CliRunner().invoke(cli, command, catch_exceptions=False)
 
@@ -136,14 +135,14 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
         parent.touch()
         write_sidecar(parent)
     out = made.with_name("00000052.safetensors")
-    arguments = ["job", "--lock", str(lock), "train", "--spec", canonical_json(SPEC | {"from": 26, "to": 52}), "--base", "",
+    arguments = ["--config", str(SMALL), "job", "--lock", str(lock), "train", "--spec", canonical_json(SPEC | {"from": 26, "to": 52}), "--base", "",
                  "--state", str(made), "--dataset", str(tmp_path / "datasets/6k"),
                  "--vocabulary", str(tmp_path / "vocabulary"), "--out", str(out)]  # fmt: skip
     aged(made)
     refused = CliRunner().invoke(cli, arguments)
     assert isinstance(refused.exception, StateError)
     assert not out.exists()
-    stale.accept(tmp_path, "25112201", sha256_of(lock), "a log line")
+    stale.accept(tmp_path, "plain", sha256_of(lock), "a log line")
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     attested = attestation.read(out).definition["resolvedDependencies"][0]["annotations"]
     assert attested["accepted"]["reason"] == "a log line"
@@ -155,11 +154,11 @@ def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
 @pytest.mark.parametrize(("place", "owner"), [
     ("states/foundation-eps/00000026.safetensors", "foundation-eps"),
     ("results/foundation-eps.safetensors", "foundation-eps"),
-    ("results/25112201.safetensors", "25112201"),
-    ("results/25111701-step00011274-0.75.safetensors", "25111701"),
+    ("results/plain.safetensors", "plain"),
+    ("results/25010101-step00011274-0.75.safetensors", "25010101"),
     ("evaluations/foundation-eps/index.html", "foundation-eps"),
-    ("datasets/12.4M/store.json", "12.4M"),
-    ("bases/AK-NIL-1.2.safetensors", "AK-NIL-1.2"),
+    ("datasets/2.4M/store.json", "2.4M"),
+    ("bases/one-1.2.safetensors", "one-1.2"),
 ])  # fmt: skip
 def test_an_artifact_belongs_to_what_the_ledger_names(place, owner):
     """The run of a checkpoint, merge or evaluation, whatever the form of its ID; otherwise the dataset or base."""

@@ -1,7 +1,6 @@
-"""Recorded verdicts: written by a verb, kept by numerics class, shown beside the record's outcomes."""
+"""Recorded verdicts, those of the record at the end: written by a verb, kept by numerics class, shown beside the record's outcomes."""
 
 import json
-import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -13,13 +12,6 @@ from astolfo.provenance import digests, verdicts
 from tests.conftest import CONFIG
 
 ERAS = ("2511a", "2511b", "2601", "2602")
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    """A copy of the ledger without records."""
-    shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns(verdicts.FOLDER))
-    return load(tmp_path / "config")
 
 
 def evaluated(folder, run, word, alpha=1.0):
@@ -38,21 +30,21 @@ def evaluated(folder, run, word, alpha=1.0):
 def test_verdicts_stand_beside_the_outcome(ledger, tmp_path):
     """A run that works where the record says so is as recorded; one that does not differs; a partial outcome is "kinda works"."""
     for run, word in (
-        ("25111002", "works"),
-        ("25111001", "works"),
-        ("25111301", "works after merge"),
-        ("25111501", "kinda works"),
+        ("good", "works"),
+        ("blurred", "works"),
+        ("merged", "works after merge"),
+        ("nearly", "kinda works"),
     ):
         evaluated(tmp_path, run, word, alpha=0.55 if "merge" in word else 1.0)
     arguments = ["--config", str(ledger.folder), "verdicts", "--directory", str(tmp_path)]
     assert "4 recorded in" in CliRunner().invoke(cli, [*arguments, "--record"], catch_exceptions=False).output
     shown = table.markdown(ledger, table.COLUMNS | verdicts.columns(ledger))
-    rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("| 2511")}
-    assert rows["25111002"].endswith("| null uncond works: as recorded |")
-    assert rows["25111001"].endswith("| null uncond works: **differs** |")
-    assert rows["25111301"].endswith("| null uncond works after merge (best at 0.55): as recorded |")
-    assert rows["25111501"].endswith("| null uncond kinda works: as recorded |")
-    assert rows["25111601"].endswith("|  |")
+    rows = {line.split("|")[1].strip(): line for line in shown.splitlines() if line.startswith("| ")}
+    assert rows["good"].endswith("| null uncond works: as recorded |")
+    assert rows["blurred"].endswith("| null uncond works: **differs** |")
+    assert rows["merged"].endswith("| null uncond works after merge (best at 0.55): as recorded |")
+    assert rows["nearly"].endswith("| null uncond kinda works: as recorded |")
+    assert rows["grey"].endswith("|  |")
     assert "v runtime, null uncond: Said." in CliRunner().invoke(cli, arguments, catch_exceptions=False).output
 
 
@@ -60,24 +52,24 @@ def test_a_record_grows(ledger, tmp_path):
     """What is recorded later is added, another numerics class is left alone, and an empty folder is an error."""
     with pytest.raises(InputError, match="holds no evaluation"):
         verdicts.record(ledger, tmp_path, {"processor": "a"})
-    evaluated(tmp_path / "first", "25111001", "blur")
-    evaluated(tmp_path / "second", "25111002", "works")
+    evaluated(tmp_path / "first", "blurred", "blur")
+    evaluated(tmp_path / "second", "good", "works")
     path, _ = verdicts.record(ledger, tmp_path / "first", {"processor": "a"})
     verdicts.record(ledger, tmp_path / "second", {"processor": "b"})
     assert verdicts.record(ledger, tmp_path / "second", {"processor": "a"}) == (path, 1)
     assert [
         sorted(one["verdicts"]) for one in sorted(verdicts.records(ledger), key=lambda one: one["numerics"]["processor"])
     ] == [
-        ["25111001", "25111002"],
-        ["25111002"],
+        ["blurred", "good"],
+        ["good"],
     ]
 
 
 def test_damaged_numbers_are_refused(ledger, tmp_path):
     """An evaluation that is no report is named, with what to do."""
-    evaluated(tmp_path, "25111001", "blur")
-    (tmp_path / "evaluations/25111001/metrics.json").write_text("{}")
-    with pytest.raises(InputError, match=r"25111001/metrics\.json is no evaluation of this version .* make it again"):
+    evaluated(tmp_path, "blurred", "blur")
+    (tmp_path / "evaluations/blurred/metrics.json").write_text("{}")
+    with pytest.raises(InputError, match=r"blurred/metrics\.json is no evaluation of this version .* make it again"):
         verdicts.found_in(ledger, tmp_path)
 
 

@@ -12,7 +12,7 @@ from astolfo.ledger import load
 from astolfo.provenance import digests
 from astolfo.provenance.attestation import attestation, name_of, read
 from astolfo.provenance.verify import verify
-from tests.conftest import CONFIG
+from tests.conftest import SMALL
 
 ALL = ("vocabulary", "base", "state 1", "state 2", "result", "merge")
 
@@ -55,13 +55,13 @@ def test_absent_ancestors_are_vouched_for_by_attestations(built):
         built[name].unlink()
     found = verify(built["result"])
     assert found.good
-    assert "attested but not re-hashed: states/25112201/00000002.safetensors, states/25112201/00000001" in found.verdict
+    assert "attested but not re-hashed: states/plain/00000002.safetensors, states/plain/00000001" in found.verdict
 
 
 def test_a_missing_attestation_breaks_the_chain(built):
     """Without a parent's attestation nothing says what it was made from."""
     attestation(built["state 2"]).unlink()
-    assert "states/25112201/00000002.safetensors.attestation.json is missing" in verify(built["result"]).verdict
+    assert "states/plain/00000002.safetensors.attestation.json is missing" in verify(built["result"]).verdict
 
 
 def test_another_attestation_is_no_substitute(built):
@@ -81,7 +81,7 @@ def test_a_file_alone_is_read_without_its_parents(built, tmp_path):
     there = tmp_path / "downloads"
     there.mkdir()
     for path in (built["result"], attestation(built["result"])):
-        shutil.copyfile(path, there / path.name.replace("25112201", "AstolfoXL"))
+        shutil.copyfile(path, there / path.name.replace("plain", "AstolfoXL"))
     found = verify(there / "AstolfoXL.safetensors")
     assert found.sha256 == read_sidecar(built["result"])
     assert all("is missing: the chain above it cannot be followed" in problem for problem in found.problems)
@@ -89,11 +89,11 @@ def test_a_file_alone_is_read_without_its_parents(built, tmp_path):
 
 def test_the_record_is_asked(built, tmp_path):
     """A result that is a recorded one says so; another is a fault where its numerics class is on record, and else only told."""
-    shutil.copytree(CONFIG, tmp_path / "config", ignore=shutil.ignore_patterns("digests"))
-    record = {"numerics": read(built["result"]).numerics, "sha256": {"25112201": read_sidecar(built["result"])}}
+    shutil.copytree(SMALL, tmp_path / "config")
+    record = {"numerics": read(built["result"]).numerics, "sha256": {"plain": read_sidecar(built["result"])}}
     write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record)
     assert "verified, the recorded file" in verify(built["result"], load(tmp_path / "config")).verdict
-    record["sha256"] = {"25112201": "0" * 64}
+    record["sha256"] = {"plain": "0" * 64}
     write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record)
     assert f"differs from the record: expected sha256 {'0' * 64}" in verify(built["result"], load(tmp_path / "config")).verdict
     write_json(tmp_path / "config" / digests.FOLDER / "miniature" / "x.json", record | {"numerics": {"processor": "another"}})
@@ -105,14 +105,13 @@ def test_the_record_is_asked(built, tmp_path):
 def test_what_was_accepted_is_mentioned(built):
     """An artifact that stands although code or lock changed says why."""
     write_json(built["state 2"].with_name("00000002.safetensors.accepted.json"), {"reason": "only the log changed"})
-    assert "states/25112201/00000002.safetensors was accepted: only the log changed" in verify(built["result"]).verdict
+    assert "states/plain/00000002.safetensors was accepted: only the log changed" in verify(built["result"]).verdict
 
 
 @pytest.fixture
-def program(tmp_path):
+def program():
     """The arguments that every call begins with: a ledger without records, whose digests the chain's could not have."""
-    folder = shutil.copytree(CONFIG, tmp_path / "unrecorded", ignore=shutil.ignore_patterns("digests"))
-    return ["--config", str(folder)]
+    return ["--config", str(SMALL)]
 
 
 def test_the_command(built, program, monkeypatch, tmp_path):
