@@ -18,7 +18,7 @@ from astolfo.ledger.ledger import read_pins
 from astolfo.ledger.schema import SEMANTICS, Captions
 from astolfo.ledger.specs import Specs
 from astolfo.pins import pin
-from tests.conftest import CONFIG, STAND_INS
+from tests.conftest import STAND_INS
 from tests.data.conftest import Given, sample, samples
 
 ENCODER = STAND_INS / "sdxl-vae.safetensors"
@@ -168,18 +168,21 @@ def twenty(tmp_path):
 
 def test_a_dataset_is_pinned_by_its_digest(twenty, tmp_path):
     """A pinned store is linked where the graph looks, its digest is what specs name, and another store is refused."""
-    ledger = load(CONFIG, "full")
+    own = tmp_path / "ledger"
+    own.mkdir()
+    (own / "ledger.yaml").write_text('datasets: {"20": {images: 20}, 6k: {images: 6224}}\n')
+    ledger = load(own, "full")
     assert Store(twenty).digest in pin(ledger, "20", twenty, tmp_path)
     assert (tmp_path / "inputs/20").resolve() == twenty
     pins = read_pins(tmp_path)
-    assert Specs(load(CONFIG, "full", pins), "lock").dataset("20")["digest"] == Store(twenty).digest
+    assert Specs(load(own, "full", pins), "lock").dataset("20")["digest"] == Store(twenty).digest
     run(Given([sample(index + 1) for index in range(20)]), tmp_path / "other")
     with pytest.raises(InputError, match="is not the 20 that is recorded"):
-        pin(load(CONFIG, "full", pins), "20", tmp_path / "other", tmp_path)
+        pin(load(own, "full", pins), "20", tmp_path / "other", tmp_path)
     with pytest.raises(InputError, match="has 20 images, 6k has 6,224"):
         pin(ledger, "6k", twenty, tmp_path)
     with pytest.raises(InputError, match="made by the graph at the scale miniature"):
-        pin(load(CONFIG), "20", twenty, tmp_path)
+        pin(load(own), "20", twenty, tmp_path)
 
 
 def given(spec, store, out):

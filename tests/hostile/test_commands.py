@@ -10,7 +10,7 @@ from astolfo.cli import cli
 from astolfo.errors import AstolfoError, LedgerError
 from astolfo.files import sidecar
 from astolfo.ledger.ledger import INPUTS, PINS, read_pins
-from tests.conftest import STAND_INS
+from tests.conftest import SMALL, STAND_INS
 
 
 @pytest.fixture
@@ -53,15 +53,15 @@ def test_a_list_of_sums_is_not_written_over(models, tmp_path):
 
 def test_a_file_in_inputs_is_not_replaced(models, tmp_path):
     """adopt links a file to inputs/, and never in the place of one that its user put there; that one can be adopted itself."""
-    own = tmp_path / INPUTS / "25112201.safetensors"
+    own = tmp_path / INPUTS / "plain.safetensors"
     own.parent.mkdir()
     plain = models[0].read_bytes().replace(b"astolfo.scale", b"another.scale")
     own.write_bytes(plain)
     models[0].write_bytes(plain[:-1] + b"\0")
     with pytest.raises(AstolfoError, match="is there already, and is no link"):
-        typed("adopt", "25112201", models[0], "-d", tmp_path)
+        typed("--config", SMALL, "adopt", "plain", models[0], "-d", tmp_path)
     assert (own.read_bytes(), own.is_symlink(), read_pins(tmp_path)) == (plain, False, {})
-    assert "is adopted" in typed("adopt", "25112201", own, "-d", tmp_path)
+    assert "is adopted" in typed("--config", SMALL, "adopt", "plain", own, "-d", tmp_path)
     assert (own.read_bytes(), own.is_symlink()) == (plain, False)
 
 

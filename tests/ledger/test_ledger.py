@@ -29,11 +29,11 @@ def edited(tmp_path):
 
 
 def merged(trained):
-    """An entry of a base, which two runs train from, that is merged from a model of the graph."""
-    return f'two: {{objective: v, miniature: &merge {{merge: {{trained: {trained}, base: one, alpha: "0.50"}}}}, full: *merge}}'
+    """An entry of a base that is merged from a model of the graph."""
+    return f'late: {{objective: v, miniature: &merge {{merge: {{trained: {trained}, base: one, alpha: "0.50"}}}}, full: *merge}}'
 
 
-TWO, FIRST = "two: {objective: v}", "    dataset: many\n    epochs: 1\n"
+OLDER, FIRST = "older: {family: sd2, objective: v}", "    dataset: many\n    epochs: 1\n"
 STOPPED = FIRST + "    until_step: 55000\n    outcome: {kind: stopped, text: Failed. Stopped after 55k steps.}\n"
 
 
@@ -54,7 +54,7 @@ STOPPED = FIRST + "    until_step: 55000\n    outcome: {kind: stopped, text: Fai
         ("epochs: 8", "epochs: 8\n    restart_epochs: [8]", r"ledger\.yaml:\d+: restart_epochs must lie within"),
         ("base: older\n", "base: older\n    unet: 71\n", r"ledger\.yaml:\d+: unet: 71 is a set of frozen blocks of SDXL's UNet; sd2"),
         ("semantics: kohya", "semantics: reference", r"ledger\.yaml:\d+: objective.contrastive compares the samples"),
-        (TWO, merged("plain-epoch000002"), r"ledger\.yaml:\d+: .*has 1 epochs"),
+        (OLDER, OLDER + "\n  " + merged("plain-epoch000002"), r"ledger\.yaml:\d+: .*has 1 epochs"),
         ("base: velocity-0.50", "base: sdxl-vae", r"ledger\.yaml:\d+: sdxl-vae is an autoencoder"),
         ("dataset: few-older", "dataset: few", r"ledger\.yaml:\d+: dataset few is encoded for sdxl, but the run's model is sd2"),
         ("{kind: AdamW8bit, weight_decay: 0.01}", "{kind: Lion8bit, eps: 1.0e-8}", r"ledger\.yaml:\d+: .*Lion8bit has no eps"),
@@ -82,13 +82,13 @@ def test_what_is_wrong_is_named(edited, old, new, message):
 def test_what_is_wrong_in_another_section_is_named(edited, section, said, message):
     """A mistake in what is sampled is refused as one of a run is."""
     with pytest.raises(LedgerError, match=message):
-        edited(TWO, TWO, **{section: said})
+        edited(OLDER, OLDER, **{section: said})
 
 
 def test_a_base_of_what_a_stopped_run_does_not_reach(edited):
     """A base that is merged from a step behind a planned stop is refused where the base stands."""
     with pytest.raises(LedgerError, match=r"bases\.yaml:\d+: .*ends at step 55,000, so there is no step 60,000"):
-        edited(FIRST, STOPPED, bases=merged("plain-step00060000").replace("two", "late"))
+        edited(FIRST, STOPPED, bases=merged("plain-step00060000"))
 
 
 def test_an_unknown_run_suggests_a_near_one():

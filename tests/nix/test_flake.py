@@ -125,7 +125,7 @@ def test_the_flakes_program_builds_what_make_builds(nix, python312, tmp_path, sm
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.mkdir()
     ours.mkdir()
-    target, ledger = "results/25112201.safetensors", f"ledger={small}"
+    target, ledger = "results/plain.safetensors", f"ledger={small}"
     subprocess.run([tmp_path / "program/bin/astolfo-build", target, "--config", ledger], check=True, cwd=theirs)
     snakemake(ours, target, config=[ledger])
     assert artifacts(theirs) == artifacts(ours)

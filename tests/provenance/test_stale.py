@@ -94,7 +94,7 @@ def test_a_damaged_record_is_named(tmp_path, made, lock):
 
 def test_records_lie_in_one_folder(tmp_path, made):
     """Beside an artifact stands what vouches for it; the record of its job is below .astolfo/."""
-    assert jobs.record_of(made) == tmp_path / ".astolfo/jobs/states/25112201/00000026.safetensors.json"
+    assert jobs.record_of(made) == tmp_path / ".astolfo/jobs/states/plain/00000026.safetensors.json"
     assert {path.name for path in made.parent.iterdir()} == {made.name, f"{made.name}.sha256"}
 
 
@@ -107,7 +107,7 @@ def test_without_records_the_attestations_tell(built, lock):
     assert stale.named(built["state 2"]) == stale.makers("train", sha256_of(LOCK))
     with pytest.raises(StateError, match="was made by another lock"):
         stale.check(built["state 2"], SPEC | stale.makers("train", sha256_of(lock)))
-    stale.accept(directory, "25112201", sha256_of(lock), "a log line")
+    stale.accept(directory, "plain", sha256_of(lock), "a log line")
     stale.check(built["state 2"], SPEC | stale.makers("train", sha256_of(lock)))
 
 

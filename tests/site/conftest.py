@@ -114,6 +114,7 @@ def outputs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def ledger():
+    """The record, whose pages are the fullest that there are."""
     return load(CONFIG)
 
 

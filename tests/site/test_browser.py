@@ -47,10 +47,10 @@ def test_texts_can_be_read(chromium, site, page, dark):
     assert chromium.value(CONTRAST) == []
 
 
-def test_the_filter_finds_runs_by_word_and_by_choice(chromium, site):
+def test_the_filter_finds_runs_by_word_and_by_choice(chromium, ledger, site):
     """`/` leads to the search; every word must occur; choices narrow further; the address brings it all back."""
     chromium.open(site / "index.html")
-    assert chromium.value("document.querySelector('[data-found]').textContent") == "68 runs"
+    assert chromium.value("document.querySelector('[data-found]').textContent") == f"{len(ledger.runs)} runs"
     chromium.press("/")
     chromium.type("lion 2503")
     assert chromium.value(VISIBLE) == ["25031501", "25031504"]
@@ -58,23 +58,23 @@ def test_the_filter_finds_runs_by_word_and_by_choice(chromium, site):
         "(s => { s.value = 'Lion8bit'; s.dispatchEvent(new Event('input', {bubbles: true})) })(document.querySelector('[name=optimizer]'))"
     )
     assert chromium.value(VISIBLE) == ["25031504"]
-    assert chromium.value("document.querySelector('[data-found]').textContent") == "1 of 68 runs"
+    assert chromium.value("document.querySelector('[data-found]').textContent") == f"1 of {len(ledger.runs)} runs"
     assert chromium.value("[...document.querySelectorAll('tbody:not([hidden])')].length") == 1
     address = chromium.value("location.href")
     chromium.open(address)
     assert chromium.value(VISIBLE) == ["25031504"]
     chromium.click("[type=reset]")
-    chromium.wait("document.querySelector('[data-found]').textContent === '68 runs'")
+    chromium.wait(f"document.querySelector('[data-found]').textContent === '{len(ledger.runs)} runs'")
 
 
-def test_a_filter_that_finds_nothing_says_so(chromium, site):
+def test_a_filter_that_finds_nothing_says_so(chromium, ledger, site):
     """No match is said in words, with a way back."""
     chromium.open(site / "index.html")
     chromium.press("/")
     chromium.type("nonsense")
     assert chromium.value("document.querySelector('[data-none]').checkVisibility()")
     chromium.click("[data-clear]")
-    chromium.wait(f"{VISIBLE}.length === 68")
+    chromium.wait(f"{VISIBLE}.length === {len(ledger.runs)}")
 
 
 def test_the_keyboard_reaches_everything(chromium, site):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONFIG, ROOT
+from tests.conftest import ROOT, SMALL
 from tests.workflow import warm
 
 OPTIONS = ("--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "workflow/profiles/default"))
@@ -74,15 +74,13 @@ def copy(built, tmp_path) -> Built:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> Path:
-    """A ledger whose runs take seconds: the real one with 48 and 16 images instead of 1,245 and 32."""
-    folder = tmp_path_factory.mktemp("ledger") / "config"
-    shutil.copytree(CONFIG, folder)
-    datasets = folder / "datasets.yaml"
-    text = datasets.read_text()
-    for old, new in (("{images: 1245,", "{images: 48,"), ("{images: 32,", "{images: 16,")):
+    """A ledger whose runs take seconds: the small one with 48 and 16 images at the miniature instead of 1,245 and 32."""
+    folder = shutil.copytree(SMALL, tmp_path_factory.mktemp("ledger") / "config")
+    text = (folder / "ledger.yaml").read_text()
+    for old, new in (("{images: 12446670}", 48), ("{images: 6224}", 16)):
         assert old in text
-        text = text.replace(old, new)
-    datasets.write_text(text)
+        text = text.replace(old, f"{old[:-1]}, miniature: {{images: {new}}}}}")
+    (folder / "ledger.yaml").write_text(text)
     return folder
 
 

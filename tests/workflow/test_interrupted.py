@@ -15,7 +15,7 @@ from tests.workflow.conftest import SNAKEMAKE, snakemake
 
 pytestmark = pytest.mark.slow
 
-TARGET = "results/25112201.safetensors"
+TARGET = "results/plain.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def started(folder, small):
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_listening
     )
     try:
-        while not list(folder.glob("states/25112201/.00000002.lock")):
+        while not list(folder.glob("states/plain/.00000002.lock")):
             assert process.poll() is None, "the build ended before its second segment"
             time.sleep(0.05)
         yield process
@@ -78,7 +78,7 @@ def test_deleted_states_make_nothing_stale(small, whole, whole_folder, tmp_path)
     """Without its states a result is still up to date; a middle checkpoint that is asked for is made again, with its old bytes."""
     folder, ledger = tmp_path / "copy", [f"ledger={small}"]
     shutil.copytree(whole_folder, folder)
-    states = sorted((folder / "states" / "25112201").glob("*.safetensors"))
+    states = sorted((folder / "states" / "plain").glob("*.safetensors"))
     digests = [read_sidecar(path) for path in states]
     for path in states:
         path.unlink()
@@ -97,6 +97,6 @@ def test_asked_to_stop(small, whole, tmp_path, asked):
     with started(tmp_path, small) as process:
         os.killpg(process.pid, asked)
         assert process.wait() != 0
-    assert (tmp_path / "states/25112201/00000001.safetensors").exists()
+    assert (tmp_path / "states/plain/00000001.safetensors").exists()
     snakemake(tmp_path, TARGET, config=[f"ledger={small}"])
     assert read_sidecar(tmp_path / TARGET) == whole

@@ -4,11 +4,11 @@ import logging
 import os
 from types import SimpleNamespace
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
 from tests.workflow.conftest import snakemake
 
-WITH = {"env": os.environ | {"PYTHONPATH": str(ROOT)}}
-MODEL = "results/25112201.safetensors"
+WITH = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "config": [f"ledger={SMALL}"]}
+MODEL = "results/plain.safetensors"
 
 
 def test_a_line_for_each_job(tmp_path):
@@ -21,13 +21,13 @@ def test_a_line_for_each_job(tmp_path):
 
 def test_a_failing_job_shows_its_last_lines(tmp_path):
     """Of a job that fails, the log's end is shown, and no line is a wall of JSON; --verbose has the command."""
-    (tmp_path / "pins.yaml").write_text(f"'25112201': {'0' * 64}\n")
+    (tmp_path / "pins.yaml").write_text(f"plain: {'0' * 64}\n")
     (tmp_path / "inputs").mkdir()
-    (tmp_path / "inputs/25112201.safetensors").write_bytes(b"nothing")
+    (tmp_path / "inputs/plain.safetensors").write_bytes(b"nothing")
     done = snakemake(tmp_path, MODEL, "--logger", "astolfo", check=False, **WITH)
     assert done.returncode == 1
     assert f"FAILED  adopted: {MODEL}" in done.stderr
-    assert "the last lines of logs/adopted-25112201.log:" in done.stderr
+    assert "the last lines of logs/adopted-plain.log:" in done.stderr
     assert max(map(len, done.stderr.splitlines())) < 400
     whole = snakemake(tmp_path, MODEL, "--logger", "astolfo", "--verbose", check=False, **WITH)
     assert "--spec" in whole.stdout + whole.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from astolfo.ledger import load
 from astolfo.site.publish import collect
-from tests.conftest import CONFIG, ROOT
+from tests.conftest import CONFIG, ROOT, SMALL
 
 HERE = Path(sys.executable).parent
 LEAST = """\
@@ -89,7 +89,7 @@ def test_the_tutorial_leads_to_pictures(tmp_path):
     follow(commands(), tmp_path)
     assert (tmp_path / "my-runs" / "evaluations" / "my-first" / "grid.png").exists()
     assert "my-first" in (tmp_path / "my-runs" / "site" / "index.html").read_text()
-    other = call("astolfo", "--config", CONFIG, "site", cwd=tmp_path / "my-runs", check=False)
+    other = call("astolfo", "--config", SMALL, "site", cwd=tmp_path / "my-runs", check=False)
     assert "holds the ledger" in other.stderr
 
 
@@ -142,7 +142,7 @@ def test_a_module_stands_beside_other_rules(folder):
 
 
 def test_the_catalogs_deployment_builds_what_its_ledger_says(tmp_path):
-    """Deployed as the workflow catalog says (a module in workflow/Snakefile, config/ copied), a bare `snakemake` plans the targets."""
+    """The record, deployed as the workflow catalog says (a module in workflow/Snakefile, config/ copied), a bare `snakemake` plans the targets."""
     shutil.copytree(CONFIG, tmp_path / "config")
     (tmp_path / "workflow").mkdir()
     entry = 'configfile: "config/config.yaml"\n\n\n' + MODULE.partition("rule mine")[0].replace(" as training_*", "")
@@ -165,5 +165,5 @@ def test_the_ledger_is_named_the_same_way_everywhere(folder):
     assert [key for key, done in by.items() if f"ledger {folder / 'config'}" not in done.stdout + done.stderr] == []
     call("snakemake", "-s", snakefile, "vocabulary/vocab.json", "--config", f"ledger={folder / 'config'}", cwd=work)
     assert f"ledger {folder / 'config'}" in call("astolfo", "--version", cwd=work).stdout
-    refused = call("snakemake", "-s", snakefile, "-n", "--config", f"ledger={CONFIG}", cwd=work, check=False)
+    refused = call("snakemake", "-s", snakefile, "-n", "--config", f"ledger={SMALL}", cwd=work, check=False)
     assert "One directory holds one ledger" in refused.stdout + refused.stderr

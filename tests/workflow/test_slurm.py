@@ -1,4 +1,4 @@
-"""SLURM for real: a one-node cluster runs the chain of 25112201 and its merge, with the profile that a user would take."""
+"""SLURM for real: a one-node cluster runs the chain of plain and its merge, with the profile that a user would take."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.workflow.conftest import artifacts, snakemake
 from tests.workflow.slurm import PARTITION, Unavailable, cluster
 
-TARGET = "results/25112201-0.50.safetensors"
+TARGET = "results/plain-0.50.safetensors"
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_slurm_gives_the_same_digests(tmp_path, small):
     snakemake(here, TARGET, config=[f"ledger={small}"])
     local = artifacts(here)
     assert artifacts(there) == local
-    assert any(name.startswith("results/25112201-0.50") for name in local)
+    assert any(name.startswith("results/plain-0.50") for name in local)
 
 
 def _submit(directory: Path, ledger: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:

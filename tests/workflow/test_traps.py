@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from astolfo.files import sha256_of
 from astolfo.provenance.jobs import read, record_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL, STAND_INS
 from tests.workflow import warm
 from tests.workflow.conftest import jobs
 
-RUN, RESULT = "25112201", "results/25112201.safetensors"
+RUN, RESULT = "plain", "results/plain.safetensors"
 RECIPE = {"segment": 3, "checkpoint": 1}
 
 
@@ -70,8 +71,11 @@ class Copy:
 
 def program(folder, protect=False):
     """A copy of the program with the stand-in for its jobs; with `protect`, the miniature treats results as full scale does."""
-    for name in ("astolfo", "workflow", "config"):
+    for name in ("astolfo", "workflow"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    pinned = f"one: {{objective: eps, miniature: {{file: sdxl-eps.safetensors, sha256: {sha256_of(STAND_INS / 'sdxl-eps.safetensors')}}}}}"
+    ledger = shutil.copytree(SMALL, folder / "config") / "ledger.yaml"
+    ledger.write_text(ledger.read_text().replace("one: {objective: eps}", pinned))
     (folder / "envs").mkdir()
     shutil.copy(ROOT / "envs" / "lock.txt", folder / "envs")
     shutil.copy(Path(__file__).parent / "standin.py", folder / "astolfo" / "__main__.py")
@@ -126,7 +130,7 @@ def test_nothing_changed(small):
 
 def test_swapped_values(small):
     """Two values of the recipe that are exchanged make another spec."""
-    small.edit("config/runs/2511b.yaml", "{unet: 1.5e-6, text_encoders: 1.2e-5}", "{unet: 1.2e-5, text_encoders: 1.5e-6}")
+    small.edit("config/ledger.yaml", "{unet: 1.5e-6, text_encoders: 1.2e-5}", "{unet: 1.2e-5, text_encoders: 1.5e-6}")
     assert small.plan() == RECIPE
 
 
@@ -146,9 +150,9 @@ def test_changed_code_that_decides_none(small):
 
 def test_a_replaced_big_file(small):
     """Another base of the same size and time, with its side-car: what starts from it is made again, the base is not."""
-    base = small.directory / "bases/AK-NIL-1.2.safetensors"
+    base = small.directory / "bases/one.safetensors"
     before = base.stat()
-    small.rewrite("bases/AK-NIL-1.2.safetensors", b"x" * before.st_size)
+    small.rewrite("bases/one.safetensors", b"x" * before.st_size)
     os.utime(base, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert small.plan() == RECIPE
 
@@ -161,10 +165,10 @@ def test_a_changed_lock(small):
 
 def test_placement_builds_nothing(small):
     """The number of cores or GPUs, and a run's placement in the ledger, decide no bit."""
-    small.edit("config/runs/2511b.yaml", "placement: {loader_workers: 8}", "placement: {loader_workers: 3}")
+    small.edit("config/ledger.yaml", "placement: {loader_workers: 8}", "placement: {loader_workers: 3}")
     assert small.plan(RESULT, options=("--cores", "1", "--resources", "gpu=2", "--set-resources", "segment:gpu=4")) == {}
     blocks = "placement: {gradient_checkpointing: [mid_block, up_blocks.0], offload_gradients: false}"
-    small.edit("config/runs/2511b.yaml", "placement: {loader_workers: 3}", blocks)
+    small.edit("config/ledger.yaml", "placement: {loader_workers: 3}", blocks)
     assert small.plan(RESULT) == {}
     for said, options in (
         (blocks, "--keep-gradients --gradient-checkpointing mid_block,up_blocks.0"),
@@ -173,7 +177,7 @@ def test_placement_builds_nothing(small):
          "--offload-gradients --gradient-checkpointing none"),
         ("placement: {ramdisk: true}", "--ramdisk"),
     ):  # fmt: skip
-        small.edit("config/runs/2511b.yaml", blocks, said)
+        small.edit("config/ledger.yaml", blocks, said)
         blocks = said
         printed = " ".join(small.call(RESULT, "-n", "-p", "--forceall").stdout.split())
         assert re.search(rf"--run-end [0-9]+ {options} --out states/", printed), said
@@ -210,11 +214,11 @@ def test_nothing_stale_comes_from_a_cache(small, tmp_path):
 @pytest.mark.slow
 def test_a_rewritten_segment_in_a_chain_of_778(large):
     """Where segment 5 of 778 was rewritten, all that follow are planned, though the last file alone is the target."""
-    large.edit("config/datasets.yaml", "{images: 1245,", "{images: 12446670,")
-    large.edit("config/runs/2511b.yaml", "save_every: {steps: 11274}", "save_every: {steps: 1000}")
+    large.edit("config/ledger.yaml", "{images: 12446670}", "{images: 12446670, miniature: {images: 12446670}}")
+    large.edit("config/ledger.yaml", "save_every: {steps: 11274}", "save_every: {steps: 1000}")
     large.edit("astolfo/library/scales/miniature.yaml", "max_segments:", "max_segments: 800 #")
     names = [f"states/{RUN}/{min(1000 * n, 777917):08d}.safetensors" for n in range(1, 779)]
-    inputs = [path for path in large.directory.rglob("*") if path.parent.name in ("bases", "vocabulary", "12.4M")]
+    inputs = [path for path in large.directory.rglob("*") if path.parent.name in ("bases", "vocabulary", "many")]
     shutil.rmtree(large.directory / ".snakemake")
     shutil.rmtree(large.directory / "states")
     for number, path in enumerate([*inputs, *(large.directory / n for n in [*names, RESULT])]):
@@ -263,8 +267,8 @@ def test_a_rebuild_is_asked_for(large):
     large.call(RESULT, config=[f"rebuild={RUN}"])
     assert large.astolfo("stale").returncode == 0
     assert large.plan(config=[f"rebuild={RUN}"]) == {}
-    refused = large.call("-n", config=["rebuild=25112299"], check=False)
-    assert "25112299 is no run, base or dataset" in refused.stdout + refused.stderr
+    refused = large.call("-n", config=["rebuild=plane"], check=False)
+    assert "plane is no run, base or dataset" in refused.stdout + refused.stderr
 
 
 def test_other_reasons_to_restart_are_refused(large):
