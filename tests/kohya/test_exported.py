@@ -1,4 +1,4 @@
-"""A run as a command line: its import is the same recipe, whatever the ledger says of it."""
+"""Every run of the record as a command line: its import is the same recipe, whatever the ledger says of it."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Merges by sd-mecha: the method's own values, in a file that depends on nothing but the models and the recipe."""
+"""Merges by sd-mecha, with the record's recipes: the method's own values, in a file that depends on nothing but the models and the recipe."""
 
 import hashlib
 import json

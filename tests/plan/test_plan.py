@@ -1,4 +1,4 @@
-"""A plan says what a run needs, from where each figure comes, and refuses what cannot be, saying by how much."""
+"""A plan says what a run needs, from where each figure comes, and refuses what cannot be, saying by how much; the record fits."""
 
 import dataclasses
 import re

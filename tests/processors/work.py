@@ -1,4 +1,4 @@
-"""What the miniature does, as small as it can be: every kind of work in one process, and artifacts as files.
+"""What the miniature does with the record, as small as it can be: every kind of work in one process, and artifacts as files.
 
     for done in work.everything(folder): ...                    every recipe of the record, optimizer and key, and what is not training
     python -m tests.processors.work training FOLDER             a dataset, and a state and a result of 25112201

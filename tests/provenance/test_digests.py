@@ -1,4 +1,4 @@
-"""Recorded digests: what `astolfo verify` says of a working directory."""
+"""Recorded digests, those of the record at the end: what `astolfo verify` says of a working directory."""
 
 import re
 import subprocess

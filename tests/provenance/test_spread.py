@@ -1,4 +1,4 @@
-"""The bounds of `astolfo compare` on real trainings: one changed rounding lies within them, another run does not."""
+"""The bounds of `astolfo compare` on a run of the record: one changed rounding lies within them, another run does not."""
 
 import subprocess
 import sys

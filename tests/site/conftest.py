@@ -1,4 +1,4 @@
-"""A working directory as a build leaves it, made in a second: models of two numbers, states of losses, evaluations of flat pictures."""
+"""A working directory as a build of the record leaves it, made in a second: models of two numbers, states of losses, evaluations of flat pictures."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The lineage as rows and lanes: ancestors above, lines that do not run through each other, weights that add up."""
+"""The lineage of the record as rows and lanes: ancestors above, lines that do not run through each other, weights that add up."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The verbs and rules that show what was built, as a user calls them."""
+"""The verbs and rules that show what was built of the record, as a user calls them."""
 
 import subprocess
 import sys

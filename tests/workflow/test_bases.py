@@ -1,4 +1,4 @@
-"""The miniature's shipped bases are what their rules in the graph make, to the last byte."""
+"""The record's bases that are shipped for the miniature are what their rules in the graph make, to the last byte."""
 
 import json
 from pathlib import Path

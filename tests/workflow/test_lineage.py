@@ -1,4 +1,4 @@
-"""Every artifact of the lineage to 26022301 is the same file in two builds."""
+"""Every artifact of the record's lineage to 26022301 is the same file in two builds."""
 
 import pytest
 

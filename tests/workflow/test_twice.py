@@ -1,4 +1,4 @@
-"""Two clones in two folders build the same files."""
+"""Two clones in two folders build the same files of the record."""
 
 import os
 import shutil
