@@ -25,7 +25,7 @@ from pathlib import Path
 
 import click
 
-from astolfo import program, quiet
+from astolfo import deferred_imports, program
 from astolfo.commands import FOLDER, dataset, evidence, init, ledger, models, plan, site, staleness
 from astolfo.commands.jobs import jobs
 from astolfo.errors import AstolfoError
@@ -118,7 +118,7 @@ for section in VERBS.values():
 
 def main() -> None:
     """Entry point: errors meant for the user are printed without a traceback, with exit status 1."""
-    quiet.hide()
+    deferred_imports.defer()
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[terminal])

@@ -96,7 +96,7 @@ def watts() -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class DriverCard:
     """A card as its driver describes it; what it does not tell is None."""
 
     name: str
@@ -105,7 +105,7 @@ class Found:
     watts: float | None  # its power limit
 
 
-def found() -> list[Found]:
+def cards() -> list[DriverCard]:
     """The cards that this process may use, in the driver's order; empty where there is no driver or it tells nothing."""
     if os.environ.get(_VISIBLE, "all").strip() in ("", "-1"):
         return []
@@ -114,9 +114,9 @@ def found() -> list[Found]:
     return [_found(*row) for row in rows]
 
 
-def _found(name: str, memory: str, limit: str, capability: str = "") -> Found:
+def _found(name: str, memory: str, limit: str, capability: str = "") -> DriverCard:
     mebibytes, version = _number(memory), re.fullmatch(r"(\d+)\.(\d+)", capability)
-    return Found(
+    return DriverCard(
         name=name,
         memory_gib=mebibytes and round(mebibytes / 1024, 1),
         compute_capability=(int(version[1]), int(version[2])) if version else None,

@@ -101,7 +101,7 @@ class Graph:
 
     def datasets_by(self, way: str) -> list[str]:
         """The datasets that come to be in one way at this scale: "drawn", "folder", "store" or "parts"."""
-        return [name for name in self.ledger.datasets if self.ledger.brought(name)[0] == way]
+        return [name for name in self.ledger.datasets if self.ledger.dataset_source(name)[0] == way]
 
     # ---- specs
 
@@ -286,7 +286,7 @@ class Graph:
         messages = []
         for line in stale.lines(kept):
             owner = line.partition(":")[0]
-            accept = program.typed("accept", owner, "--reason", "...")
+            accept = program.command("accept", owner, "--reason", "...")
             messages.append(
                 f"Stale: {line} than those in use. It is kept as it is: `{accept}` puts that on record, "
                 f"`--config rebuild={owner}` makes it again."

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from astolfo import quiet
+from astolfo import deferred_imports
 from astolfo.errors import NumericsError
 
 THREADS = 1
@@ -109,15 +109,15 @@ def pin() -> None:
                 "Call astolfo.numerics.pin() first, or start the program with these variables set."
             )
     os.environ.update({switch.name: switch.value for switch in ENVIRONMENT})
-    quiet.hide()
+    deferred_imports.defer()
 
 
 def check_processor(cpuinfo: Path = _CPUINFO) -> None:
     """Raises NumericsError, with the processor's name, unless it is an x86-64 with AVX2 and FMA, as far as Linux tells."""
-    told = _fields(cpuinfo)
-    if told and (missing := set(REQUIRED) - set(told.get("flags", "").split())):
+    fields = _fields(cpuinfo)
+    if fields and (missing := set(REQUIRED) - set(fields.get("flags", "").split())):
         raise NumericsError(
-            f"Expected an x86-64 processor with AVX2 and FMA (Intel since Haswell, AMD since Zen), found {_named(told)}, "
+            f"Expected an x86-64 processor with AVX2 and FMA (Intel since Haswell, AMD since Zen), found {_named(fields)}, "
             f"which has no {' and no '.join(one.upper() for one in REQUIRED if one in missing)}. Use another machine."
         )
 
@@ -217,29 +217,29 @@ def _gpu() -> dict[str, str]:
     }
 
 
-def _driver(told: Path = Path("/proc/driver/nvidia/version")) -> str:
+def _driver(version: Path = Path("/proc/driver/nvidia/version")) -> str:
     """The version of NVIDIA's driver, as the kernel module or else `nvidia-smi` tells it."""
     with contextlib.suppress(OSError):
-        if found := re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", told.read_text()):
+        if found := re.search(r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)", version.read_text()):
             return found[1]
     command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
-        raise NumericsError(f"Expected the driver's version in {told} or from nvidia-smi, found neither.") from None
+        raise NumericsError(f"Expected the driver's version in {version} or from nvidia-smi, found neither.") from None
 
 
 def _torch_build() -> str:
     """torch's own version, with the CUDA it was built for and its commit, read without importing it."""
     spec = importlib.util.find_spec("torch")
-    told = Path(str(spec and spec.origin)).with_name("version.py").read_text(encoding="utf-8")
-    said = dict(re.findall(r"^(\w+)\s*=\s*'([^']+)'", told, re.MULTILINE))
-    return f"{said['__version__']} {said['git_version'][:12]}"
+    source = Path(str(spec and spec.origin)).with_name("version.py").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^(\w+)\s*=\s*'([^']+)'", source, re.MULTILINE))
+    return f"{found['__version__']} {found['git_version'][:12]}"
 
 
-def _named(told: dict[str, str]) -> str:
+def _named(fields: dict[str, str]) -> str:
     """A processor as a person calls it."""
-    return told.get("model name") or f"an unnamed {platform.machine()} processor"
+    return fields.get("model name") or f"an unnamed {platform.machine()} processor"
 
 
 def _fields(cpuinfo: Path) -> dict[str, str]:

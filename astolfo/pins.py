@@ -45,7 +45,7 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     if name == "vocabulary" and ledger.scale.vocabulary.sha256 == clip_digest():
         return _clip(file)
     if not origin.file:
-        other = program.typed("pin", name, file, "-d", "OTHER", scale="full")
+        other = program.command("pin", name, file, "-d", "OTHER", scale="full")
         raise InputError(
             f"{name} is made by the graph at the scale {ledger.scale_name}; nothing is to be pinned. What you hold is for the "
             f"real thing, in a directory of its own: `{other}`."
@@ -69,15 +69,15 @@ def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> st
 
     if parts := ledger.datasets[name].parts:
         raise InputError(f"{name} is made of its parts: pin those ({', '.join(parts)}).")
-    kind, place = ledger.brought(name)
+    kind, place = ledger.dataset_source(name)
     if kind == "drawn":
         raise InputError(
             f"{name} is made by the graph at the scale {ledger.scale_name}: its pictures are drawn, and there is nothing to pin. "
             "See --scale; or name pictures of your own in its entry, such as miniature: {folder: PATH}."
         )
-    if kind == "folder" or ledger.sized(name).store is not None:
+    if kind == "folder" or ledger.dataset(name).store is not None:
         raise InputError(f"The ledger names {place} as the {kind} of {name}: the graph takes it, and there is nothing to pin.")
-    store, expected = Store(folder), ledger.sized(name).images
+    store, expected = Store(folder), ledger.dataset(name).images
     if (counted := len(Repeated(store))) != expected:
         at = ledger.files.error("datasets", name, ["images"], "")
         raise InputError(
@@ -99,7 +99,7 @@ def adopt(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     """
     reference = ledger.reference(name)
     if not reference.run:
-        pinned = program.typed("pin", name, file, directory=directory)
+        pinned = program.command("pin", name, file, directory=directory)
         raise InputError(f"{name} is no model of a run, so it cannot be adopted. A base is pinned: `{pinned}`.")
     step_of(ledger, reference)
     digest, remarks = _checked(ledger, file, ledger.family(ledger.run(reference.run)), "model")
@@ -169,7 +169,7 @@ def vocabulary_digest(folder: Path) -> str:
             raise InputError(
                 f"{folder / name} is missing: the CLIP vocabulary is a folder that you bring, with {VOCABULARY_FILES[0]}"
                 f" and {VOCABULARY_FILES[1]} of openai/clip-vit-large-patch14. "
-                f"Pin it with `{program.typed('pin', 'vocabulary', 'FOLDER', scale='full')}`."
+                f"Pin it with `{program.command('pin', 'vocabulary', 'FOLDER', scale='full')}`."
             )
         digests[name] = sha256_of(folder / name)
     return json_digest(digests)
@@ -230,7 +230,7 @@ def place_vocabulary(folder: Path, expected: str, out: Path) -> None:
     found = vocabulary_digest(folder)
     if expected == "unknown":
         raise InputError(
-            f"{folder} is not pinned. If it is the right one: `{program.typed('pin', 'vocabulary', folder, scale='full')}`."
+            f"{folder} is not pinned. If it is the right one: `{program.command('pin', 'vocabulary', folder, scale='full')}`."
         )
     if found != expected:
         raise InputError(f"{folder} is not the pinned vocabulary: expected sha256 {expected}, found {found}.")
@@ -251,7 +251,7 @@ def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
     if not source.exists():
         raise InputError(
             f"{source} is missing: the base {out.stem} is a file that you bring. Pin it with "
-            f"`{program.typed('pin', out.stem, 'FILE', '-d', Path.cwd())}`, which hashes it and links it there."
+            f"`{program.command('pin', out.stem, 'FILE', '-d', Path.cwd())}`, which hashes it and links it there."
             if source.parent.name == INPUTS
             else f"{source} is missing: it stands in for {out.stem} at the miniature. {_restored(source)}"
         )
@@ -259,7 +259,7 @@ def place(source: Path, spec: Mapping[str, str], out: Path) -> None:
         raise InputError(
             f"{source} is there, but nobody has recorded its sha256, so it could be any file. If it is the right one: "
             + (
-                f"`{program.typed('pin', out.stem, source, '-d', Path.cwd())}`."
+                f"`{program.command('pin', out.stem, source, '-d', Path.cwd())}`."
                 if source.parent.name == INPUTS
                 else f"write it into bases.yaml, as the sha256 of {out.stem}: {sha256_of(source)}."
             )

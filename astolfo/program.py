@@ -2,7 +2,7 @@
 
     use = program.in_use(Path("."), config=None, scale=None)    # what a working directory remembers, else ./config, else ...
     program.remember(Path("."), use)                            # from its first job or pin on
-    f"`{program.typed('pin', 'my-base', 'FILE')}`"              # astolfo --config /my/config --scale full pin my-base FILE
+    f"`{program.command('pin', 'my-base', 'FILE')}`"              # astolfo --config /my/config --scale full pin my-base FILE
 
 A working directory holds one ledger at one scale: `.astolfo/ledger` and `.astolfo/scale` say which, and another is refused.
 Imports nothing heavy.
@@ -75,13 +75,13 @@ def remember(directory: Path, use: Use) -> None:
             beside.replace(directory / MEMORY / name)
 
 
-def say_use(use: Use) -> None:
+def set_use(use: Use) -> None:
     """From now on hints name this ledger and scale."""
     global _used
     _used = use
 
 
-def typed(*words: object, scale: str | None = None, directory: Path | None = None, anywhere: bool = False) -> str:
+def command(*words: object, scale: str | None = None, directory: Path | None = None, anywhere: bool = False) -> str:
     """The command `astolfo WORDS` for the ledger and scale in use, or for another scale; for `directory`, when it is given.
 
     `anywhere`: it names the ledger in any case, so that it can be typed in another folder than this one.
@@ -92,7 +92,7 @@ def typed(*words: object, scale: str | None = None, directory: Path | None = Non
     return _quoted("astolfo", *(named if "--config" not in options else []), *options, *map(str, words), *where)
 
 
-def build(*targets: str, directory: Path | None = None) -> str:
+def build_command(*targets: str, directory: Path | None = None) -> str:
     """The command that builds targets of a working directory with the ledger and scale in use."""
     where = (directory or Path()).absolute()
     if where != ROOT and ((where / "Snakefile").is_file() or (where / "workflow" / "Snakefile").is_file()):
@@ -103,7 +103,7 @@ def build(*targets: str, directory: Path | None = None) -> str:
     return _quoted("make", "-C", str(ROOT), *targets, f"DIR={where}", *given)
 
 
-def graph(directory: Path, use: Use, *targets: str) -> list[str]:
+def snakemake_command(directory: Path, use: Use, *targets: str) -> list[str]:
     """The command, as words, that builds targets in a working directory with the program's own Snakefile, a line per job."""
     return [
         sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE), "--workflow-profile", str(PROFILE),
@@ -112,10 +112,11 @@ def graph(directory: Path, use: Use, *targets: str) -> list[str]:
     ]  # fmt: skip
 
 
-def built(directory: Path, use: Use, *targets: str) -> bool:
-    """Builds targets by `graph`; whether that succeeded."""
+def run_snakemake(directory: Path, use: Use, *targets: str) -> bool:
+    """Builds targets by `snakemake_command`; whether that succeeded."""
     found = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # where the logger is looked for
-    return not subprocess.run(graph(directory, use, *targets), cwd=directory, env=os.environ | {"PYTHONPATH": found}).returncode
+    words = snakemake_command(directory, use, *targets)
+    return not subprocess.run(words, cwd=directory, env=os.environ | {"PYTHONPATH": found}).returncode
 
 
 def about(use: Use) -> str:

@@ -22,7 +22,7 @@ numerics.make_deterministic()
 
 from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.ledger.schema import Optimizer  # noqa: E402
-from astolfo.train import room, state  # noqa: E402
+from astolfo.train import host_memory, state  # noqa: E402
 from astolfo.train.ranks import Processes  # noqa: E402
 from benchmarks.train_sdxl import CONFIG, Subject, prepare  # noqa: E402
 
@@ -60,7 +60,7 @@ def reduced(case: str):
 def measure(case: str) -> None:
     """Trains, saves, goes on in this process, and prints both figures."""
     recipe = reduced(case)
-    said = room.each(recipe, 1, False, (8 * SIDE, 8 * SIDE))
+    said = host_memory.needed_by_process(recipe, 1, False, (8 * SIDE, 8 * SIDE))
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         inputs, file = prepare(recipe, Path(name), 2), Path(name, "state.safetensors")
         trainer = Subject(recipe, inputs, Processes())

@@ -52,9 +52,9 @@ from astolfo.train.loss import loss  # noqa: E402
 from astolfo.train.memory import flops, predict  # noqa: E402
 from astolfo.train.model import DTYPES, architecture_of  # noqa: E402
 from astolfo.train.optimizer import build  # noqa: E402
-from astolfo.train.partial import trained  # noqa: E402
 from astolfo.train.placement import Placement  # noqa: E402
 from astolfo.train.ranks import GradientTree, Processes  # noqa: E402
+from astolfo.train.trainable import trainable_parameters  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # on a CPU, processor time of all threads
@@ -222,7 +222,7 @@ def largest(recipe, processes: int) -> int:
     """The process that owns most weights."""
     architecture = architecture_of(recipe)
     parts = {part: architecture.build(part) for part in architecture.parts if part != "vae"}
-    parameters = [parameter for *_, parameter in trained(recipe, parts)]
+    parameters = [parameter for *_, parameter in trainable_parameters(recipe, parts)]
     return max(range(processes), key=lambda index: len(GradientTree(parameters, Processes(processes, index)).owned_weights()))
 
 

@@ -32,8 +32,8 @@ from astolfo.train.initialise import initialise  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
 from astolfo.train.loss import loss  # noqa: E402
 from astolfo.train.model import build_parts, latent_scale  # noqa: E402
-from astolfo.train.partial import trained  # noqa: E402
 from astolfo.train.ranks import Processes  # noqa: E402
+from astolfo.train.trainable import trainable_parameters  # noqa: E402
 
 CONFIG = Path(__file__).parent.parent / "config"
 
@@ -79,7 +79,7 @@ class BareLoop:
         self.parts = build_parts(recipe, None, torch.device("cpu"))
         for part in self.parts.values():
             part.requires_grad_(False)
-        rows = list(trained(recipe, self.parts))
+        rows = list(trainable_parameters(recipe, self.parts))
         for _, _, parameter in rows:
             parameter.requires_grad_(True)
         self.optimizer = optimizers.build(recipe, rows)

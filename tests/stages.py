@@ -116,7 +116,7 @@ STAGES = (
         4,
         pytest(
             "tests/train/test_memory.py",
-            "tests/train/test_room.py",
+            "tests/train/test_host_memory.py",
             "tests/train/test_update.py",
             "tests/train/test_card.py",
             "tests/train/test_launched.py",

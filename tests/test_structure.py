@@ -8,7 +8,18 @@ from tests import conftest
 from tests.conftest import ROOT
 
 LAYERS = (
-    {"errors", "quiet", "elementary", "files", "randomness", "liveness", "numerics", "operators", "remembered", "devices"},
+    {
+        "errors",
+        "deferred_imports",
+        "elementary",
+        "files",
+        "randomness",
+        "liveness",
+        "numerics",
+        "operators",
+        "digest_cache",
+        "devices",
+    },
     {"library"},
     {"ledger", "program"},
     {"checkpoint", "plan"},

@@ -17,9 +17,9 @@ from astolfo.checkpoint.finite import not_finite
 from astolfo.checkpoint.layout import block_of, identify, part_of
 from astolfo.checkpoint.metadata import objective_of
 from astolfo.checkpoint.safefile import SafeFile, open_file
+from astolfo.digest_cache import digest_of, known
 from astolfo.errors import CheckpointError, InputError
 from astolfo.files import read_sidecar
-from astolfo.remembered import digest_of, known
 
 _PLAIN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal would obey
 

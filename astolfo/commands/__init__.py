@@ -41,7 +41,7 @@ def use_of(context: click.Context, directory: Path | None = None) -> program.Use
     """
     given = context.obj["config"], context.obj["scale"]
     use = program.in_use(directory or Path(), *given, Path(), strict=directory is not None)
-    program.say_use(use)
+    program.set_use(use)
     return use
 
 

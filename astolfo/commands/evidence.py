@@ -19,11 +19,11 @@ def lineage(context: click.Context, target: str, directory: Path) -> None:
     """Draws what a model is made from, up to its base: from its attestations if it is built, else from the plan."""
     from astolfo.ledger.show import tree
     from astolfo.provenance import lineage as built
-    from astolfo.provenance.attestation import attestation
+    from astolfo.provenance.attestation import attestation_path
 
     ledger = ledger_of(context, directory, pins=True)
     path = directory / ledger.reference(target).path
-    found = path.exists() and attestation(path).exists()
+    found = path.exists() and attestation_path(path).exists()
     click.echo(built.tree(path) if found else tree(ledger, reference_of(ledger, target), directory))
 
 

@@ -96,7 +96,7 @@ def ledger_import(
 
     docs/sd-scripts.md says what becomes of every option.
     """
-    from astolfo.kohya import place
+    from astolfo.kohya import importing
 
     folder = use_of(context).config
     if context.obj["config"] is None and folder.resolve() == program.CONFIG.resolve():
@@ -104,7 +104,7 @@ def ledger_import(
             "No ledger of your own is here, and the program's is not written to. `astolfo init FOLDER` makes one, and so does "
             "`astolfo --config FOLDER ledger import ...`."
         )
-    text = place.imported(folder, files, era=era, ranks=ranks, lossy=lossy, write=not only_print)
+    text = importing.import_files(folder, files, era=era, ranks=ranks, lossy=lossy, write=not only_print)
     click.echo(text)
 
 

@@ -43,9 +43,8 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
     ledger = ledger_of(context, directory)
     known = [*ledger.bases, *ledger.datasets, "vocabulary", SCORER]
     if name not in known and ledger.reference(name).run in ledger.runs:
-        raise InputError(
-            f"{name} is a run's model, which is adopted, not pinned: `{program.typed('adopt', name, file, directory=directory)}`."
-        )
+        adopts = program.command("adopt", name, file, directory=directory)
+        raise InputError(f"{name} is a run's model, which is adopted, not pinned: `{adopts}`.")
     if name not in known:
         raise LedgerError(unknown("base or dataset", name, known))
     if name not in ledger.bases and file.is_file():
@@ -102,10 +101,10 @@ def _nothing_in_the_way(outputs: tuple[Path, ...]) -> None:
     from astolfo.checkpoint.safefile import open_file
     from astolfo.errors import CheckpointError
     from astolfo.files import sidecar
-    from astolfo.provenance.attestation import attestation
+    from astolfo.provenance.attestation import attestation_path
 
     for path in outputs:
-        if attestation(path).exists():
+        if attestation_path(path).exists():
             raise AstolfoError(f"{path} was made by the graph, and a merge by hand would pass for it. Write it somewhere else.")
         if path.exists():
             made = False

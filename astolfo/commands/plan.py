@@ -26,14 +26,15 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
     The scale is the one that the machine is for, unless --scale names it. Exit status 1 when the run cannot be done there; the
     message says what of it would have to change.
     """
-    from astolfo.plan import launched, show
     from astolfo.plan import plan as planner
+    from astolfo.plan import show
+    from astolfo.plan.accelerate import configured
 
     if whole == bool(run_id):
         raise click.UsageError("Expected the ID of one run, or --all for every run of the ledger.")
     ledger, machine = _placed(context, hardware)
     if accelerate:
-        machine = launched.machine(accelerate, machine)
+        machine = configured(accelerate, machine)
     if not run_id:
         rows = _rows(ledger, planner.every(ledger), machine)
         click.echo(
@@ -92,7 +93,7 @@ def hardware(context: click.Context, name: str | None, cpu: bool, known: bool) -
     elif name:
         click.echo(machine.as_yaml(planner.machine_of(ledger_of(context), name)), nl=False)
     else:
-        click.echo(machine.as_yaml(machine.this_machine("cuda" if devices.found() and not cpu else "cpu")), nl=False)
+        click.echo(machine.as_yaml(machine.this_machine("cuda" if devices.cards() and not cpu else "cpu")), nl=False)
 
 
 def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
@@ -105,7 +106,7 @@ def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
 
     ledger = ledger_of(context)
     free = context.obj["scale"] is None
-    device = ("cuda" if devices.found() else "cpu") if free else ledger.scale.device
+    device = ("cuda" if devices.cards() else "cpu") if free else ledger.scale.device
     found = planner.machine_of(ledger, name) if name else machine.this_machine(device)
     if free and found.device != ledger.scale.device:
         ledger = load(ledger.folder, "full" if found.device == "cuda" else "miniature")

@@ -68,7 +68,7 @@ def publish(context: click.Context, run: str, repository: str, directory: Path, 
     items = collect(ledger, directory, ledger.run(run))
     if not really:
         click.echo(plan(items, repository))
-        writes = program.typed("card", run, directory=directory)
+        writes = program.command("card", run, directory=directory)
         click.echo(f"Nothing was uploaded. Read the card first (`{writes}` writes it), and say --upload to do it.")
         return
     click.echo(upload(items, repository, public=public))

@@ -17,17 +17,17 @@ import torch
 
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.data.pixels import to_pictures
+from astolfo.digest_cache import digest_of
 from astolfo.evaluate import metrics, validate
 from astolfo.evaluate.candidate import Candidate
 from astolfo.evaluate.outputs import write
+from astolfo.evaluate.parallel import parallel_map
 from astolfo.evaluate.plan import Cell, Plan
 from astolfo.evaluate.prompts import Prompt, prompts_of
 from astolfo.evaluate.sample import sample
 from astolfo.evaluate.scorer import scorer_of
-from astolfo.evaluate.shared import shared_out
 from astolfo.evaluate.verdict import THRESHOLDS, Evidence, Verdict, judge, over_alphas
 from astolfo.ledger.schema import Objective
-from astolfo.remembered import digest_of
 
 log = logging.getLogger(__name__)
 Looks = dict[str, float]
@@ -122,7 +122,7 @@ def _sampled(
             found.append((cell, Done(pictures, finite, readings[way])))
         return found
 
-    return dict(pair for found in shared_out(one, weights, processes) for pair in found)
+    return dict(pair for found in parallel_map(one, weights, processes) for pair in found)
 
 
 def _reading(candidate: Candidate, held_out: validate.HeldOut | None, runtime: str, terminal: bool, seed: int) -> float | None:
@@ -176,9 +176,9 @@ def _judged(
 ) -> dict[str, Any]:  # fmt: skip
     """One cell of the report: how it was sampled, numbers and verdict."""
     settings, count, scenes = cell.settings, len(done.pictures), [prompt.scene for prompt in prompts]
-    asked = [scene for scene in scenes if scene is not None]
-    known = None if len(asked) < len(scenes) else metrics.agreements([*done.pictures], asked)
-    shows = None if known is None else [one["all"] == 1.0 for one in known]
+    known = [scene for scene in scenes if scene is not None]
+    agreements = None if len(known) < len(scenes) else metrics.agreements([*done.pictures], known)
+    shows = None if agreements is None else [one["all"] == 1.0 for one in agreements]
     looks = reference and metrics.relative(metrics.looks([*done.pictures]), reference.looks)
     found = Evidence(
         runtime=settings.runtime, pictures=count, finite=int(done.finite.sum()), sharpness=looks["sharpness"] if looks else None,
@@ -193,7 +193,7 @@ def _judged(
         "verdict": verdict.word, "reason": verdict.reason, "pictures": count, "finite": found.finite,
         "shown": found.shown, "shows": shows, "reading": found.reading, "looks": looks,
         "by_scale": reference and _over(metrics.by_scale([*done.pictures]), reference.by_scale),
-        "agreement": known and {key: round(float(np.mean([one[key] for one in known])), 4) for key in known[0]},
+        "agreement": agreements and {key: round(float(np.mean([one[key] for one in agreements])), 4) for key in agreements[0]},
         "score": scorer.score(done.pictures, [prompt.text for prompt in prompts]),
         "files": [plan.file(cell, i) for i in range(count)],
     }  # fmt: skip
@@ -217,11 +217,11 @@ def _summary(cells: Sequence[Mapping[str, Any]], own: str) -> list[dict[str, Any
         at = {alpha: cells[number] for alpha, number in sorted(numbers.items())}
         verdicts = {alpha: Verdict(one["verdict"], one["reason"]) for alpha, one in at.items()}
         scores = {alpha: _rank(one) for alpha, one in at.items()}
-        told = {"runtime": runtime, "uncond": uncond, "own": runtime == own, "cells": [numbers[alpha] for alpha in at]}
+        way = {"runtime": runtime, "uncond": uncond, "own": runtime == own, "cells": [numbers[alpha] for alpha in at]}
         judged = over_alphas(verdicts, scores)
         if judged["best"] is not None and (agreement := at[judged["best"]]["agreement"]):
             judged["evidence"] += f" What was asked explains {agreement['explained']:.0%} of them."
-        found.append(told | judged)
+        found.append(way | judged)
     return found
 
 

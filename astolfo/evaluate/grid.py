@@ -32,14 +32,14 @@ class Column:
 
 
 def draw_grid(
-    labels: Sequence[str], columns: Sequence[Column], asked: Sequence[np.ndarray] | None, *, title: str, note: str
+    labels: Sequence[str], columns: Sequence[Column], targets: Sequence[np.ndarray] | None, *, title: str, note: str
 ) -> Image.Image:
     """The grid as a picture: a label per row, then what was asked (where it is known), then the columns.
 
     Columns of one `group` stand together under its name, which must be consecutive.
     """
     cell_w, cell_h = _cell(columns[0].pictures[0], SMALL_CELL if len(columns) >= MANY else CELL)
-    lefts, groups = _lefts(columns, asked is not None, cell_w)
+    lefts, groups = _lefts(columns, targets is not None, cell_w)
     top = _MARGIN + 112
     width = max(lefts[-1] + cell_w + _MARGIN, 560)
     page = Image.new("RGB", (width, top + len(labels) * (cell_h + _GAP) - _GAP + _MARGIN), _PAPER)
@@ -50,11 +50,11 @@ def draw_grid(
     for row, label in enumerate(labels):
         y = top + row * (cell_h + _GAP)
         _paragraph(draw, label, (_MARGIN, y), cell_h)
-        if asked is not None:
-            page.paste(_enlarged(asked[row], cell_w, cell_h), (_MARGIN + _LABEL, y))
+        if targets is not None:
+            page.paste(_enlarged(targets[row], cell_w, cell_h), (_MARGIN + _LABEL, y))
         for column, left in zip(columns, lefts, strict=True):
             page.paste(_enlarged(column.pictures[row], cell_w, cell_h), (left, y))
-    if asked is not None:
+    if targets is not None:
         _centred(draw, "asked", _MARGIN + _LABEL + cell_w / 2, top - 42, 15, _INK)
     return page
 

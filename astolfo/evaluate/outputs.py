@@ -71,19 +71,19 @@ def grid(
     planned: PlannedGrid, report: Mapping[str, Any], numbers: Mapping[Cell, int], pictures: Pictures, prompts: Sequence[Prompt]
 ) -> Image.Image:
     """One labelled grid: groups along z, columns along x, a row per prompt, and first what was asked where that is known."""
-    groups = [said(planned.z[0], value) for value in planned.z[1]] if planned.z else [_constant(planned, report)]
+    groups = [axis_label(planned.z[0], value) for value in planned.z[1]] if planned.z else [_constant(planned, report)]
     columns = [
-        _column(group, said(planned.x[0], value), report["cells"][numbers[cell]], pictures[cell])
+        _column(group, axis_label(planned.x[0], value), report["cells"][numbers[cell]], pictures[cell])
         for group, row in zip(groups, planned.cells, strict=True)
         for value, cell in zip(planned.x[1], row, strict=True)
     ]
-    asked = [draw(prompt.scene) for prompt in prompts if prompt.scene]
-    known = asked if len(asked) == len(prompts) else None
+    drawn = [draw(prompt.scene) for prompt in prompts if prompt.scene]
+    targets = drawn if len(drawn) == len(prompts) else None
     title = f"Run {report['run']}, {planned.name}" + (f": {_constant(planned, report)}" if planned.z else "")
-    return draw_grid([prompt.label for prompt in prompts], columns, known, title=title, note=note(report))
+    return draw_grid([prompt.label for prompt in prompts], columns, targets, title=title, note=note(report))
 
 
-def said(axis: str, value: Any) -> str:
+def axis_label(axis: str, value: Any) -> str:
     """A value of an axis in words: "alpha 0.50", "v runtime", "CFG 4"."""
     if axis == "alpha":
         return f"alpha {value:.2f}"
@@ -116,7 +116,7 @@ def parameters(prompt: str, cell: Cell, report: Mapping[str, Any], number: int) 
 def _constant(planned: PlannedGrid, report: Mapping[str, Any]) -> str:
     """What of runtime and uncond a grid does not vary."""
     varied = {planned.x[0], *(planned.z[:1] if planned.z else ())}
-    return ", ".join(said(axis, report["settings"][axis]) for axis in ("runtime", "uncond") if axis not in varied)
+    return ", ".join(axis_label(axis, report["settings"][axis]) for axis in ("runtime", "uncond") if axis not in varied)
 
 
 def _column(group: str, heading: str, cell: Mapping[str, Any], pictures: np.ndarray) -> Column:

@@ -159,8 +159,8 @@ def _denoise(unet: Any, conditioning: tuple[Tensor, dict[str, Any]], noise: Tens
     scaled = getattr(scheduler, "scale_model_input", lambda latents, timestep: latents)  # flow matching scales nothing
     for timestep in scheduler.timesteps:  # on the host: schedulers look it up, which on a device would be waited for
         x = scaled(latents, timestep).to(unet.dtype)
-        told = timestep.to(unet.device, non_blocking=True)
-        uncond, cond = unet(torch.cat([x, x]), told, context, **further).sample.float().chunk(2)
+        at = timestep.to(unet.device, non_blocking=True)
+        uncond, cond = unet(torch.cat([x, x]), at, context, **further).sample.float().chunk(2)
         latents = scheduler.step(uncond + settings.cfg * (cond - uncond), timestep, latents).prev_sample
     return latents
 

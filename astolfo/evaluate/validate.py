@@ -87,10 +87,10 @@ def losses(
     variance, found = held_out.latents.square().mean().item(), []
     for band in bands:
         at = BANDS[band][0] + 100 * (torch.arange(len(held_out)) + 0.5) / len(held_out)
-        rates, targets, told = noisy_at(at)
+        rates, targets, timesteps = noisy_at(at)
         noise = _noise(held_out, seed, band)
         x, target = (_mixed(pair, held_out.latents, noise) for pair in (rates, targets))
-        error = (_predicted(candidate, held_out, x, told) - target).square().mean().item()
+        error = (_predicted(candidate, held_out, x, timesteps) - target).square().mean().item()
         spread = rates[0].square() * variance + rates[1].square()
         determinant = rates[0] * targets[1] - rates[1] * targets[0]
         found.append((error, (variance * determinant.square() / spread).mean().item()))
@@ -108,7 +108,7 @@ Rates = tuple[Tensor, Tensor]  # of the latents and of the noise
 
 
 def _diffusion(kind: str, terminal: bool) -> Callable[[Tensor], tuple[Rates, Rates, Tensor]]:
-    """Rates of the input, of the target, and the timestep told, at a timestep of eps or v."""
+    """Rates of the input, of the target, and the timestep that the model is given, at a timestep of eps or v."""
     alpha_bar = alphas_cumprod(terminal)
 
     def at(timestep: Tensor) -> tuple[Rates, Rates, Tensor]:
@@ -136,7 +136,7 @@ def _noise(held_out: HeldOut, seed: int, band: int) -> Tensor:
     return torch.from_numpy(np.stack([randomness.normal(seed, "validation", band * count + i, shape) for i in range(count)]))
 
 
-def _predicted(candidate: Candidate, held_out: HeldOut, x: Tensor, told: Tensor) -> Tensor:
+def _predicted(candidate: Candidate, held_out: HeldOut, x: Tensor, timesteps: Tensor) -> Tensor:
     """The UNet's outputs for noisy latents `x`, some at a time; float32 on the CPU."""
     unet, out = candidate.parts["unet"], []
     together = TOGETHER if x.shape[-1] * x.shape[-2] <= SMALL_LATENTS else 1
@@ -147,6 +147,6 @@ def _predicted(candidate: Candidate, held_out: HeldOut, x: Tensor, told: Tensor)
         if pooled is not None:
             sizes = held_out.sizes[part].to(candidate.device, unet.dtype)
             further = {"added_cond_kwargs": {"text_embeds": pooled.to(unet.dtype), "time_ids": sizes}}
-        inputs, times = x[part].to(candidate.device, unet.dtype), told[part].to(candidate.device)
+        inputs, times = x[part].to(candidate.device, unet.dtype), timesteps[part].to(candidate.device)
         out.append(unet(inputs, times, context.to(unet.dtype), **further).sample.float().cpu())
     return torch.cat(out)

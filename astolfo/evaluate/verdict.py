@@ -91,8 +91,8 @@ def _reason(found: Evidence) -> str:
     shown = f"{found.shown} of {found.pictures} pictures show what was asked"
     parts = ["Nobody checked what the pictures show" if found.shown is None else shown]
     looks = {"sharpness": found.sharpness, "contrast": found.contrast}
-    told = " and ".join(f"{name} {value:.2f}" for name, value in looks.items() if value is not None)
-    parts.append(f"{told} of the dataset's" if told else "nothing to compare their looks with")
+    compared = " and ".join(f"{name} {value:.2f}" for name, value in looks.items() if value is not None)
+    parts.append(f"{compared} of the dataset's" if compared else "nothing to compare their looks with")
     if found.reading is not None:
         parts.append(f"at high noise the model, read as {found.runtime}, loses {found.reading:.2f} times what a guess does")
     return f"{'; '.join(parts)}."

@@ -222,8 +222,8 @@ def _known(content: dict[str, Any], text: str, label: str) -> None:
     for section in sections:
         for key in section:
             if key not in _OWN and _ALSO.get(key, key) not in options().all:
-                near = options().near(key)
-                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                close = options().close_matches(key)
+                hint = f" Did you mean {' or '.join(close)}?" if close else ""
                 raise InputError(f"{label}:{toml_line(text, key)}: {key!r} is no option of a dataset file.{hint}")
 
 

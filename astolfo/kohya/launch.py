@@ -335,8 +335,8 @@ def _option(launch: Launch, name: str, place: str) -> Option:
 
 
 def _hint(table: Table, name: str) -> str:
-    near = table.near(name)
-    return f" Did you mean {' or '.join('--' + one for one in near)}?" if near else ""
+    close = table.close_matches(name)
+    return f" Did you mean {' or '.join('--' + one for one in close)}?" if close else ""
 
 
 # ---- configuration files

@@ -31,7 +31,7 @@ class Option:
     default: Any = None
     key: str = ""
     why: str = ""
-    near: str = ""
+    nearest: str = ""
 
     @property
     def flag(self) -> bool:
@@ -66,7 +66,7 @@ class Table:
         plain = name.lstrip("-")
         return [one for one in self.all.values() if one.name.startswith(plain) and trainer in one.of]
 
-    def near(self, name: str) -> list[str]:
+    def close_matches(self, name: str) -> list[str]:
         """Names that are spelt almost so."""
         return difflib.get_close_matches(name.lstrip("-"), self.all, n=2)
 

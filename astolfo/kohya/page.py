@@ -37,7 +37,7 @@ def _row(option: Option) -> str:
 
 def described(option: Option) -> str:
     """What becomes of an option, as a sentence or two."""
-    parts = [f"`{option.key}`" if option.key else "", option.why, f"Nearest: {option.near}" if option.near else ""]
+    parts = [f"`{option.key}`" if option.key else "", option.why, f"Nearest: {option.nearest}" if option.nearest else ""]
     default = "" if option.default in (None, "", 0) or option.becomes != "key" else f"Default: `{option.default}`"
     return ". ".join(part for part in [*parts, default] if part).replace("|", "\\|").rstrip(".") + "."
 
@@ -48,8 +48,8 @@ def one(name: str) -> str:
 
     found = [(table, option) for table in (options(), accelerate()) if (option := table.find(name))]
     if not found:
-        near = [*options().near(name), *accelerate().near(name)]
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        close = [*options().close_matches(name), *accelerate().close_matches(name)]
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise LedgerError(f"unknown option {name!r}.{hint} docs/sd-scripts.md lists them all.")
     return "\n".join(_sentence(table, option) for table, option in found)
 

@@ -46,7 +46,7 @@ def reading(found: Sequence[Launch], files: Files, ledger: Ledger | None = None,
     for number, launch in enumerate(found, 1):
         if launch.refused:
             result.refusals.append(
-                Refusal(place=launch.place, what="the launch", reason=launch.refused, near="leave the launch out")
+                Refusal(place=launch.place, what="the launch", reason=launch.refused, nearest="leave the launch out")
             )
             result.left_out.append(f"{launch.place}: {launch.refused}.")
         else:

@@ -79,7 +79,7 @@ def parse(path: Path, text: str) -> Script:
     if suffix in (".bat", ".cmd") or _continues(text, "^"):
         state = windows.batch(path, text)
     elif suffix == ".ps1" or _continues(text, "`"):
-        state = windows.power(path, text)
+        state = windows.powershell(path, text)
     else:
         state = posix.run(path, text)
     return Script(path=path, text=text, commands=tuple(state.commands), writes=state.writes)

@@ -198,9 +198,9 @@ def optimizer(values: Values) -> Any:
         name = "AdamW8bit" if values.get("use_8bit_adam") else "Lion"
     kind = _NAMES.get(name.lower())
     if kind is None:
-        near = next((near for part, near in _NEAREST.items() if name.lower().rpartition(".")[2].startswith(part)), "AdamW")
-        values.refuse("optimizer_type", f"The ledger has no {name}", near)
-        kind = _NAMES.get(near.lower(), "AdamW")
+        nearest = next((one for part, one in _NEAREST.items() if name.lower().rpartition(".")[2].startswith(part)), "AdamW")
+        values.refuse("optimizer_type", f"The ledger has no {name}", nearest)
+        kind = _NAMES.get(nearest.lower(), "AdamW")
         if given:
             values.none("optimizer_args", f"Of {name}, which is refused")
         return kind
@@ -228,8 +228,9 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
             if says_more or ours == "relative_step" or (value is False and (default or ours == "scale_parameter")):
                 found[ours] = value
         elif name not in _AT_DEFAULT or value != _AT_DEFAULT[name]:
-            near = f"schedule: {{kind: warmup, warmup_steps: {value}}}" if name == "warmup_steps" else f"without {name}={value!r}"
-            values.refuse("optimizer_args", f"{kind} has no {name} here", near)
+            warmup = f"schedule: {{kind: warmup, warmup_steps: {value}}}"
+            nearest = warmup if name == "warmup_steps" else f"without {name}={value!r}"
+            values.refuse("optimizer_args", f"{kind} has no {name} here", nearest)
     return {name: list(value) if isinstance(value, tuple) else _plain(value) for name, value in found.items()}
 
 
@@ -247,8 +248,8 @@ def schedule(values: Values, chosen: Any) -> Any:
     warm = values.get("lr_warmup_steps")
     found: dict[str, Any] = {"kind": _SCHEDULES.get(name, "constant")}
     if name != "constant" and name not in _SCHEDULES:
-        values.refuse("lr_scheduler", f"The ledger has no schedule {name}", _near_schedule(name))
-        found["kind"] = _near_schedule(name)
+        values.refuse("lr_scheduler", f"The ledger has no schedule {name}", _nearest_schedule(name))
+        found["kind"] = _nearest_schedule(name)
     if found["kind"] == "constant":
         if warm:
             values.refuse(
@@ -274,7 +275,7 @@ def schedule(values: Values, chosen: Any) -> Any:
     return found["kind"] if len(found) == 1 else found
 
 
-def _near_schedule(name: str) -> str:
+def _nearest_schedule(name: str) -> str:
     return "cosine" if "cosine" in name else "linear" if name in ("warmup_stable_decay", "inverse_sqrt") else "constant"
 
 

@@ -40,10 +40,10 @@ class Refusal:
     place: str
     what: str
     reason: str
-    near: str
+    nearest: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}: {self.reason}." + (f" What comes nearest: {self.near}." if self.near else "")
+        return f"{self.place}: {self.what}: {self.reason}." + (f" What comes nearest: {self.nearest}." if self.nearest else "")
 
 
 @dataclass(kw_only=True)
@@ -89,12 +89,12 @@ class Values:
         """An option has no effect on the bits of this run."""
         self._row(name, "none", why)
 
-    def refuse(self, name: str, reason: str, near: str) -> None:
+    def refuse(self, name: str, reason: str, nearest: str) -> None:
         """An option, or its value, has no counterpart."""
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))
         shown = f"--{name.removeprefix('accelerate ')}" + (f" {_shown(given)}" if given and not given.option.flag else "")
-        self.refusals.append(Refusal(place=self.place(name), what=shown, reason=reason, near=near))
-        self._row(name, "refused", reason + (f"; {near}" if near else ""))
+        self.refusals.append(Refusal(place=self.place(name), what=shown, reason=reason, nearest=nearest))
+        self._row(name, "refused", reason + (f"; {nearest}" if nearest else ""))
 
     def _row(self, name: str, becomes: Becomes, text: str) -> None:
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))
@@ -110,7 +110,7 @@ class Values:
             if off:
                 self._row(name, "none", "It is off")
             else:
-                self.refuse(name, option.why, option.near)
+                self.refuse(name, option.why, option.nearest)
         else:
             self._row(name, option.becomes, option.key if option.becomes != "none" else option.why)
 

@@ -46,7 +46,7 @@ def batch(path: Path, text: str) -> State:
     return state
 
 
-def power(path: Path, text: str) -> State:
+def powershell(path: Path, text: str) -> State:
     """Goes through a PowerShell script. Raises InputError where a quote or a list is not closed."""
     state, depth = State(), 0
     text = re.sub(r"(?s)<#.*?#>", lambda match: "\n" * match[0].count("\n"), text)

@@ -19,7 +19,7 @@ from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.launch import Launch, whole_path
 from astolfo.kohya.options import accelerate, options
-from astolfo.program import typed
+from astolfo.program import command
 
 FOLLOWS = "What follows, for the real thing (the rehearsal at the miniature scale needs nothing of it)"
 _WIDTH = 132
@@ -102,7 +102,7 @@ def commands(found: Imported, ledger: Path) -> list[str]:
 
 
 def _typed(*words: str) -> str:
-    return typed(*words, scale="full", anywhere=True)
+    return command(*words, scale="full", anywhere=True)
 
 
 def account(found: Imported) -> list[str]:

@@ -54,7 +54,7 @@ DECIDES_NO_BIT: dict[str, str] = {
     "train/placement.py": "where a segment is computed",
     "train/progress.py": "progress bar, log and heartbeat",
     "train/retention.py": "deletes old states",
-    "train/room.py": "compares the memory that is needed with the memory that is there",
+    "train/host_memory.py": "compares the memory that is needed with the memory that is there",
     "evaluate/preview.py": "pictures during a training, from which nothing is made",
     "provenance/stale.py": "refuses a state that other code made",
 }

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astolfo.digest_cache import SETTLED, identity
 from astolfo.errors import PlacementError
 from astolfo.files import json_digest, sha256_of, write_json
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, normalized, role, split
-from astolfo.remembered import SETTLED, identity
+from astolfo.ledger.file_kinds import CAPTIONS, PICTURE, normalized, role, split
 
 MEMORY = Path(".astolfo") / "content.json"
 

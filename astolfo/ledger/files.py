@@ -139,9 +139,9 @@ def validated(layers: Sequence[Layer], kind: type[T], also: Iterable[str] = ()) 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """ "unknown run 'my-frst': did you mean my-first?" """
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        return f"unknown {what} {name!r}. Did you mean {' or '.join(near)}?"
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"unknown {what} {name!r}. Did you mean {' or '.join(close)}?"
     rest = f" Known: {', '.join(names[:12])}." if names else " There is none yet."
     return f"unknown {what} {name!r}.{rest}"
 
@@ -181,7 +181,7 @@ def _mapping(document: Document) -> Document:
 def _explained(error: Any, location: list[Any], kind: type[BaseModel], also: Iterable[str]) -> str:
     where, problem = ".".join(map(str, location)) or "the file", error["type"]
     if problem == "extra_forbidden":
-        return f"unknown key {str(location[-1])!r}.{_near_keys(kind, location, also)}"
+        return f"unknown key {str(location[-1])!r}.{_close_keys(kind, location, also)}"
     if problem == "missing":
         return f"{where} is missing. Add it."
     if problem in ("model_type", "dict_type"):
@@ -190,13 +190,13 @@ def _explained(error: Any, location: list[Any], kind: type[BaseModel], also: Ite
     return f"{where}: {message} Found {error['input']!r}."
 
 
-def _near_keys(kind: type[BaseModel], location: Sequence[Any], also: Iterable[str]) -> str:
+def _close_keys(kind: type[BaseModel], location: Sequence[Any], also: Iterable[str]) -> str:
     """Hints for an unknown key from the keys that its place has."""
     places = _models_at({kind}, location[:-1])
     keys = sorted({field for model in places for field in model.model_fields} | (set(also) if len(location) == 1 else set()))
-    near = difflib.get_close_matches(str(location[-1]), keys, n=3)
-    if near:
-        return f" Did you mean {' or '.join(near)}?"
+    close = difflib.get_close_matches(str(location[-1]), keys, n=3)
+    if close:
+        return f" Did you mean {' or '.join(close)}?"
     if 0 < len(keys) <= 12:
         return f" Expected {', '.join(keys)}."
     return f" {library.FOLDER.parents[1] / 'config' / 'README.md'} lists the keys."

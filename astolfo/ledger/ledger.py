@@ -148,7 +148,7 @@ class Ledger:
 
     def dataset_digest(self, name: str) -> str:
         """What names the store of a dataset that the user brings: the ledger's digest, else the user's pin, else "unknown"."""
-        digest = self.sized(name).digest
+        digest = self.dataset(name).digest
         return self._pins.get(name, digest) if digest == "unknown" else digest
 
     def parent(self, run: Run) -> Reference | None:
@@ -173,7 +173,7 @@ class Ledger:
             return self.base(self.datasets[str(run.fields.dataset)].autoencoder).family
         return self.base(reference.base).family if reference.base else self.family(self.run(str(reference.run)))
 
-    def sized(self, name: str) -> schema.ScaleDataset:
+    def dataset(self, name: str) -> schema.ScaleDataset:
         """The dataset of that name at this scale."""
         entry = self.datasets[name]
         if self.scale_name == "full":
@@ -181,20 +181,20 @@ class Ledger:
         assert entry.miniature is not None
         return entry.miniature
 
-    def brought(self, name: str) -> tuple[str, Path]:
+    def dataset_source(self, name: str) -> tuple[str, Path]:
         """How a dataset comes to be at this scale ("folder", "store", "drawn", "parts"), and from where."""
         if self.datasets[name].parts:
             return "parts", Path()
-        size = self.sized(name)
+        size = self.dataset(name)
         if size.folder is None and size.store is None and self.scale.pictures is not None:
             return "drawn", Path()
         place = size.folder or size.store
         kind = "store" if size.folder is None else "folder"
         return kind, Path(INPUTS, name) if place is None else self._place(place)
 
-    def sole_dataset(self, run: Run) -> schema.ScaleDataset:
+    def dataset_of(self, run: Run) -> schema.ScaleDataset:
         """The dataset of a run at this scale."""
-        return self.sized(str(run.fields.dataset))
+        return self.dataset(str(run.fields.dataset))
 
     @cached_property
     def named_checkpoints(self) -> dict[str, list[Reference]]:

@@ -100,7 +100,7 @@ class Specs:
         scale, encoder = self.ledger.scale, self.ledger.datasets[name].autoencoder
         if parts := self.ledger.datasets[name].parts:
             return self._spec("joined", {part: self.dataset(part) for part in parts}, repeats=parts)
-        size, (kind, place) = self.ledger.sized(name), self.ledger.brought(name)
+        size, (kind, place) = self.ledger.dataset(name), self.ledger.dataset_source(name)
         flip = {"flip": True} if self.ledger.datasets[name].flip else {}
         family = self.ledger.base(encoder).family
         if kind == "store":
@@ -158,7 +158,7 @@ class Specs:
         about = self._about(run, restart)
         if step == plan_of(self.ledger, run).end and (stopped := self._stopped(run)):
             about["stopped"] = stopped
-        return self._spec("export", parents, title=str(reference), images=self.ledger.sole_dataset(run).images, **about)
+        return self._spec("export", parents, title=str(reference), images=self.ledger.dataset_of(run).images, **about)
 
     def evaluation(self, run_id: str, name: str = "default") -> Spec:
         """The evaluation of a run's result, or of its checkpoints, under the set `name`."""

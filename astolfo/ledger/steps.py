@@ -48,7 +48,7 @@ def full_steps(ledger: Ledger, run: Run) -> int:
 
 def scale_steps(ledger: Ledger, run: Run) -> int:
     """The same length at the ledger's scale: so many epochs, whole or not, of a dataset that may be smaller; at least 1."""
-    images, steps = ledger.sole_dataset(run).images or 0, run.fields.steps
+    images, steps = ledger.dataset_of(run).images or 0, run.fields.steps
     if steps is None:
         return steps_per_epoch(run, images) * (run.fields.epochs or 0)
     if ledger.scale_name != "full" and run.fields.miniature_steps:
@@ -106,7 +106,7 @@ def plan_of(ledger: Ledger, run: Run) -> Plan:
     cadence = _cadence(ledger, run, end - start)
     boundaries = set(range(start + cadence, end - cadence // _TAIL, cadence)) | {start, end}
     boundaries |= {step for step in named_steps(ledger, run) if start < step < end}
-    per_epoch = None if run.fields.steps else steps_per_epoch(run, ledger.sole_dataset(run).images or 0)
+    per_epoch = None if run.fields.steps else steps_per_epoch(run, ledger.dataset_of(run).images or 0)
     return Plan(steps_per_epoch=per_epoch, boundaries=tuple(sorted(boundaries)))
 
 

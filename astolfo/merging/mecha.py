@@ -35,12 +35,12 @@ from astolfo.checkpoint.extras import Extras, extras
 from astolfo.checkpoint.layout import PREFIXES, identify, is_weight, same_shape
 from astolfo.checkpoint.metadata import MARKERS, inherited
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
+from astolfo.digest_cache import digest_of
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
 from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
 from astolfo.merging import kernel
 from astolfo.merging.weighted_sum import DTYPES, UNMERGED, check_output
 from astolfo.merging.writer import BLOCK, changed
-from astolfo.remembered import digest_of
 
 _NAME = re.compile(r'model +"([^"]*)"')
 

@@ -30,11 +30,11 @@ from astolfo.checkpoint.layout import block_of, identify, is_weight, part_of, sa
 from astolfo.checkpoint.metadata import MARKERS, inherited
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.checkpoint.stream import Output, produce
+from astolfo.digest_cache import digest_of
 from astolfo.errors import CheckpointError
 from astolfo.files import canonical_json, sidecar, write_sidecar, written
 from astolfo.merging import kernel
 from astolfo.merging.writer import AHEAD, Job, Source, changed
-from astolfo.remembered import digest_of
 
 DTYPES = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 UNMERGED = {"F64", "C64", *(dtype for dtype in SIZES if dtype.startswith("F8"))}  # floats of which no sum is made

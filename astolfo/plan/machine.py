@@ -26,7 +26,7 @@ def this_machine(device: str) -> schema.Hardware:
     """This machine's cards ("cuda") or its cores ("cpu"). Raises PlacementError where it has no card."""
     if device == "cpu":
         return _cores().model_copy(update=_host())
-    found = devices.found()
+    found = devices.cards()
     if not found:
         raise PlacementError(
             "This machine has no CUDA device: expected a card and its driver, and nvidia-smi tells of none. Name the machine "
@@ -50,7 +50,7 @@ def as_yaml(machine: schema.Hardware) -> str:
     )
 
 
-def _card(found: devices.Found) -> schema.Card:
+def _card(found: devices.DriverCard) -> schema.Card:
     """A card by its driver, with what its vendor says besides."""
     known = cards.card_of_driver(found.name, found.memory_gib or 0)
     own = schema.Card(

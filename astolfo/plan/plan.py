@@ -106,7 +106,7 @@ def every(ledger: Ledger) -> list[Run]:
 def _images(ledger: Ledger, run: Run, start: int, end: int) -> int:
     """Images that the steps from `start` to `end` see; the last step of an epoch sees what is left of it."""
     per_step, per_epoch = samples_per_step(run), plan_of(ledger, run).steps_per_epoch
-    images = ledger.sole_dataset(run).images or 0
+    images = ledger.dataset_of(run).images or 0
     if per_epoch is None:
         return (end - start) * per_step
 

@@ -15,7 +15,7 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     """One run on one machine."""
     rows = [
         ("steps", f"{needs.steps:,}", _steps(ledger, needs)),
-        ("images", f"{needs.images:,}", f"{ledger.sole_dataset(needs.run).images:,} in the dataset {needs.run.fields.dataset}"),
+        ("images", f"{needs.images:,}", f"{ledger.dataset_of(needs.run).images:,} in the dataset {needs.run.fields.dataset}"),
         ("segments", f"{needs.segments:,}", "one job each, from save_every"),
         ("processes", str(needs.processes), f"for {needs.recipe.ranks} logical ranks; decides no bit"),
         *_full_scale(needs, machine),

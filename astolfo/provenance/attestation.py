@@ -35,7 +35,7 @@ _SELF = "astolfo_digest"
 _LOCK = Path(__file__).parent.parent.parent / "envs" / "lock.txt"
 
 
-def attestation(path: Path | str) -> Path:
+def attestation_path(path: Path | str) -> Path:
     """Where the attestation of the artifact `path` lies."""
     path = Path(path)
     return path.with_name(path.name + ".attestation.json")
@@ -127,7 +127,7 @@ def read(path: Path) -> Attestation:
 
     Raises InputError when there is none, and when it is not, to the last byte, what was written.
     """
-    file = attestation(path)
+    file = attestation_path(path)
     try:
         text = file.read_bytes()
     except FileNotFoundError:
@@ -174,8 +174,8 @@ def write(
         },
     }
     statement["predicate"]["buildDefinition"]["internalParameters"][_SELF] = _digest(statement)
-    write_json(attestation(out), statement)
-    return attestation(out)
+    write_json(attestation_path(out), statement)
+    return attestation_path(out)
 
 
 def _digest(statement: Mapping[str, Any]) -> str:
@@ -234,7 +234,7 @@ def _numerics(device: str, parents: Mapping[str, Path]) -> dict[str, str]:
     from astolfo.numerics import numerics_class
 
     for path in parents.values() if device == "cpu" else ():
-        known = read(path).numerics if attestation(path).exists() else None
+        known = read(path).numerics if attestation_path(path).exists() else None
         if known and known["device"] != "cpu":
             return dict(known)
     return dict(numerics_class(device))
@@ -242,7 +242,7 @@ def _numerics(device: str, parents: Mapping[str, Path]) -> dict[str, str]:
 
 def _dependency(role: str, path: Path) -> dict[str, Any]:
     """A parent: its digests, and what was accepted of it when other code or another lock had made it."""
-    file, accepted = attestation(path), path.with_name(path.name + ACCEPTED)
+    file, accepted = attestation_path(path), path.with_name(path.name + ACCEPTED)
     annotations: dict[str, Any] = {"attestation": {"sha256": sha256_of(file)}} if file.exists() else {}
     if accepted.exists():
         annotations["accepted"] = json.loads(accepted.read_text(encoding="utf-8"))
@@ -257,7 +257,7 @@ def _losses(job: str, out: Path, parents: Mapping[str, Path]) -> list[dict[str, 
         return []
     rows: list[Any] = []
     state = parents.get("state")
-    while state is not None and attestation(state).exists():
+    while state is not None and attestation_path(state).exists():
         found = read(state)
         rows = list(found.statement["predicate"]["runDetails"]["byproducts"]) + rows
         before = next((parent for parent in found.parents if parent.role == "state"), None)

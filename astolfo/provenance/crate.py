@@ -17,7 +17,7 @@ from astolfo.errors import InputError
 from astolfo.files import verified
 from astolfo.ledger.ledger import PINS, Ledger
 from astolfo.ledger.references import Reference
-from astolfo.program import LOCK, SNAKEFILE, build
+from astolfo.program import LOCK, SNAKEFILE, build_command
 from astolfo.provenance import attestation, jobs
 from astolfo.provenance.attestation import Attestation
 from astolfo.provenance.extra import needed
@@ -40,7 +40,7 @@ def crate(ledger: Ledger, reference: Reference, directory: Path, out: Path, lice
         from rocrate.rocrate import ROCrate
     path = directory / reference.path
     if not path.exists():
-        first = build(reference.path, directory=directory)
+        first = build_command(reference.path, directory=directory)
         raise InputError(f"{path} is missing: a crate is of a built model. Build it (`{first}`) first.")
     verified(path)
     if out.exists() and any(out.iterdir()):

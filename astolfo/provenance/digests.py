@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from astolfo import program
+from astolfo.digest_cache import digest_of
 from astolfo.errors import InputError
 from astolfo.files import json_digest, verified, write_json
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
 from astolfo.numerics import class_here
-from astolfo.remembered import digest_of
 
 FOLDER = "digests"  # in the ledger's folder
 STOPPED = "astolfo.stopped"  # what the metadata of a run's result say when it ended early
@@ -122,7 +122,7 @@ def record(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> Path:
     findings = compare(ledger, directory, numerics)
     if bad := [finding for finding in findings if finding.found is None]:
         names = ", ".join(finding.name for finding in bad[:5])
-        first = program.build("ledger", directory=directory)
+        first = program.build_command("ledger", directory=directory)
         raise InputError(f"{len(bad)} of {len(findings)} models are not built or damaged ({names} ...): run `{first}` first.")
     sha256 = {finding.name: finding.found for finding in findings}
     for other in records(ledger):
@@ -201,11 +201,11 @@ def advice(ledger: Ledger, numerics: dict[str, str]) -> str:
     if recorded(ledger, numerics):
         return (
             "This machine's numerics class is on record, so the recorded bytes are promised here: other code or another ledger "
-            f"made what differs, or a fault did. `{program.typed('reproduce', 'ID')}` builds it anew and compares."
+            f"made what differs, or a fault did. `{program.command('reproduce', 'ID')}` builds it anew and compares."
         )
     return (
-        f"This machine's numerics class is not on record (`{program.typed('numerics')}` prints it), so other bytes are no fault. "
-        f"`{program.typed('compare', 'RECORDED_FILE', 'FILE')}` says how close they are to a recorded file that you have."
+        f"This machine's numerics class is not on record (`{program.command('numerics')}` prints it): other bytes are no fault. "
+        f"`{program.command('compare', 'RECORDED_FILE', 'FILE')}` says how close they are to a recorded file that you have."
     )
 
 

@@ -20,14 +20,14 @@ from astolfo.provenance.attestation import name_of, root_of
 _JOBS = program.MEMORY / "jobs"
 
 
-def record_of(artifact: Path) -> Path:
+def record_path(artifact: Path) -> Path:
     """Where the record of the job that made an artifact lies."""
     return root_of(artifact) / _JOBS / f"{name_of(artifact)}.json"
 
 
 def write(artifact: Path, record: Mapping[str, Any]) -> None:
     """Writes the record of the job that made `artifact`; it replaces that of an earlier one."""
-    write_json(record_of(artifact), {**record, "sha256": _digest(artifact)})
+    write_json(record_path(artifact), {**record, "sha256": _digest(artifact)})
 
 
 def read(artifact: Path) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def read(artifact: Path) -> dict[str, Any]:
 
     Raises InputError when it is no JSON.
     """
-    found = read_json(record_of(artifact))
+    found = read_json(record_path(artifact))
     return found if found and found["sha256"] == _digest(artifact) else {}
 
 

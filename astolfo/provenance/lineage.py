@@ -64,7 +64,7 @@ def _parents(root: Path, found: Attestation) -> list[Parent]:
 
 def _read(root: Path, parent: Parent) -> Attestation | None:
     """A parent's attestation, when it is the one that its child names."""
-    file = attestation.attestation(root / parent.name)
+    file = attestation.attestation_path(root / parent.name)
     if not file.exists() or sha256_of(file) != parent.attestation:
         return None
     try:

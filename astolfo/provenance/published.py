@@ -39,8 +39,8 @@ def read(folder: Path) -> Published:
     """
     models = sorted([*folder.glob(MODEL), *(folder / "results").glob(MODEL)])
     lacking = [] if models else ["a model (NAME.safetensors)"]
-    if len(models) == 1 and not attestation.attestation(models[0]).exists():
-        lacking.append(f"the model's attestation ({attestation.attestation(models[0]).name})")
+    if len(models) == 1 and not attestation.attestation_path(models[0]).exists():
+        lacking.append(f"the model's attestation ({attestation.attestation_path(models[0]).name})")
     lacking += [] if is_ledger(folder / LEDGER) else [f"the ledger's entries ({LEDGER}/)"]
     lacking += [] if (folder / LOCKED).exists() else [f"the lock of its environment ({LOCKED})"]
     if lacking:

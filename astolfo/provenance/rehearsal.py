@@ -30,7 +30,7 @@ def place(directory: Path, scale: str) -> Path:
 def rehearse(ledger: Ledger, run: Run, directory: Path) -> None:
     """Builds the run and its evaluation in `directory`. Raises AstolfoError when that fails."""
     directory.mkdir(parents=True, exist_ok=True)
-    if not program.built(directory, program.Use(config=ledger.folder, scale=SCALE), f"evaluations/{run.id}/index.html"):
+    if not program.run_snakemake(directory, program.Use(config=ledger.folder, scale=SCALE), f"evaluations/{run.id}/index.html"):
         raise AstolfoError(
             f"The rehearsal of {run.id} did not come to its end; the messages stand above, and what was built is in {directory}. "
             "A loss that is no number, or that leaps, is itself what a rehearsal is for."
@@ -109,9 +109,8 @@ def _limits(ledger: Ledger, run: Run) -> str:
         parts.append(f"at {scale.learning_rate_multiplier:g} times its rates{lost}")
     if run.fields.precision and run.fields.precision.weights != recipe.precision.weights:
         parts.append(f"with {recipe.precision.weights} weights for {run.fields.precision.weights}")
-    drawn = (
-        "pictures of coloured shapes" if ledger.brought(str(run.fields.dataset))[0] in ("drawn", "parts") else "small pictures"
-    )
-    parts.append(f"on {drawn}, with a toy model in the place of every base")
-    costs = program.typed("plan", run.id, scale="full")
+    kind, _ = ledger.dataset_source(str(run.fields.dataset))
+    pictures = "pictures of coloured shapes" if kind in ("drawn", "parts") else "small pictures"
+    parts.append(f"on {pictures}, with a toy model in the place of every base")
+    costs = program.command("plan", run.id, scale="full")
     return f"{', '.join(parts)}. How good its pictures would be, and what it costs (`{costs}`), it does not say."

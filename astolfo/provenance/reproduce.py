@@ -17,7 +17,7 @@ from astolfo.ledger.ledger import INPUTS, PINS, read_pins
 from astolfo.ledger.references import Reference
 from astolfo.numerics import class_here
 from astolfo.provenance import digests
-from astolfo.provenance.attestation import attestation, read, root_of
+from astolfo.provenance.attestation import attestation_path, read, root_of
 from astolfo.provenance.compare import DIFFERENT, IDENTICAL, Bounds, Comparison, compare
 from astolfo.provenance.published import Published
 
@@ -94,11 +94,11 @@ def _prepare(reference: Reference, directory: Path, folder: Path, given: dict[st
 
 def _build(ledger: Ledger, reference: Reference, folder: Path) -> None:
     use = program.Use(config=ledger.folder, scale=ledger.scale_name)
-    if not program.built(folder, use, reference.path):
+    if not program.run_snakemake(folder, use, reference.path):
         raise AstolfoError(f"{reference} could not be rebuilt; the messages stand above, and what was built is in {folder}.")
 
 
 def _same(a: Path, b: Path) -> bool:
     """Whether two artifacts have the same attestation, which pins those of all their ancestors."""
-    files = [attestation(path) for path in (a, b)]
+    files = [attestation_path(path) for path in (a, b)]
     return all(file.exists() for file in files) and files[0].read_bytes() == files[1].read_bytes()

@@ -21,7 +21,7 @@ from typing import Any
 
 from astolfo.errors import InputError
 from astolfo.files import write_text
-from astolfo.provenance.attestation import attestation, read
+from astolfo.provenance.attestation import attestation_path, read
 from astolfo.provenance.extra import needed
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -37,12 +37,12 @@ class Trust:
     certificates: tuple[Path, ...] = ()
 
 
-def signature(path: Path) -> Path:
+def signature_path(path: Path) -> Path:
     """Where the model's signature of the artifact `path` lies."""
     return path.with_name(path.name + ".sig")
 
 
-def envelope(path: Path) -> Path:
+def envelope_path(path: Path) -> Path:
     """Where the signed attestation of the artifact `path` lies."""
     return path.with_name(path.name + ".intoto.jsonl")
 
@@ -62,7 +62,7 @@ def sign(
         from securesystemslib.signer import CryptoSigner
     _same_file(path)
     private = _private(key, password)
-    signed = Envelope(attestation(path).read_bytes(), PAYLOAD_TYPE, {})
+    signed = Envelope(attestation_path(path).read_bytes(), PAYLOAD_TYPE, {})
     signed.sign(CryptoSigner(private))
     config = signing.Config()
     if certificate is None:
@@ -72,11 +72,11 @@ def sign(
         with _refusing(f"{certificate} does not serve to sign with {key}"):
             above = chain or (certificate,)  # the library reads no empty chain; a certificate that is there twice changes nothing
             config.use_certificate_signer(private_key=key, signing_certificate=certificate, certificate_chain=above)
-    beside = signature(path).with_name(f".{signature(path).name}.part")
+    beside = signature_path(path).with_name(f".{signature_path(path).name}.part")
     config.sign(path.resolve(), beside)
-    beside.replace(signature(path))
-    write_text(envelope(path), json.dumps(signed.to_dict(), sort_keys=True) + "\n")
-    return signature(path), envelope(path)
+    beside.replace(signature_path(path))
+    write_text(envelope_path(path), json.dumps(signed.to_dict(), sort_keys=True) + "\n")
+    return signature_path(path), envelope_path(path)
 
 
 def check(path: Path, trust: Trust) -> str:
@@ -88,26 +88,26 @@ def check(path: Path, trust: Trust) -> str:
         from model_signing import verifying
         from securesystemslib.dsse import Envelope
         from securesystemslib.exceptions import VerificationError
-    for file in (signature(path), envelope(path)):
+    for file in (signature_path(path), envelope_path(path)):
         if not file.exists():
             raise InputError(f"{path} is not signed: expected {file}. `astolfo sign {path} --key KEY` signs it.")
     config = verifying.Config()
-    with _refusing(f"{signature(path)} is no signature of {path} by {_names(trust)}"):
+    with _refusing(f"{signature_path(path)} is no signature of {path} by {_names(trust)}"):
         if trust.key is not None:
             config.use_elliptic_key_verifier(public_key=trust.key)
         else:
             config.use_certificate_verifier(certificate_chain=trust.certificates)
-        config.verify(path.resolve(), signature(path))
+        config.verify(path.resolve(), signature_path(path))
         who, key = _signer(path, trust)
-    with _refusing(f"{envelope(path)} is no DSSE envelope"):
-        (line,) = envelope(path).read_text(encoding="utf-8").splitlines()
+    with _refusing(f"{envelope_path(path)} is no DSSE envelope"):
+        (line,) = envelope_path(path).read_text(encoding="utf-8").splitlines()
         found = Envelope.from_dict(json.loads(line))
     try:
         found.verify([key], 1)
     except VerificationError:
-        raise InputError(f"{envelope(path)} is not signed by {who}, or was changed since: sign it again.") from None
-    if found.payload_type != PAYLOAD_TYPE or found.payload != attestation(path).read_bytes():
-        raise InputError(f"{envelope(path)} is of another attestation than {attestation(path)}: sign it again.")
+        raise InputError(f"{envelope_path(path)} is not signed by {who}, or was changed since: sign it again.") from None
+    if found.payload_type != PAYLOAD_TYPE or found.payload != attestation_path(path).read_bytes():
+        raise InputError(f"{envelope_path(path)} is of another attestation than {attestation_path(path)}: sign it again.")
     return who
 
 
@@ -156,7 +156,7 @@ def _signer(path: Path, trust: Trust) -> tuple[str, Any]:
     if trust.key is not None:
         key = SSlibKey.from_crypto(load_pem_public_key(trust.key.read_bytes()))
         return f"the key {trust.key.name} ({key.keyid[:12]})", key
-    bundle = json.loads(signature(path).read_text(encoding="utf-8"))
+    bundle = json.loads(signature_path(path).read_text(encoding="utf-8"))
     first = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"][0]["rawBytes"]
     certificate = x509.load_der_x509_certificate(base64.b64decode(first))
     return certificate.subject.rfc4514_string(), SSlibKey.from_crypto(certificate.public_key())

@@ -76,7 +76,7 @@ def check(before: Path, spec: dict[str, Any]) -> None:
     changed = _changed(made, now)
     if changed and not _accepted(before, made, now):
         owner = owner_of(before)
-        keep = program.typed("accept", owner, "--reason", "...")
+        keep = program.command("accept", owner, "--reason", "...")
         raise StateError(
             f"{before} was made by {_others(changed)}: expected {_pair(now)}, found {_pair(made)}. Going on from it would mix "
             f"the two in one run. Keep it, on record, with `{keep}`, or make it again with "
@@ -142,7 +142,7 @@ def _stale(directory: Path, lock: str) -> Iterator[Stale]:
 def _made(artifact: Path) -> dict[str, Any]:
     """Who made an artifact, as its job's record tells or else its attestation; empty where neither does. Raises InputError for a
     damaged one."""
-    if not (found := jobs.read(artifact)) and attestation.attestation(artifact).exists():
+    if not (found := jobs.read(artifact)) and attestation.attestation_path(artifact).exists():
         definition = attestation.read(artifact).definition
         found = {**definition["internalParameters"], "verb": definition["externalParameters"]["spec"]["verb"]}
     return found if "code" in found else {}

@@ -121,7 +121,7 @@ class _Walk:
         """One ancestor; returns its parents."""
         path = self.root / parent.name
         self._bytes(parent.name, path, parent.sha256)
-        file = attestation.attestation(path)
+        file = attestation.attestation_path(path)
         if parent.attestation is None:
             return self._problem(f"{parent.name} had no attestation when it was used: where it comes from is not known")
         if not file.exists():

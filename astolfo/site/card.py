@@ -33,7 +33,7 @@ def write(ledger: Ledger, directory: Path, run: Run) -> Path:
     """Writes the card of a run's result beside it and returns its path. Raises InputError when the result is not built."""
     path = directory / Reference(run=run.id).path
     if not path.exists():
-        first = program.build(f"results/{run.id}.safetensors", directory=directory)
+        first = program.build_command(f"results/{run.id}.safetensors", directory=directory)
         raise InputError(f"{path} is missing: a card is of a built model. Build it (`{first}`) first.")
     out = path.with_suffix(".md")
     write_text(out, card(gather(ledger, directory, run.id), run))

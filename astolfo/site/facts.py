@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.checkpoint.safefile import open_file
+from astolfo.digest_cache import digest_of, recorded
 from astolfo.errors import InputError, LedgerError
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.provenance.digests import NOT_BUILT, records, verdict_of
-from astolfo.remembered import digest_of, recorded
 from astolfo.site.losses import Curve, read
 
 FORMAT = 3  # of metrics.json

@@ -16,10 +16,10 @@ from astolfo.files import sha256_of, sidecar, verified
 from astolfo.ledger.ledger import PINS, Ledger, Run
 from astolfo.ledger.references import Reference
 from astolfo.program import LOCK
-from astolfo.provenance.attestation import attestation, name_of
+from astolfo.provenance.attestation import attestation_path, name_of
 from astolfo.provenance.crate import chain, texts
 from astolfo.provenance.published import LEDGER, LOCKED
-from astolfo.provenance.sign import envelope, signature
+from astolfo.provenance.sign import envelope_path, signature_path
 from astolfo.site import card as cards
 from astolfo.site.facts import gather
 
@@ -47,15 +47,15 @@ def collect(ledger: Ledger, directory: Path, run: Run) -> list[Item]:
     """
     path = directory / Reference(run=run.id).path
     if not path.exists():
-        first = program.build(f"results/{run.id}.safetensors", directory=directory)
+        first = program.build_command(f"results/{run.id}.safetensors", directory=directory)
         raise InputError(f"{path} is missing: build it (`{first}`) before you publish it.")
     verified(path)
     facts = gather(ledger, directory, run.id)
     card = cards.card(facts, run).replace("](../evaluations/", "](evaluations/")
     items = [Item(name="README.md", text=card), Item(name=path.name, source=path)]
-    beside = (sidecar(path), attestation(path), signature(path), envelope(path))
+    beside = (sidecar(path), attestation_path(path), signature_path(path), envelope_path(path))
     items += [Item(name=one.name, source=one) for one in beside if one.exists()]
-    if attestation(path).exists():
+    if attestation_path(path).exists():
         items += [Item(name=name_of(one.path), source=one.path) for one in chain(path)[:-1]]
     items += [Item(name=f"{LEDGER}/{file.relative_to(ledger.folder)}", source=file) for file in texts(ledger.folder)]
     items += [Item(name=LOCKED, source=LOCK)]

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from astolfo import quiet
+from astolfo import deferred_imports
 from astolfo.data.order import Batch
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
@@ -216,7 +216,7 @@ def _initialise(module: nn.Module, optimizer: Any, settings: dict[str, Any], ran
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor")  # what DeepSpeed calls has a new name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        deepspeed = quiet.library("deepspeed")
+        deepspeed = deferred_imports.load("deepspeed")
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled for a minute; nothing here uses it
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         engine, *_ = deepspeed.initialize(

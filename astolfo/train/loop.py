@@ -26,16 +26,16 @@ from astolfo.errors import StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
 from astolfo.train.conditioning import CachedText, Text
+from astolfo.train.fp32_layers import compute_in_fp32
 from astolfo.train.guards import WrongNumber, finite, sample_ids, spike
 from astolfo.train.loss import Task, loss
 from astolfo.train.model import DTYPES, build_parts, latent_scale, noised_dtype
 from astolfo.train.objective import Objective
-from astolfo.train.partial import trained
 from astolfo.train.placement import Placement
 from astolfo.train.ranks import GradientTree, Processes
 from astolfo.train.samples import Preparation, Prepared
 from astolfo.train.state import State
-from astolfo.train.wide import widen
+from astolfo.train.trainable import trainable_parameters
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Trainer:
         self.objective = Objective(recipe, self.device)
         for part in self.parts.values():
             part.requires_grad_(False)
-        chosen = list(trained(recipe, self.parts))
+        chosen = list(trainable_parameters(recipe, self.parts))
         self.names = [f"{part}.{name}" for part, name, _ in chosen]
         self.parameters = [parameter for _, _, parameter in chosen]
         for parameter in self.parameters:
@@ -77,7 +77,7 @@ class Trainer:
         checkpoint(self.parts, placement.gradient_checkpointing)
         if self.device.type == "cpu" and not recipe.engine:
             for part in self.parts.values():
-                widen(part)
+                compute_in_fp32(part)
         self.compute, self.scale = DTYPES[recipe.precision.compute], latent_scale(recipe)
         self.losses: list[float] = []
         self._on_device: dict[int, Prepared] = {}  # by the micro-batch's position: those of a step, on the device

@@ -28,8 +28,8 @@ from astolfo.train import update
 from astolfo.train.conditioning import Text
 from astolfo.train.loop import checkpoint
 from astolfo.train.model import DTYPES, architecture_of
-from astolfo.train.partial import trained
 from astolfo.train.ranks import PIECE, GradientTree, Processes
+from astolfo.train.trainable import trainable_parameters
 
 _ALIGNED = 512  # bytes; the CUDA allocator's smallest unit
 _SMALL = 4096  # elements; smaller tensors have whole moments in every kind of optimizer
@@ -69,7 +69,7 @@ def predict(
     `offload_gradients`.
     """
     parts = _parts(recipe)
-    chosen = list(trained(recipe, parts))
+    chosen = list(trainable_parameters(recipe, parts))
     every = sum(parameter.numel() for part in parts.values() for parameter in part.parameters())
     trees = [GradientTree([p for *_, p in chosen], Processes(count=processes, index=index)) for index in range(processes)]
     buffers = 1 if offload else max(1, int(math.log2(recipe.ranks // processes)))  # one for each level of the tree
@@ -89,7 +89,7 @@ def predict(
 
 def largest(recipe: Recipe) -> int:
     """How many elements the largest weight that trains has."""
-    return max(parameter.numel() for *_, parameter in trained(recipe, _parts(recipe)))
+    return max(parameter.numel() for *_, parameter in trainable_parameters(recipe, _parts(recipe)))
 
 
 @cache  # the same for any number of devices
@@ -97,7 +97,7 @@ def _activations(recipe_json: str, size: tuple[int, int] | None, checkpointing: 
     """The most bytes that one micro-batch's forward and backward need besides weights and gradients."""
     recipe = Recipe.model_validate_json(recipe_json)
     parts = _parts(recipe)
-    parameters = [parameter for *_, parameter in trained(recipe, parts)]
+    parameters = [parameter for *_, parameter in trainable_parameters(recipe, parts)]
     for parameter in parameters:
         parameter.requires_grad_(True)
     checkpoint(parts, checkpointing)
@@ -114,7 +114,7 @@ def flops(recipe: Recipe, size: tuple[int, int] | None = None, checkpointing: bo
     Matrix products, convolutions and attention, a multiplication and an addition as two, counted on the meta device.
     """
     parts = _parts(recipe)
-    for *_, parameter in trained(recipe, parts):
+    for *_, parameter in trainable_parameters(recipe, parts):
         parameter.requires_grad_(True)
     checkpoint(parts, checkpointing)
     with FlopCounterMode(display=False) as counter:

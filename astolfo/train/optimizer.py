@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from astolfo import quiet
+from astolfo import deferred_imports
 from astolfo.errors import PlacementError
 from astolfo.ledger import schema
 from astolfo.ledger.recipe import Recipe
@@ -95,14 +95,14 @@ def _build(choice: schema.Optimizer, rows: list[dict[str, Any]], device: torch.d
         case "AdamW":
             return torch.optim.AdamW(rows, foreach=False, **adam)
         case "AdamW8bit":
-            return quiet.library("bitsandbytes").optim.AdamW8bit(rows, **adam)
+            return deferred_imports.load("bitsandbytes").optim.AdamW8bit(rows, **adam)
         case "PagedAdamW8bit":
             if device.type != "cpu":
-                return quiet.library("bitsandbytes").optim.PagedAdamW8bit(rows, **adam)
+                return deferred_imports.load("bitsandbytes").optim.PagedAdamW8bit(rows, **adam)
             log.info("PagedAdamW8bit runs unpaged: the moments are in the CPU's memory already. Paging decides no bits.")
-            return quiet.library("bitsandbytes").optim.AdamW8bit(rows, **adam)
+            return deferred_imports.load("bitsandbytes").optim.AdamW8bit(rows, **adam)
         case "Lion8bit":
-            return quiet.library("bitsandbytes").optim.Lion8bit(rows, betas=choice.betas, **decay)
+            return deferred_imports.load("bitsandbytes").optim.Lion8bit(rows, betas=choice.betas, **decay)
         case "AdamW4bit":
             return _adamw4bit(rows, adam)
         case "AdaFactor":
@@ -134,7 +134,7 @@ def _adafactor(choice: schema.Optimizer, rows: list[dict[str, Any]]) -> torch.op
 
 def _adamw4bit(rows: list[dict[str, Any]], adam: dict[str, Any]) -> torch.optim.Optimizer:
     """torchao's AdamW4bit, which compiles one kernel per shape at the first step; where they are cached does not matter."""
-    optim = quiet.library("torchao.optim")
+    optim = deferred_imports.load("torchao.optim")
     from torch._inductor import config
 
     config.compile_threads = 1  # no worker processes, which would outlive a training that is killed

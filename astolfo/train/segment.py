@@ -25,12 +25,12 @@ from astolfo.numerics import naming_operators
 from astolfo.train import ranks, state
 from astolfo.train.autosave import Autosave
 from astolfo.train.guards import WrongNumber
+from astolfo.train.host_memory import available
 from astolfo.train.loop import Inputs, Trainer
 from astolfo.train.optimizer import check_machine
 from astolfo.train.placement import Placement, bind, on_ramdisk
 from astolfo.train.progress import Progress
 from astolfo.train.retention import prune
-from astolfo.train.room import room
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class _Job:
         if (found := trainer.state(position)) is not None:
             # What is on a CPU is the training's own memory, and would change under the writer's hands.
             if trainer.device.type == "cpu" and not wait:
-                wait = 2 * found.size > (room() or 0.0)  # no memory for a copy
+                wait = 2 * found.size > (available() or 0.0)  # no memory for a copy
                 found = found if wait else found.staged()
             self.autosave.save(found, wait=wait)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from astolfo.data.ingest.bucketing import letterbox
+from astolfo.data.ingest.json_stream import _LARGEST, members
 from astolfo.data.ingest.kohya import Kohya
 from astolfo.data.ingest.run import run
-from astolfo.data.ingest.scan import _LARGEST, members
 from astolfo.data.ingest.source import LeftOut
 from astolfo.data.store import LEFT_OUT, Store
 from astolfo.errors import InputError
@@ -226,7 +226,7 @@ def test_nesting_of_any_depth_is_passed_over(data):
 
 def test_strings_of_any_length_are_passed_over(data, monkeypatch):
     """A value of megabytes is left out and what follows is read; a key like that ends the reading, with a word."""
-    monkeypatch.setattr("astolfo.data.ingest.scan._WINDOW", 1 << 16)
+    monkeypatch.setattr("astolfo.data.ingest.json_stream._WINDOW", 1 << 16)
     long = json.dumps('brackets }]{[ and "quotes" \\ \n' * 90_000)
     reindexed(data, f'{{"a": {{"tags": {long}, "x": [{{"y": {long}}}, {{}}]}}, "b": {long}, "e621/9": {{"tags": "after"}}}}')
     found = list(members(data / "meta_lat.json"))
@@ -271,7 +271,7 @@ def test_windows_of_any_size_read_the_same(data, monkeypatch):
     """Wherever the reader's windows cut the file, the members are the same as the standard library's."""
     expected = list(json.loads((data / "meta_lat.json").read_text()).items())
     for size in (1, 2, 3, 7, 64, 1000):
-        monkeypatch.setattr("astolfo.data.ingest.scan._WINDOW", size)
+        monkeypatch.setattr("astolfo.data.ingest.json_stream._WINDOW", size)
         assert list(members(data / "meta_lat.json")) == expected
 
 

@@ -19,7 +19,7 @@ from astolfo.data.ingest.table import Table
 from astolfo.data.ingest.tars import Tars
 from astolfo.data.store import LEFT_OUT, Store
 from astolfo.errors import AstolfoError
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, normalized, role, split
+from astolfo.ledger.file_kinds import CAPTIONS, PICTURE, normalized, role, split
 from tests.hostile.pictures import RED, plain, saved
 from tests.hostile.test_caches import cache
 from tests.hostile.test_pictures import GOOD, as_folder, as_table, as_tar, colour, imported, tar_of

@@ -28,8 +28,8 @@ from astolfo.data.ingest.tars import Tars
 from astolfo.data.store import LEFT_OUT, Store
 from astolfo.errors import InputError
 from astolfo.ledger.content import content as content_of
-from astolfo.ledger.kinds import PICTURES as SUFFIXES
-from astolfo.ledger.kinds import role, split
+from astolfo.ledger.file_kinds import PICTURES as SUFFIXES
+from astolfo.ledger.file_kinds import role, split
 from tests.hostile.pictures import BLUE, CAPTIONS, NAMES, NOTES, PICTURES, RED, REFUSED_NAMES, half_clear, plain, saved, turned
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged metadata

@@ -47,7 +47,7 @@ def test_each_entry_says_what_it_must(option):
     """A key is named, a refusal says what comes nearest, and what has no effect says why."""
     assert option.becomes in get_args(Becomes)
     assert bool(option.key) == (option.becomes in ("key", "placement"))
-    assert option.near or option.becomes != "refused"
+    assert option.nearest or option.becomes != "refused"
     assert option.why or option.becomes not in ("none", "refused")
 
 

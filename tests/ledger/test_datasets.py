@@ -24,7 +24,7 @@ from astolfo.pins import pin
 )
 def test_each_scale_has_its_place(mine, tmp_path, scale, entry, kind, place):
     """A folder or store of the entry is full scale's, one under `miniature` the miniature's; a path is the ledger's folder's."""
-    found = mine(scale, {"pictures": {"images": 200, **entry}}).brought("pictures")
+    found = mine(scale, {"pictures": {"images": 200, **entry}}).dataset_source("pictures")
     wanted = "" if place is None else Path(place) if place.startswith("inputs") else tmp_path / place
     assert found == (kind, Path(wanted))
 
@@ -36,7 +36,7 @@ def test_own_pictures_are_as_many_as_the_entry_says(mine):
         "few": {"images": 200, "miniature": {"folder": "x", "images": 7}},
     }
     ledger = mine(datasets=given)
-    assert [ledger.sized(name).images for name in given] == [200, 7]
+    assert [ledger.dataset(name).images for name in given] == [200, 7]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def pictures(tmp_path):
 )
 def test_pictures_are_counted_where_nobody_says_how_many(mine, pictures, entry, images):
     """Without `images` a folder's pictures, or a store's samples, are counted: of two of one name one is trained on."""
-    assert tuple(mine(scale, {"pictures": entry}).sized("pictures").images for scale in ("full", "miniature")) == images
+    assert tuple(mine(scale, {"pictures": entry}).dataset("pictures").images for scale in ("full", "miniature")) == images
 
 
 def test_what_cannot_be_counted_is_named(mine, pictures):

@@ -88,7 +88,7 @@ def test_a_dataset_of_parts_counts_each_as_often(mine):
     }
     for scale, images in (("full", 230_000), ("miniature", 32 * 3 + 40)):
         ledger = mine(scale, datasets)
-        assert ledger.sized("pictures").images == images
+        assert ledger.dataset("pictures").images == images
         assert recipe_of(ledger, ledger.run(RUN)).steps_per_epoch is None  # batches of two depend on the buckets
         one = mine(scale, datasets, batch_size=1)
         assert recipe_of(one, one.run(RUN)).steps_per_epoch == images

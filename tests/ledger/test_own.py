@@ -205,13 +205,15 @@ def test_hints_carry_the_ledger_and_the_scale(ledger, tmp_path):
     """A command in a hint names what is in use, so that it works where it is typed."""
     ledger()
     try:
-        program.say_use(program.Use(config=tmp_path / "config", scale="full"))
-        assert program.typed("pin", "my-base", "FILE") == f"astolfo --config {tmp_path / 'config'} --scale full pin my-base FILE"
-        assert f"LEDGER={tmp_path / 'config'}" in program.build("results/x.safetensors", directory=tmp_path)
-        program.say_use(program.Use(config=CONFIG, scale="miniature"))
-        assert program.build("ledger", directory=ROOT) == f"make -C {ROOT} ledger DIR={ROOT}"
+        program.set_use(program.Use(config=tmp_path / "config", scale="full"))
+        assert (
+            program.command("pin", "my-base", "FILE") == f"astolfo --config {tmp_path / 'config'} --scale full pin my-base FILE"
+        )
+        assert f"LEDGER={tmp_path / 'config'}" in program.build_command("results/x.safetensors", directory=tmp_path)
+        program.set_use(program.Use(config=CONFIG, scale="miniature"))
+        assert program.build_command("ledger", directory=ROOT) == f"make -C {ROOT} ledger DIR={ROOT}"
     finally:
-        program.say_use(program.Use(config=CONFIG, scale="miniature"))
+        program.set_use(program.Use(config=CONFIG, scale="miniature"))
 
 
 def test_no_name_of_the_record_is_in_the_program():

@@ -12,7 +12,7 @@ from astolfo.ledger.schema import LearningRate, UNetBlocks
 from astolfo.ledger.schema.blocks import SD_SCRIPTS_BLOCKS
 from astolfo.ledger.unet import parameters, trained
 from astolfo.plan import memory, speed
-from astolfo.train.partial import trained as trained_of
+from astolfo.train.trainable import trainable_parameters as trained_of
 from tests.conftest import SMALL
 from tests.ledger.conftest import RUN
 

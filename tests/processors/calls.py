@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass  # noqa: E402
 
-from astolfo import quiet  # noqa: E402
+from astolfo import deferred_imports  # noqa: E402
 
 _LINE = 64  # bytes: a tensor is put where it lay within one, since what is vectorised may begin there
 _NUMBER = (torch.NumberType, torch.FloatType)
@@ -94,7 +94,7 @@ class Recorder(TorchDispatchMode):
 
 def replay(folder: Path) -> Iterator[dict[str, Any]]:
     """Makes every call of a folder again; yields those that give other bits than on the processor that recorded them."""
-    quiet.library("bitsandbytes")
+    deferred_imports.load("bitsandbytes")
     memory = torch.from_file(str(folder / "inputs.bin"), size=(folder / "inputs.bin").stat().st_size, dtype=torch.uint8)
     with (folder / "calls.jsonl").open() as lines, torch.no_grad():
         for number, line in enumerate(lines):

@@ -15,7 +15,7 @@ from tests.provenance.standards import valid_attestations
 
 def test_the_form_is_in_toto_with_slsa_provenance(built):
     """The statement has the required fields of in-toto's Statement v1 and SLSA's provenance v1, and no times."""
-    said = json.loads(attestation.attestation(built["result"]).read_text())
+    said = json.loads(attestation.attestation_path(built["result"]).read_text())
     assert said["_type"] == "https://in-toto.io/Statement/v1"
     assert said["predicateType"] == "https://slsa.dev/provenance/v1"
     name, digest = "results/plain.safetensors", read_sidecar(built["result"])
@@ -30,12 +30,12 @@ def test_the_form_is_in_toto_with_slsa_provenance(built):
 
 def test_in_totos_own_classes_read_every_attestation(built):
     """`in-toto-attestation` parses each statement and predicate strictly, to the last field, and finds them valid."""
-    valid_attestations(attestation.attestation(path) for path in built.values())
+    valid_attestations(attestation.attestation_path(path) for path in built.values())
 
 
 def test_the_first_attestations_are_still_read(built):
     """One whose digest stands beside SLSA's own fields, as the first had it, is read; with a bit flipped, it is not."""
-    file = attestation.attestation(built["result"])
+    file = attestation.attestation_path(built["result"])
     said = json.loads(file.read_text())
     said["predicate"]["astolfo_digest"] = said["predicate"]["buildDefinition"]["internalParameters"].pop("astolfo_digest")
     write_json(file, said)
@@ -50,7 +50,7 @@ def test_two_equal_builds_have_the_same_attestations(built, tmp_path):
     """Built in another folder, every attestation is the same, byte for byte."""
     again = chain(tmp_path / "elsewhere" / "deeper")
     for name, path in built.items():
-        assert attestation.attestation(path).read_bytes() == attestation.attestation(again[name]).read_bytes()
+        assert attestation.attestation_path(path).read_bytes() == attestation.attestation_path(again[name]).read_bytes()
 
 
 def test_parents_are_named_with_their_attestations(built):
@@ -58,7 +58,7 @@ def test_parents_are_named_with_their_attestations(built):
     found = {parent.role: parent for parent in read(built["merge"]).parents}
     assert set(found) == {"base", "trained"}
     assert found["trained"].sha256 == read_sidecar(built["result"])
-    assert found["trained"].attestation == sha256_of(attestation.attestation(built["result"]))
+    assert found["trained"].attestation == sha256_of(attestation.attestation_path(built["result"]))
 
 
 def test_a_checkpoint_names_the_losses_of_every_segment(built):
@@ -79,7 +79,7 @@ def test_a_pinned_file_is_adopted(built):
 @pytest.mark.parametrize("position", range(5, 3000, 150))
 def test_a_flipped_bit_in_an_attestation_is_found(built, position):
     """Wherever one bit of an attestation flips, it is refused."""
-    file = attestation.attestation(built["result"])
+    file = attestation.attestation_path(built["result"])
     data = bytearray(file.read_bytes())
     data[position % len(data)] ^= 1
     file.write_bytes(data)

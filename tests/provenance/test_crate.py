@@ -15,7 +15,7 @@ from astolfo.files import sha256_of
 from astolfo.ledger import load
 from astolfo.ledger.references import parse
 from astolfo.provenance import jobs
-from astolfo.provenance.attestation import attestation
+from astolfo.provenance.attestation import attestation_path
 from astolfo.provenance.crate import crate
 from astolfo.provenance.meter import Meter
 from tests.conftest import SMALL
@@ -107,6 +107,6 @@ def test_what_cannot_be_packed(built, tmp_path):
         crate(ledger, parse("velocity"), directory, tmp_path / "none")
     with pytest.raises(InputError, match="is not empty"):
         crate(ledger, parse("plain"), directory, directory)
-    attestation(built["state 1"]).unlink()
+    attestation_path(built["state 1"]).unlink()
     with pytest.raises(InputError, match=r"00000001.safetensors has no attestation"):
         crate(ledger, parse("plain"), directory, tmp_path / "gap")

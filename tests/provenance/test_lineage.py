@@ -1,7 +1,7 @@
 """`astolfo lineage` of what is built: the tree as the attestations tell."""
 
 from astolfo.files import read_sidecar
-from astolfo.provenance.attestation import attestation
+from astolfo.provenance.attestation import attestation_path
 from astolfo.provenance.lineage import tree
 
 
@@ -24,7 +24,7 @@ def test_the_tree_of_a_merge(built):
 def test_what_is_not_there_or_not_sound_is_said(built):
     """A deleted file, and a parent whose attestation is not the one that was used."""
     built["state 2"].unlink()
-    attestation(built["base"]).write_text("{}")
+    attestation_path(built["base"]).write_text("{}")
     shown = tree(built["merge"])
     assert "train, file not here]" in shown
     assert "no sound attestation]" in shown

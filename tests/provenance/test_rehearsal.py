@@ -52,7 +52,7 @@ def graph(word):
 
 def rehearsed(monkeypatch, folder, run, word, *options):
     """What the verb prints, by the subject of each line."""
-    monkeypatch.setattr(program, "graph", graph(word))
+    monkeypatch.setattr(program, "snakemake_command", graph(word))
     done = CliRunner().invoke(cli, [*options, "rehearse", run, "-d", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0
     return dict(line.split(": ", 1) for line in done.stdout.splitlines()[2:])
@@ -99,7 +99,7 @@ def test_a_directory_of_full_size_gets_a_folder_for_rehearsals(record, tmp_path,
 
 def test_a_rehearsal_that_stops_is_an_error(record, tmp_path, monkeypatch):
     """A build that fails is said to be one, with where its files are."""
-    monkeypatch.setattr(program, "graph", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"])
+    monkeypatch.setattr(program, "snakemake_command", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"])
     ledger = load(record, "miniature")
     with pytest.raises(AstolfoError, match=f"did not come to its end.*{tmp_path}"):
         rehearsal.rehearse(ledger, ledger.run("blurred"), tmp_path)

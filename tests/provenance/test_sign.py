@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from astolfo.cli import cli
 from astolfo.errors import InputError, PlacementError
 from astolfo.files import write_sidecar
-from astolfo.provenance.attestation import attestation
-from astolfo.provenance.sign import PAYLOAD_TYPE, Trust, check, envelope, sign, signature
+from astolfo.provenance.attestation import attestation_path
+from astolfo.provenance.sign import PAYLOAD_TYPE, Trust, check, envelope_path, sign, signature_path
 from tests.conftest import SMALL
 
 pytest.importorskip("securesystemslib", reason="the extra for evidence is not installed: make evidence")
@@ -54,7 +54,7 @@ def pae(kind, payload):
 def test_model_signing_accepts_our_bundle(signed):
     """OpenSSF's own command verifies the bundle over the model's bytes, and refuses the model with one bit flipped."""
     path, public = signed
-    arguments = ("verify", "key", path, "--signature", signature(path), "--public_key", public)
+    arguments = ("verify", "key", path, "--signature", signature_path(path), "--public_key", public)
     done = model_signing(*arguments)
     assert done.returncode == 0, done.stderr
     data = bytearray(path.read_bytes())
@@ -66,10 +66,10 @@ def test_model_signing_accepts_our_bundle(signed):
 def test_openssl_accepts_our_envelope(signed, tmp_path):
     """The DSSE envelope, taken apart by its specification, verifies with nothing but openssl; its payload is the attestation."""
     path, public = signed
-    (line,) = envelope(path).read_text().splitlines()
+    (line,) = envelope_path(path).read_text().splitlines()
     found = json.loads(line)
     payload = base64.b64decode(found["payload"])
-    assert (found["payloadType"], payload) == (PAYLOAD_TYPE, attestation(path).read_bytes())
+    assert (found["payloadType"], payload) == (PAYLOAD_TYPE, attestation_path(path).read_bytes())
     (tmp_path / "pae").write_bytes(pae(found["payloadType"], payload))
     (tmp_path / "sig").write_bytes(base64.b64decode(found["signatures"][0]["sig"]))
     done = openssl("dgst", "-sha256", "-verify", public, "-signature", tmp_path / "sig", tmp_path / "pae")
@@ -83,8 +83,8 @@ def test_sigstore_accepts_our_envelope(signed):
 
     path, public = signed
     key = load_pem_public_key(public.read_bytes())
-    text = envelope(path).read_text()
-    assert dsse._verify(key, dsse.Envelope._from_json(text)) == attestation(path).read_bytes()
+    text = envelope_path(path).read_text()
+    assert dsse._verify(key, dsse.Envelope._from_json(text)) == attestation_path(path).read_bytes()
     found = json.loads(text)
     found["payload"] = base64.b64encode(base64.b64decode(found["payload"]).replace(b"miniature", b"miniaturf")).decode()
     with pytest.raises(Exception, match="invalid signature"):
@@ -92,21 +92,21 @@ def test_sigstore_accepts_our_envelope(signed):
 
 
 def rewrite(path, change):
-    found = json.loads(envelope(path).read_text())
+    found = json.loads(envelope_path(path).read_text())
     statement = base64.b64decode(found["payload"])
-    envelope(path).write_text(json.dumps(found | {"payload": base64.b64encode(change(statement)).decode()}))
+    envelope_path(path).write_text(json.dumps(found | {"payload": base64.b64encode(change(statement)).decode()}))
 
 
 def test_what_was_signed_is_checked(signed, tmp_path):
     """By its key: named. With a tampered payload, a re-encoded statement, a foreign key, another model: refused, and why."""
     path, public = signed
     assert check(path, Trust(key=public)).startswith("the key mine.pub (")
-    kept = envelope(path).read_bytes()
+    kept = envelope_path(path).read_bytes()
     for change in (lambda text: text.replace(b"0.50", b"0.51"), lambda text: json.dumps(json.loads(text)).encode()):
         rewrite(path, change)
         with pytest.raises(InputError, match=r"is not signed by the key mine.pub .*, or was changed since"):
             check(path, Trust(key=public))
-        envelope(path).write_bytes(kept)
+        envelope_path(path).write_bytes(kept)
     with pytest.raises(InputError, match=r"is no signature of .* by .*other.pub"):
         check(path, Trust(key=keys(tmp_path, "other")[1]))
     path.write_bytes(path.read_bytes() + b" ")
@@ -118,7 +118,7 @@ def test_an_envelope_of_another_attestation_is_refused(signed, built, tmp_path):
     """A sound envelope, by the right key, of what the artifact was before or of another artifact does not count."""
     path, public = signed
     sign(built["result"], tmp_path / "mine.pem")
-    shutil.copyfile(envelope(built["result"]), envelope(path))
+    shutil.copyfile(envelope_path(built["result"]), envelope_path(path))
     with pytest.raises(InputError, match="is of another attestation than"):
         check(path, Trust(key=public))
 
@@ -149,7 +149,7 @@ def test_a_certificate_signs_too(built, tmp_path):
     path = built["result"]
     sign(path, key, certificate=leaf)
     assert check(path, Trust(certificates=(root,))) == "CN=Trainer"
-    done = model_signing("verify", "certificate", path, "--signature", signature(path), "--certificate_chain", root)
+    done = model_signing("verify", "certificate", path, "--signature", signature_path(path), "--certificate_chain", root)
     assert done.returncode == 0, done.stderr
     (tmp_path / "else").mkdir()
     with pytest.raises(InputError, match="is no signature of"):
@@ -164,7 +164,7 @@ def test_keys_that_do_not_serve(built, tmp_path):
     for name, found in (("rsa", "found _?RSAPrivateKey"), ("k1", "found secp256k1"), ("no", "gives no private key")):
         with pytest.raises(InputError, match=rf"{name}\.pem.*{found}.*openssl ecparam"):
             sign(built["result"], tmp_path / f"{name}.pem")
-    assert not signature(built["result"]).exists()
+    assert not signature_path(built["result"]).exists()
 
 
 def test_what_is_damaged_is_not_signed(built, tmp_path):

@@ -40,7 +40,7 @@ def made(tmp_path, lock):
 
 def aged(path):
     """Makes an artifact's record say that other code made it."""
-    record = jobs.record_of(path)
+    record = jobs.record_path(path)
     record.write_text(record.read_text().replace(json.loads(record.read_text())["code"], "0" * 64))
 
 
@@ -87,14 +87,14 @@ def test_accepting_something_unknown_names_near_ones(tmp_path, made, lock):
 
 def test_a_damaged_record_is_named(tmp_path, made, lock):
     """A record that is no JSON stops the question, with the file and what to do."""
-    jobs.record_of(made).write_text("{")
+    jobs.record_path(made).write_text("{")
     with pytest.raises(InputError, match="00000026.safetensors.json is damaged: expected a JSON object"):
         stale.find(tmp_path, sha256_of(lock))
 
 
 def test_records_lie_in_one_folder(tmp_path, made):
     """Beside an artifact stands what vouches for it; the record of its job is below .astolfo/."""
-    assert jobs.record_of(made) == tmp_path / ".astolfo/jobs/states/plain/00000026.safetensors.json"
+    assert jobs.record_path(made) == tmp_path / ".astolfo/jobs/states/plain/00000026.safetensors.json"
     assert {path.name for path in made.parent.iterdir()} == {made.name, f"{made.name}.sha256"}
 
 

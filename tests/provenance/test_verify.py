@@ -10,7 +10,7 @@ from astolfo.cli import cli
 from astolfo.files import read_sidecar, sidecar, write_json, write_sidecar
 from astolfo.ledger import load
 from astolfo.provenance import digests
-from astolfo.provenance.attestation import attestation, name_of, read
+from astolfo.provenance.attestation import attestation_path, name_of, read
 from astolfo.provenance.verify import verify
 from tests.conftest import SMALL
 
@@ -33,7 +33,7 @@ def test_a_whole_chain_is_verified(built):
     assert f"verified, sha256 {read_sidecar(built['merge'])}; 7 files re-hashed; adopted, not rebuilt" in found.verdict
 
 
-@pytest.mark.parametrize("kind", [lambda path: path, sidecar, attestation], ids=["bytes", "side-car", "attestation"])
+@pytest.mark.parametrize("kind", [lambda path: path, sidecar, attestation_path], ids=["bytes", "side-car", "attestation"])
 @pytest.mark.parametrize("name", ALL)
 def test_one_flipped_bit_is_found_and_named(built, name, kind):
     """One bit of any file, side-car or attestation of the chain: not verified, and the first problem names the file."""
@@ -60,19 +60,19 @@ def test_absent_ancestors_are_vouched_for_by_attestations(built):
 
 def test_a_missing_attestation_breaks_the_chain(built):
     """Without a parent's attestation nothing says what it was made from."""
-    attestation(built["state 2"]).unlink()
+    attestation_path(built["state 2"]).unlink()
     assert "states/plain/00000002.safetensors.attestation.json is missing" in verify(built["result"]).verdict
 
 
 def test_another_attestation_is_no_substitute(built):
     """A sound attestation of another file in a parent's place is found."""
-    shutil.copyfile(attestation(built["state 1"]), attestation(built["state 2"]))
+    shutil.copyfile(attestation_path(built["state 1"]), attestation_path(built["state 2"]))
     assert "00000002.safetensors.attestation.json is damaged" in verify(built["result"]).verdict
 
 
 def test_a_file_without_attestation_is_not_verified(built):
     """A checkpoint from anywhere has no known origin."""
-    attestation(built["result"]).unlink()
+    attestation_path(built["result"]).unlink()
     assert "has no attestation beside it" in verify(built["result"]).verdict
 
 
@@ -80,7 +80,7 @@ def test_a_file_alone_is_read_without_its_parents(built, tmp_path):
     """A checkpoint that was handed on with its attestation is checked; that the chain cannot be followed is said."""
     there = tmp_path / "downloads"
     there.mkdir()
-    for path in (built["result"], attestation(built["result"])):
+    for path in (built["result"], attestation_path(built["result"])):
         shutil.copyfile(path, there / path.name.replace("plain", "AstolfoXL"))
     found = verify(there / "AstolfoXL.safetensors")
     assert found.sha256 == read_sidecar(built["result"])

@@ -29,7 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from astolfo import quiet
+from astolfo import deferred_imports
 
 aten = torch.ops.aten
 PACKAGE = str(Path(sys.modules["astolfo"].__file__).parent)
@@ -154,7 +154,7 @@ class Card(TorchDispatchMode):
     # ---- what wants a driver
 
     def _stand_ins(self):
-        bitsandbytes = quiet.library("bitsandbytes")
+        bitsandbytes = deferred_imports.load("bitsandbytes")
         functional, engine = torch.nn.functional, self._backward
         yield patch.object(Tensor, "backward", lambda value, gradient=None: engine(value, gradient))
         yield patch.object(torch._C, "_current_graph_task_id", lambda: self._task)

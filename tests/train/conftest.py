@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from astolfo import numerics, quiet
+from astolfo import deferred_imports, numerics
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.data import vocabulary
 from astolfo.data.make import make_dataset
@@ -34,7 +34,7 @@ def ledger():
 def inputs(ledger, tmp_path_factory):
     """A dataset of 24 pictures behind an untrained autoencoder, a vocabulary, and no base: a model from nothing."""
     numerics.make_deterministic()
-    quiet.library("bitsandbytes")
+    deferred_imports.load("bitsandbytes")
     folder = tmp_path_factory.mktemp("inputs")
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     autoencoder = initialise(architecture.build("vae", "cpu"), 1).eval().requires_grad_(False)

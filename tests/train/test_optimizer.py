@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from astolfo import numerics, quiet
+from astolfo import deferred_imports, numerics
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
@@ -331,7 +331,7 @@ def test_bitsandbytes_to_the_bit(build, kind):
     """What we build is what a direct use of the library gives."""
     ours, theirs = weights(), weights()
     steps(build({"kind": kind, **DECAY}, ours), ours, range(3))
-    library = getattr(quiet.library("bitsandbytes").optim, kind.removeprefix("Paged"))(theirs, lr=RATE, weight_decay=1e-2)
+    library = getattr(deferred_imports.load("bitsandbytes").optim, kind.removeprefix("Paged"))(theirs, lr=RATE, weight_decay=1e-2)
     library.param_groups[0]["rate"] = RATE
     steps(library, theirs, range(3))
     assert [p.tolist() for p in ours] == [p.tolist() for p in theirs]
@@ -410,9 +410,9 @@ def test_hidden_libraries_look_absent(tmp_path):
     (tmp_path / "torchao").mkdir()
     (tmp_path / "torchao" / "__init__.py").write_text("import logging; logging.getLogger('torch.utils._pytree').warning('!')")
     code = (
-        "import sys, importlib.util; from astolfo import quiet; quiet.hide()\n"
+        "import sys, importlib.util; from astolfo import deferred_imports; deferred_imports.defer()\n"
         "assert importlib.util.find_spec('torchao') is None and 'torch' not in sys.modules\n"
-        "assert quiet.library('torchao') is sys.modules['torchao']; import torchao\n"
+        "assert deferred_imports.load('torchao') is sys.modules['torchao']; import torchao\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)

@@ -8,15 +8,15 @@ import pytorch_optimizer
 import torch
 from transformers.optimization import Adafactor
 
-from astolfo import quiet
+from astolfo import deferred_imports
 from astolfo.ledger.schema import OPTIMIZERS, Optimizer
 
 LIBRARY = {
     "AdamW": lambda: torch.optim.AdamW,
-    "AdamW8bit": lambda: quiet.library("bitsandbytes").optim.AdamW8bit,
-    "PagedAdamW8bit": lambda: quiet.library("bitsandbytes").optim.PagedAdamW8bit,
-    "Lion8bit": lambda: quiet.library("bitsandbytes").optim.Lion8bit,
-    "AdamW4bit": lambda: quiet.library("torchao.optim").AdamW4bit,
+    "AdamW8bit": lambda: deferred_imports.load("bitsandbytes").optim.AdamW8bit,
+    "PagedAdamW8bit": lambda: deferred_imports.load("bitsandbytes").optim.PagedAdamW8bit,
+    "Lion8bit": lambda: deferred_imports.load("bitsandbytes").optim.Lion8bit,
+    "AdamW4bit": lambda: deferred_imports.load("torchao.optim").AdamW4bit,
     "Lion": lambda: pytorch_optimizer.Lion,
     "CautiousLion": lambda: pytorch_optimizer.Lion,
     "C-Lion": lambda: pytorch_optimizer.Lion,

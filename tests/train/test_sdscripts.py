@@ -2,7 +2,7 @@
 
 import pytest
 
-from astolfo import quiet
+from astolfo import deferred_imports
 from astolfo.ledger import load, schema
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.references import parse
@@ -54,5 +54,5 @@ def test_the_optimizer_is_named_by_its_class(ledger, kind):
     module, _, cls = name.rpartition(".")
     if module.partition(".")[0] in ("lion_pytorch", "prodigyopt", "schedulefree"):  # another library computes them here
         return
-    found = getattr(quiet.library(module), cls)
+    found = getattr(deferred_imports.load(module), cls)
     assert f"{found.__module__}.{found.__qualname__}" == name

@@ -11,7 +11,7 @@ from pathlib import Path
 from astolfo.files import read_sidecar, sha256_of, sidecar, write_sidecar
 from astolfo.ledger.specs import identity
 from astolfo.provenance import stale
-from astolfo.provenance.attestation import attestation
+from astolfo.provenance.attestation import attestation_path
 
 arguments = sys.argv[1:]
 spec = json.loads(arguments[arguments.index("--spec") + 1])
@@ -34,5 +34,5 @@ artifact.write_bytes(hashlib.sha256("".join([identity(spec), *read]).encode()).d
 if name == "vocab.json":
     (out / "merges.txt").touch()
 write_sidecar(artifact)
-attestation(artifact).write_text("{}\n")
+attestation_path(artifact).write_text("{}\n")
 stale.record(artifact, spec, known, {})

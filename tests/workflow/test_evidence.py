@@ -10,7 +10,7 @@ from astolfo.cli import cli
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.ledger.ledger import read_pins
 from astolfo.program import LOCK
-from astolfo.provenance.attestation import attestation, read
+from astolfo.provenance.attestation import attestation_path, read
 from tests.conftest import SMALL, STAND_INS
 from tests.provenance.standards import valid_attestations
 from tests.workflow import conftest
@@ -143,7 +143,7 @@ def test_a_stranger_reproduces_a_published_folder(file, merged, tmp_path):
     shutil.copyfile(LOCK, folder / "lock.txt")
     with pytest.raises(ValueError, match=r"lacks the model's attestation \(theirs.safetensors.attestation.json\)"):
         CliRunner().invoke(cli, ["--config", str(SMALL), "reproduce", str(folder), "-d", str(own)], catch_exceptions=False)
-    shutil.copyfile(attestation(merged / MERGE), attestation(folder / "theirs.safetensors"))
+    shutil.copyfile(attestation_path(merged / MERGE), attestation_path(folder / "theirs.safetensors"))
     shutil.copyfile(merged / "pins.yaml", folder / "pins.yaml")
     shutil.copyfile(file, own / "inputs" / "velocity.safetensors")
     done = astolfo("reproduce", folder, "-o", tmp_path / "fresh", "-d", own)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from astolfo.files import sha256_of
-from astolfo.provenance.jobs import read, record_of
+from astolfo.provenance.jobs import read, record_path
 from tests.conftest import ROOT, SMALL, STAND_INS
 from tests.workflow import warm
 from tests.workflow.conftest import jobs
@@ -200,7 +200,7 @@ def test_nothing_stale_comes_from_a_cache(small, tmp_path):
     """Snakemake's cache between workflows knows no environment, but the spec does: after a change of the lock it is not used."""
     environment = {"SNAKEMAKE_OUTPUT_CACHE": str(tmp_path / "cache")}
     (tmp_path / "cache").mkdir()
-    made = record_of(small.directory / RESULT)
+    made = record_path(small.directory / RESULT)
     (small.directory / RESULT).unlink()
     small.call(RESULT, "--cache", "checkpoint", environment=environment)
     first, cached = json.loads(made.read_text())["lock"], sorted((tmp_path / "cache").iterdir())

@@ -23,9 +23,9 @@ from astolfo.checkpoint.safefile import open_file
 from astolfo.data.ingest.run import run as ingest
 from astolfo.ledger import load, recipe_of
 from astolfo.provenance import jobs
+from astolfo.train.host_memory import available
 from astolfo.train.initialise import initialise
 from astolfo.train.model import architecture_of
-from astolfo.train.room import room
 from benchmarks.train_sdxl import Synthetic, random_parts
 from tests.conftest import ROOT, SMALL
 from tests.train.conftest import in_child
@@ -99,7 +99,7 @@ def test_from_random_weights_to_a_card(shapes, tmp_path):
 
 def _enough(folder):
     """Skips where the true size does not fit."""
-    memory, disk = room() or 0.0, shutil.disk_usage(folder).free
+    memory, disk = available() or 0.0, shutil.disk_usage(folder).free
     if memory < MEMORY or disk < DISK:
         pytest.skip(
             f"the true size takes {MEMORY / 1e9:.0f} GB of free memory and {DISK / 1e9:.0f} GB of disk; "

@@ -45,7 +45,7 @@ def in_use():
 
 try:
     USE = in_use()
-    program.say_use(USE)
+    program.set_use(USE)
     GRAPH = Graph(
         load(USE.config, USE.scale, pins=read_pins(Path())),
         sha256_of(program.LOCK),

@@ -193,7 +193,7 @@ rule dataset_imported:
         dataset=one_of(GRAPH.datasets_by("folder")),
     resources:
         gpu=1 if LEDGER.scale.device == "cuda" else 0,
-        folder=lambda wildcards: str(LEDGER.brought(wildcards.dataset)[1]),
+        folder=lambda wildcards: str(LEDGER.dataset_source(wildcards.dataset)[1]),
     params:
         spec=spec_of(SPECS.dataset, "datasets/{dataset}/store.json"),
     shell:
@@ -215,7 +215,7 @@ rule dataset_given:
         dataset=one_of(GRAPH.datasets_by("store")),
     priority: 100
     resources:
-        folder=lambda wildcards: str(LEDGER.brought(wildcards.dataset)[1]),
+        folder=lambda wildcards: str(LEDGER.dataset_source(wildcards.dataset)[1]),
     params:
         spec=spec_of(SPECS.dataset, "datasets/{dataset}/store.json"),
     shell:

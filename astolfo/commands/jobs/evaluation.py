@@ -31,7 +31,7 @@ def evaluate(
     numerics.make_deterministic()
     from astolfo.evaluate.evaluate import Models
     from astolfo.evaluate.evaluate import evaluate as run
-    from astolfo.train import room
+    from astolfo.train import host_memory
 
     models = Models(trained=trained, vocabulary=words, base=base, checkpoints=earlier, held_out=held_out, scorer=scorer)
     if device != "cpu":
@@ -41,7 +41,9 @@ def evaluate(
     if wanted is None:
         run(spec, out, models, processes=processes)
     else:
-        room.supervised(lambda: run(spec, out, models, processes=processes), wanted, patience=PATIENCE, helps=room.SAMPLING)
+        host_memory.supervised(
+            lambda: run(spec, out, models, processes=processes), wanted, patience=PATIENCE, helps=host_memory.SAMPLING
+        )
 
 
 def _fitting(recipe: dict, processes: int) -> tuple[int, float | None]:
@@ -50,13 +52,13 @@ def _fitting(recipe: dict, processes: int) -> tuple[int, float | None]:
     Raises PlacementError where one has no room.
     """
     from astolfo.checkpoint.architecture import Architecture
-    from astolfo.train import room
+    from astolfo.train import host_memory
 
     architecture = Architecture.from_mapping(recipe["architecture"], recipe["family"])
-    there = room.room()
-    while processes > 1 and there is not None and (room.sampling(architecture, processes) or 0.0) > there:
+    there = host_memory.available()
+    while processes > 1 and there is not None and (host_memory.needed_by_evaluation(architecture, processes) or 0.0) > there:
         processes -= 1
-    wanted = room.sampling(architecture, processes)
+    wanted = host_memory.needed_by_evaluation(architecture, processes)
     if wanted is not None:
-        room.check(wanted, there, room.swap(), room.SAMPLING)
+        host_memory.check(wanted, there, host_memory.available_swap(), host_memory.SAMPLING)
     return processes, wanted

@@ -230,7 +230,7 @@ def given_dataset(spec: dict, log: Path | None, folder: Path, out: Path) -> None
             "%s is not pinned, so nobody says which %s it is: `%s`",
             folder,
             out.name,
-            program.typed("pin", out.name, "FOLDER", "-d", Path.cwd()),
+            program.command("pin", out.name, "FOLDER", "-d", Path.cwd()),
         )
     elif spec["digest"] != store.digest:
         raise InputError(f"{folder} is not the pinned {out.name}: expected the digest {spec['digest']}, found {store.digest}.")

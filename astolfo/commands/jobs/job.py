@@ -91,8 +91,8 @@ def begin(log: Path | None, *inputs: Path | None) -> Callable[..., Path]:
     What it returns writes the attestation at the job's end, when the artifact and its side-car are written.
     """
     from astolfo import numerics
+    from astolfo.digest_cache import checked
     from astolfo.provenance import attestation
-    from astolfo.remembered import checked
 
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -117,19 +117,19 @@ def _draw(trainer: Any, base: Path | None, out: Path) -> None:
 def _train(work: Callable[..., None], given: tuple[Any, ...]) -> None:
     """Trains; on a CPU a model of true size in a process of its own, whose end for want of memory is told."""
     from astolfo.ledger.recipe import Recipe
-    from astolfo.train import ranks, room
+    from astolfo.train import host_memory, ranks
 
     spec, inputs, placement = given[0], given[1], given[-1]
     if placement.device != "cpu" or ranks.launched() is not None:
         work(*given)
         return
     recipe, largest = Recipe.model_validate(spec["recipe"]), _largest(inputs.dataset)
-    wanted = room.needed(recipe, placement.processes, placement.gradient_checkpointing, largest)
+    wanted = host_memory.needed_by_training(recipe, placement.processes, placement.gradient_checkpointing, largest)
     if wanted is None:
         work(*given)
         return
-    room.check(wanted, room.room(), room.swap())
-    room.supervised(lambda: work(*given), wanted, patience=PATIENCE)
+    host_memory.check(wanted, host_memory.available(), host_memory.available_swap())
+    host_memory.supervised(lambda: work(*given), wanted, patience=PATIENCE)
 
 
 def _largest(store: Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from astolfo.data.ingest.npz import Missing
 from astolfo.data.ingest.source import Refused
-from astolfo.ledger.kinds import normalized, without_picture_suffix
+from astolfo.ledger.file_kinds import normalized, without_picture_suffix
 
 Read = TypeVar("Read")
 _CACHE = re.compile(r"(.+?)(?:_(\d{3,})x(\d{3,})_(sdxl|sd))?\.npz", re.IGNORECASE | re.DOTALL)

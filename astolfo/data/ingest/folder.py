@@ -10,7 +10,7 @@ from pathlib import Path
 
 from astolfo.data.ingest.images import Found, Pictures
 from astolfo.data.ingest.source import LONGEST_CAPTION, LeftOut, Refused, decoded_text, shown
-from astolfo.ledger.kinds import CAPTIONS, PICTURE, UNREADABLE, normalized, role, split, why_left
+from astolfo.ledger.file_kinds import CAPTIONS, PICTURE, UNREADABLE, normalized, role, split, why_left
 
 _Place = tuple[int, int]  # device and inode of a folder
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.data.ingest.caches import Caches
+from astolfo.data.ingest.json_stream import by_lines, lines, members
 from astolfo.data.ingest.npz import latent_size, read_npz
-from astolfo.data.ingest.scan import by_lines, lines, members
 from astolfo.data.ingest.source import (
     LeftOut,
     Loaded,
@@ -34,7 +34,7 @@ from astolfo.data.ingest.source import (
     shown,
 )
 from astolfo.errors import InputError
-from astolfo.ledger.kinds import without_picture_suffix
+from astolfo.ledger.file_kinds import without_picture_suffix
 
 CHANNELS = 4
 FACTOR = 8  # pixels per latent of SDXL's and SD 2.1's autoencoders

@@ -19,8 +19,8 @@ from astolfo.data.ingest.bucketing import Bucketing, centred, letterbox, resized
 from astolfo.data.ingest.colours import Reading, decoded, turned
 from astolfo.data.ingest.run import Encoding
 from astolfo.data.ingest.source import Loaded, Refused
-from astolfo.ledger.kinds import FORMATS
-from astolfo.remembered import digest_of
+from astolfo.digest_cache import digest_of
+from astolfo.ledger.file_kinds import FORMATS
 
 CROPS = ("kohya", "reference")
 DRAWS = ("sample", "mean")

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from astolfo.data.ingest.images import Found, Pictures
 from astolfo.data.ingest.pictures import MOST_BYTES
 from astolfo.data.ingest.source import LONGEST_CAPTION, LeftOut, Refused, checked_text, clean, decoded_text, shown
-from astolfo.ledger.kinds import OTHER, PICTURE, SYSTEMS, UNREADABLE, role, why_left
+from astolfo.ledger.file_kinds import OTHER, PICTURE, SYSTEMS, UNREADABLE, role, why_left
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd", b"PK": "zip", b"7z\xbc\xaf": "7-Zip"}
 _JSON = "json"

@@ -11,7 +11,7 @@ from astolfo.ledger import schema
 _WHOLE_MODELS = ("NO", "MULTI_GPU", "MULTI_CPU", "DEEPSPEED")  # each process holds all of the model
 
 
-def machine(file: Path, card: schema.Hardware) -> schema.Hardware:
+def configured(file: Path, card: schema.Hardware) -> schema.Hardware:
     """`card`'s machine with the processes of the configuration `file`, one a device, those of all machines together.
 
     Raises InputError for a file that accelerate does not read, for a way of distributing that is not ours, and for a

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from astolfo.train.wide import widen
+from astolfo.train.fp32_layers import compute_in_fp32
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 20), (2, 5, 12)),
@@ -22,7 +22,7 @@ def test_a_widened_layer_is_fp32_rounded_once(name):
     narrow = nn.Module.to(make(), torch.bfloat16)
     wide = make()
     wide.load_state_dict({key: value.float() for key, value in narrow.state_dict().items()})
-    widen(narrow)
+    compute_in_fp32(narrow)
     x = torch.randn(shape).bfloat16().requires_grad_()
     y = x.detach().float().requires_grad_()
     kept = []
@@ -44,7 +44,7 @@ def test_an_fp32_layer_is_not_touched():
     plain = nn.Linear(4, 4)
     x = torch.randn(3, 4)
     expected = plain(x)
-    widen(plain)
+    compute_in_fp32(plain)
     assert torch.equal(plain(x), expected)
 
 
@@ -57,7 +57,7 @@ def test_autocast_is_widened_too(name):
     narrow = nn.Module.to(make(), torch.bfloat16)
     narrow.load_state_dict(layer.state_dict())
     for one in (layer, narrow):
-        widen(one)
+        compute_in_fp32(one)
     x = torch.randn(shape)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)

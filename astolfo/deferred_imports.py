@@ -1,7 +1,7 @@
 """Libraries that others import merely because they are installed.
 
 diffusers and transformers import torchao and bitsandbytes whenever they find them, for quantised checkpoints that nothing
-here reads: 1 to 2 s and three warnings for every process. `hide()` makes them look absent; `library(name)` brings one back
+here reads: 1 to 2 s and three warnings for every process. `defer()` makes them look absent; `load(name)` brings one back
 where it is used. Imports no torch.
 """
 
@@ -10,18 +10,18 @@ import logging
 import sys
 from types import ModuleType
 
-_HIDDEN = ("bitsandbytes", "torchao")
+_DEFERRED = ("bitsandbytes", "torchao")
 _TALKATIVE = ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree")  # what they log while they load is not about us
 
 
-def hide() -> None:
+def defer() -> None:
     """Makes the libraries look absent, unless they are loaded. Call before diffusers or transformers is imported."""
-    for name in _HIDDEN:
+    for name in _DEFERRED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None is Python's own mark of a blocked import
 
 
-def library(name: str) -> ModuleType:
-    """Imports a module of a library that `hide` may have hidden, without the warnings that it logs while it loads."""
+def load(name: str) -> ModuleType:
+    """Imports a module of a library that `defer` may have hidden, without the warnings that it logs while it loads."""
     package = name.partition(".")[0]
     if package in sys.modules and sys.modules[package] is None:
         del sys.modules[package]

@@ -17,7 +17,7 @@ from astolfo.ledger import load
 from astolfo.ledger.references import problem_of
 
 
-def imported(
+def import_files(
     folder: Path,
     paths: Sequence[Path],
     *,

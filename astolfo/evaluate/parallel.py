@@ -1,6 +1,6 @@
 """Work shared out over processes, when the results are functions of the pieces: who computes a piece decides no bit.
 
-    shared_out(square, [1, 2, 3], processes=2)     # [1, 4, 9]
+    parallel_map(square, [1, 2, 3], processes=2)     # [1, 4, 9]
 
 The processes are forks, so that what the caller has loaded is there without being read again; each takes every so many'th piece.
 """
@@ -16,7 +16,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def shared_out(work: Callable[[P], R], pieces: Sequence[P], processes: int) -> list[R]:
+def parallel_map(work: Callable[[P], R], pieces: Sequence[P], processes: int) -> list[R]:
     """`work` of every piece, in the pieces' order. What a process raises is raised here."""
     count = min(processes, len(pieces))
     if count <= 1:

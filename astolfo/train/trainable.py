@@ -15,7 +15,7 @@ from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.unet import FIXED, trains
 
 
-def trained(recipe: Recipe, parts: dict[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
+def trainable_parameters(recipe: Recipe, parts: dict[str, nn.Module]) -> Iterator[tuple[str, str, nn.Parameter]]:
     """(part, name, parameter) of every parameter that the recipe trains, in the order in which they are kept.
 
     Raises LedgerError for a partial UNet of a family that has none.

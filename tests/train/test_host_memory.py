@@ -9,7 +9,7 @@ import pytest
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger import load, recipe_of
-from astolfo.train import room
+from astolfo.train import host_memory
 from tests.conftest import SMALL
 from tests.train.conftest import in_child
 
@@ -19,41 +19,41 @@ def test_what_true_size_needs_is_what_was_measured():
     """One rank that trains the whole UNet alone needs 19.0 GB with latents of 16x16, to 10 %."""
     full = load(SMALL, "full")
     recipe = recipe_of(full, full.run("flow")).model_copy(update={"ranks": 1})
-    assert room.needed(recipe, 1, False, (128, 128)) == pytest.approx(19.0e9, rel=0.1)
+    assert host_memory.needed_by_training(recipe, 1, False, (128, 128)) == pytest.approx(19.0e9, rel=0.1)
 
 
 def test_of_the_miniature_nothing_is_said(ledger):
     """A model that has room everywhere is trained without a word."""
-    assert room.needed(recipe_of(ledger, ledger.run("flow")), 1, False, (48, 48)) is None
+    assert host_memory.needed_by_training(recipe_of(ledger, ledger.run("flow")), 1, False, (48, 48)) is None
 
 
 def test_an_evaluation_s_weights_are_counted(ledger):
     """SDXL's 3.47 billion parameters in fp32, and once more for each of several processes; of the miniature nothing is said."""
     found = [Architecture.from_mapping(one.scale.architectures["sdxl"], "sdxl") for one in (load(SMALL, "full"), ledger)]
-    assert room.sampling(found[0], 1) == pytest.approx(13.88e9 + room.PROGRAM, rel=0.001)
-    assert room.sampling(found[0], 2) == pytest.approx(3 * 13.88e9 + room.PROGRAM, rel=0.001)
-    assert room.sampling(found[1], 2) is None
+    assert host_memory.needed_by_evaluation(found[0], 1) == pytest.approx(13.88e9 + host_memory.PROGRAM, rel=0.001)
+    assert host_memory.needed_by_evaluation(found[0], 2) == pytest.approx(3 * 13.88e9 + host_memory.PROGRAM, rel=0.001)
+    assert host_memory.needed_by_evaluation(found[1], 2) is None
 
 
-def test_room_is_the_less_of_machine_and_control_group(tmp_path):
+def test_host_memory_is_the_less_of_machine_and_control_group(tmp_path):
     """Free memory is the machine's, or what a control group leaves of it; page cache counts as free."""
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
-    assert room.room(tmp_path, tmp_path) == 50 * 1024
+    assert host_memory.available(tmp_path, tmp_path) == 50 * 1024
     (tmp_path / "memory.max").write_text("30000\n")
     (tmp_path / "memory.current").write_text("25000\n")
     (tmp_path / "memory.stat").write_text("anon 5000\ninactive_file 10000\n")
-    assert room.room(tmp_path, tmp_path) == 15000
+    assert host_memory.available(tmp_path, tmp_path) == 15000
     (tmp_path / "memory.max").write_text("max\n")
-    assert room.room(tmp_path, tmp_path) == 50 * 1024
-    assert room.room(tmp_path / "none", tmp_path / "none") is None
+    assert host_memory.available(tmp_path, tmp_path) == 50 * 1024
+    assert host_memory.available(tmp_path / "none", tmp_path / "none") is None
 
 
 def test_too_little_memory_is_said_first(caplog):
     """What is needed and what is free stand in the log, as a warning with what helps when it is hardly enough."""
     with caplog.at_level(logging.INFO):
-        room.check(18e9, 30e9, 0.0)
-        room.check(18e9, 17e9, 0.0)
-        room.check(18e9, 10e9, 8e9)
+        host_memory.check(18e9, 30e9, 0.0)
+        host_memory.check(18e9, 17e9, 0.0)
+        host_memory.check(18e9, 10e9, 8e9)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
     assert "18.0 GB of memory are needed, and 17.0 GB are free: What helps" in caplog.text
 
@@ -61,19 +61,19 @@ def test_too_little_memory_is_said_first(caplog):
 def test_what_cannot_fit_is_refused():
     """A training that the kernel would end does not begin."""
     with pytest.raises(PlacementError, match=r"18.0 GB of memory are needed, and 10.0 GB are free: the kernel would end"):
-        room.check(18e9, 10e9, 0.0)
+        host_memory.check(18e9, 10e9, 0.0)
     with pytest.raises(PlacementError, match=r"10.0 GB and 4.0 GB of swap space are free"):
-        room.check(18e9, 10e9, 4e9)
+        host_memory.check(18e9, 10e9, 4e9)
 
 
 def test_swap_space_is_the_less_of_machine_and_control_group(tmp_path):
     """Free swap space is the machine's, or what a control group leaves of it."""
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nSwapFree: 50 kB\n")
-    assert room.swap(tmp_path, tmp_path) == 50 * 1024
+    assert host_memory.available_swap(tmp_path, tmp_path) == 50 * 1024
     (tmp_path / "memory.swap.max").write_text("30000\n")
     (tmp_path / "memory.swap.current").write_text("20000\n")
-    assert room.swap(tmp_path, tmp_path) == 10000
-    assert room.swap(tmp_path / "none", tmp_path / "none") == 0.0
+    assert host_memory.available_swap(tmp_path, tmp_path) == 10000
+    assert host_memory.available_swap(tmp_path / "none", tmp_path / "none") == 0.0
 
 
 def test_a_killed_training_is_told_of():
@@ -81,7 +81,7 @@ def test_a_killed_training_is_told_of():
 
     def work():
         with pytest.raises(PlacementError, match="killed by signal 9, most likely for want of memory: about 18.0 GB were needed"):
-            room.supervised(lambda: os.kill(os.getpid(), signal.SIGKILL), 18e9)
+            host_memory.supervised(lambda: os.kill(os.getpid(), signal.SIGKILL), 18e9)
 
     assert in_child(work) == 0
 
@@ -90,9 +90,9 @@ def test_a_supervised_training_ends_as_it_would_alone(tmp_path):
     """Its exit status is handed on, and what it did is done."""
 
     def work():
-        room.supervised(lambda: (tmp_path / "done").touch(), 18e9)
+        host_memory.supervised(lambda: (tmp_path / "done").touch(), 18e9)
         with pytest.raises(SystemExit, match="3"):
-            room.supervised(lambda: exit(3), 18e9)
+            host_memory.supervised(lambda: exit(3), 18e9)
 
     assert in_child(work) == 0
     assert (tmp_path / "done").exists()

@@ -7,14 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
-from astolfo import remembered
+from astolfo import digest_cache
 from astolfo.checkpoint.inspect import inspect, report
 from astolfo.checkpoint.safefile import open_file, write_file
+from astolfo.digest_cache import digest_of, known
 from astolfo.errors import InputError
 from astolfo.files import sha256_of, sidecar, write_sidecar
 from astolfo.merging.mecha import merge_mecha
 from astolfo.merging.weighted_sum import merge
-from astolfo.remembered import digest_of, known
 
 KEY = "model.diffusion_model.w"
 
@@ -23,8 +23,8 @@ KEY = "model.diffusion_model.w"
 def cache(tmp_path, monkeypatch):
     """A cache of the test's own; every file counts as settled."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(remembered, "SETTLED", -1e9)
-    monkeypatch.setattr(remembered, "_here", {})
+    monkeypatch.setattr(digest_cache, "SETTLED", -1e9)
+    monkeypatch.setattr(digest_cache, "_here", {})
     return tmp_path / "cache/astolfo/digests"
 
 
@@ -44,13 +44,13 @@ def test_a_file_is_hashed_once_as_long_as_it_stays_the_same(tmp_path, cache, mon
     (tmp_path / "x").write_bytes(b"1")
     expected = sha256_of(tmp_path / "x")
     assert (known(tmp_path / "x"), digest_of(tmp_path / "x"), known(tmp_path / "x")) == (None, expected, expected)
-    monkeypatch.setattr(remembered, "_here", {})
-    monkeypatch.setattr(remembered, "sha256_of", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(digest_cache, "_here", {})
+    monkeypatch.setattr(digest_cache, "sha256_of", lambda path: pytest.fail("hashed again"))
     assert digest_of(tmp_path / "x") == expected
     monkeypatch.undo()
     for damage in ("", "[]", "{}", json.dumps({"identity": [1], "sha256": "0" * 64})):
         next(cache.iterdir()).write_text(damage)
-        remembered._here.clear()
+        digest_cache._here.clear()
         assert digest_of(tmp_path / "x") == expected
     shutil.rmtree(cache)
     cache.write_text("no folder")
@@ -81,7 +81,7 @@ def test_another_file_at_the_same_place_has_its_own_digest(tmp_path, change):
 
 def test_a_fresh_file_is_remembered_in_this_process_only(tmp_path, cache, monkeypatch):
     """Two changes within one tick of a file system's clock look alike, so only a file that was left alone is written down."""
-    monkeypatch.setattr(remembered, "SETTLED", 1e9)
+    monkeypatch.setattr(digest_cache, "SETTLED", 1e9)
     (tmp_path / "x").write_bytes(b"1")
     digest_of(tmp_path / "x")
     assert known(tmp_path / "x")

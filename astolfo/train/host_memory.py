@@ -1,7 +1,7 @@
 """The host's memory: what a true-size model needs of it on a CPU, what there is, and what is said when it was not enough.
 
-    check(needed, room(), swap())    before the first step: refuses what cannot fit
-    supervised(work, needed)         runs `work` in a process of its own, and tells if the kernel ended that for want of memory
+    check(wanted, available(), available_swap())    before the first step: refuses what cannot fit
+    supervised(work, wanted)    runs `work` in a process of its own, and tells if the kernel ended that for want of memory
 
 The kernel ends the process that holds most, with a signal that nobody can answer. So a training or an evaluation that may run out
 of memory runs as the child of one that holds little, which lives to tell.
@@ -39,17 +39,19 @@ SAMPLING = "What helps: ending other programs, swap space, or a machine with mor
 _TRUE = 500_000_000  # parameters; a smaller model has room everywhere
 
 
-def needed(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float | None:
+def needed_by_training(
+    recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]
+) -> float | None:
     """Bytes that all processes of a training on a CPU need together; None for a model that is not of true size.
 
     `checkpointing` is the placement's `gradient_checkpointing`, `size` that of the largest pictures (height, width; pixels).
     """
     if recipe.architecture["unet"]["block_out_channels"][-1] < 1280:
         return None
-    return processes * each(recipe, processes, checkpointing, size)
+    return processes * needed_by_process(recipe, processes, checkpointing, size)
 
 
-def sampling(architecture: Architecture, processes: int) -> float | None:
+def needed_by_evaluation(architecture: Architecture, processes: int) -> float | None:
     """Bytes that an evaluation on a CPU needs for its weights in fp32; None for a model that is not of true size.
 
     Several processes begin with the first one's weights, and each makes its own of them.
@@ -58,7 +60,7 @@ def sampling(architecture: Architecture, processes: int) -> float | None:
     return (processes + (processes > 1)) * 4 * parameters + PROGRAM if parameters > _TRUE else None
 
 
-def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float:
+def needed_by_process(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float:
     """Bytes that one process needs at most, resident, for a model of whatever size."""
     from astolfo.train import rounding
     from astolfo.train.memory import largest, predict
@@ -73,7 +75,7 @@ def each(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], 
     return own + PROGRAM + COPIES * most + rounded
 
 
-def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
+def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Bytes that this process may still take, of the machine and of its control group; None where nothing tells."""
     found = [info["MemAvailable"]] if "MemAvailable" in (info := _meminfo(proc)) else []
     try:
@@ -87,7 +89,7 @@ def room(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> f
     return min(found) if found else None
 
 
-def swap(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
+def available_swap(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes of swap space that this process may still take; 0.0 where nothing tells."""
     found = [_meminfo(proc).get("SwapFree", 0.0)]
     try:
@@ -129,7 +131,7 @@ def supervised(work: Callable[[], object], wanted: float, patience: float = 0.0,
 
     Signals that ask to stop are handed on. Raises PlacementError when the kernel ended it. Call before any device is in use.
     """
-    there, parent = room(), os.getpid()
+    there, parent = available(), os.getpid()
     child = os.fork()
     if child == 0:
         _worked(work, parent, patience)

@@ -56,7 +56,7 @@ class _Convolution(torch.autograd.Function):
         return (*(value if value is None else value.to(x.dtype) for value in found), None)
 
 
-def widen(part: nn.Module) -> None:
+def compute_in_fp32(part: nn.Module) -> None:
     """Has the linear and convolution layers of a module compute so whenever they compute in bf16; it decides bits."""
     for module in part.modules():
         if type(module) is nn.Linear:
