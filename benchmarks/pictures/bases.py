@@ -3,8 +3,8 @@
     python benchmarks/pictures/bases.py [FILE ...] [--sheets FOLDER]
 
 Without files: the bases that come with the program. Each is sampled with 24 prompts at the usual settings (8 steps, guidance 4)
-as eps and as v. Printed are: how many pictures show each told attribute; the median strength at which they do; sharpness and
-contrast over the dataset's; contrast by scale, from single pixels to large shapes; and the verdict. The last line is of the
+as eps, as v and as rf. Printed are: how many pictures show each told attribute; the median strength at which they do; sharpness
+and contrast over the dataset's; contrast by scale, from single pixels to large shapes; and the verdict. The last line is of the
 autoencoder: its peak signal-to-noise ratio, and how many of the dataset's pictures are recognised before and after it.
 `--sheets` keeps the pictures.
 """
@@ -25,6 +25,8 @@ from PIL import Image  # noqa: E402
 from astolfo import library  # noqa: E402
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder  # noqa: E402
+from astolfo.checkpoint.layout import identify  # noqa: E402
+from astolfo.checkpoint.safefile import open_file  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.photograph import photographs  # noqa: E402
 from astolfo.data.pixels import encode, to_pictures  # noqa: E402
@@ -33,7 +35,7 @@ from astolfo.evaluate import metrics  # noqa: E402
 from astolfo.evaluate.candidate import Candidate  # noqa: E402
 from astolfo.evaluate.prompts import procedural_prompts  # noqa: E402
 from astolfo.evaluate.recognition import ATTRIBUTES  # noqa: E402
-from astolfo.evaluate.sample import Settings, sample  # noqa: E402
+from astolfo.evaluate.sample import RUNTIMES, Settings, sample  # noqa: E402
 from astolfo.evaluate.verdict import Evidence, judge  # noqa: E402
 from astolfo.ledger import load  # noqa: E402
 from astolfo.train.autoencoder import psnr  # noqa: E402
@@ -57,13 +59,14 @@ def main() -> None:
 
 
 def look(file: Path, words: Path, sheets: Path | None) -> None:
-    """Prints two lines of a model, one for each runtime."""
-    family = "sd2" if file.name.startswith("sd2") else "sdxl"
+    """Prints three lines of a model, one for each runtime."""
+    with open_file(file) as opened:
+        family = identify(opened.keys())
     candidate = Candidate(Architecture.from_mapping(LEDGER.scale.architectures[family], family), None, file, words)
     prompts = procedural_prompts(SEED, PROMPTS, width=SIDE, height=SIDE)
     parts = candidate.at(1.0)
     reference = seen(parts["vae"], dataset())
-    for runtime in ("eps", "v"):
+    for runtime in RUNTIMES:
         settings = Settings(runtime=runtime, zero_terminal_snr=runtime == "v", steps=8, cfg=4.0, width=SIDE, height=SIDE)
         made, finite = sample(parts, candidate.text, [prompt.text for prompt in prompts], settings, seed=SEED)
         found = metrics.agreements([*made], [prompt.scene for prompt in prompts if prompt.scene])
