@@ -91,9 +91,10 @@ class Graph:
         return [f"losses/{era}.png" for era, members in self.eras.items() if any(run.counts for run in members)]
 
     def bases_by(self, maker: str) -> list[str]:
-        """The bases that come to be in one way: "file", "made_by", "stand_in", "merge" or "mecha"."""
+        """The bases that come to be in one way: "file", "stand_in", "made_by", "merge" or "mecha"; the first that one has."""
+        ways = ("file", "stand_in", "made_by", "merge", "mecha")
         origins = {name: self.ledger.origin(name) for name in self.ledger.bases}
-        return [name for name, origin in origins.items() if getattr(origin, maker) and (maker == "file" or not origin.file)]
+        return [name for name, origin in origins.items() if next((way for way in ways if getattr(origin, way)), None) == maker]
 
     def autoencoders(self) -> list[str]:
         """The bases that are autoencoders."""
@@ -149,6 +150,10 @@ class Graph:
     def base_made_inputs(self, base: str) -> Inputs:
         """The model that a base is a copy of."""
         return {"model": self.reference(str(self.ledger.origin(base).made_by)).path}
+
+    def base_stand_in_inputs(self, base: str) -> Inputs:
+        """The model that a stand-in is made from, where the graph makes it: a shipped one is no input."""
+        return self.base_made_inputs(base) if self.ledger.origin(base).made_by else {"model": []}
 
     def base_merged_inputs(self, base: str) -> Inputs:
         """The two models of a base's merge."""

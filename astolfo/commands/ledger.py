@@ -37,7 +37,7 @@ def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
     eras = {run.era.era: run.era for run in found.runs.values()}
     if name in eras:
         era = eras[name]
-        click.echo(json.dumps(show.era_as_data(era), indent=2) if as_json else show.era_as_text(found, era))
+        click.echo(json.dumps(show.era_as_data(found, era), indent=2) if as_json else show.era_as_text(found, era))
     elif name not in found.runs:
         raise LedgerError(f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all.")
     else:

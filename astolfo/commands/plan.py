@@ -38,15 +38,13 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
     if not run_id:
         rows = _rows(ledger, planner.every(ledger), machine)
         click.echo(
-            show.summary(
-                f"{len(rows)} run{'s' * (len(rows) != 1)} on {machine.title}, at the {ledger.scale_name} scale:", rows, ledger
-            )
+            show.summary(f"{len(rows)} run{'s' * (len(rows) != 1)} on {machine.title}, at the {ledger.scale_name} scale:", rows)
         )
         return
     run = ledger.run(run_id)
     click.echo(show.as_text(ledger, planner.plan(ledger, run, machine), machine))
     if len(rows := _rows(ledger, planner.lineage(ledger, run), machine)) > 1:
-        click.echo("\n" + show.summary("with the runs that it is made from:", rows, ledger))
+        click.echo("\n" + show.summary("with the runs that it is made from:", rows))
 
 
 @click.command()

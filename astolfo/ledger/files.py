@@ -93,6 +93,10 @@ class Files:
         """A LedgerError at the line of an entry's keys, in the file that says them."""
         return _layer(self._layers[section, name], keys).error(keys, message)
 
+    def take(self, section: str, name: str, other: "Files") -> None:
+        """Takes an entry of another ledger's files for one of these."""
+        self._layers[section, name] = other._layers[section, name]
+
     def says(self, section: str, name: str, key: str) -> bool:
         """Whether the ledger itself, and not the library, says the key of an entry."""
         layers = self._layers[section, name]

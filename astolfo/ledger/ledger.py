@@ -74,6 +74,8 @@ class Ledger:
         self.runs: dict[str, Run] = {}
         for name, layer in files.eras():
             self._add_era(name, layer)
+        if scale == "miniature":
+            self._add_makers()
         for run in list(self.runs.values()):
             self.runs[run.id] = replace(run, fields=defaults.filled(run.fields, self._objective(run.fields.base, ())))
 
@@ -272,6 +274,53 @@ class Ledger:
             own = {key: getattr(entry, key) for key in entry.model_fields_set if key in schema.RunFields.model_fields}
             fields = era.defaults.model_copy(update=own)
             self.runs[run_id] = Run(id=run_id, era=era, entry=entry, fields=fields, document=document)
+
+    def _add_makers(self) -> None:
+        """Adds the runs of the library that make stand-ins which this ledger's bases need, each with its base and its dataset.
+
+        Raises LedgerError where something of the ledger has such a name already.
+        """
+        if not (wanted := self._made_stand_ins()):
+            return
+        makers = Ledger(library.MAKERS, self.scale_name, {})
+        own = {
+            "runs": {*self.runs}, "bases": {*self.bases}, "datasets": {*self.datasets},
+            "eras": {run.era.era for run in self.runs.values()},
+        }  # fmt: skip
+        for run in (makers.runs[name] for name in wanted if name in makers.runs):
+            base, dataset = str(run.fields.base), str(run.fields.dataset)
+            models = {run.id, base}  # a model is known by its name alone
+            for section, names in (("runs", models), ("bases", models), ("datasets", {dataset}), ("eras", {run.era.era})):
+                if taken := names & own[section]:
+                    raise self._taken(section, min(taken), wanted[run.id])
+            self.runs[run.id], self.bases[base], self.datasets[dataset] = run, makers.bases[base], makers.datasets[dataset]
+            self.files.take("bases", base, makers.files)
+            self.files.take("datasets", dataset, makers.files)
+
+    def _made_stand_ins(self) -> dict[str, str]:
+        """What makes the stand-ins that are not shipped, each with a base that needs it; their origins say it from here on."""
+        wanted: dict[str, str] = {}
+        for name, base in self.bases.items():
+            origin = base.miniature
+            if origin is None or origin.stand_in is None:
+                continue
+            if origin.stand_in not in self.stand_ins:
+                problem = unknown("stand-in", origin.stand_in, self.stand_ins)
+                raise self.files.error("bases", name, ["miniature", "stand_in"], problem)
+            if made_by := self.stand_ins[origin.stand_in].made_by:
+                wanted[made_by] = name
+                self.bases[name] = base.model_copy(update={"miniature": origin.model_copy(update={"made_by": made_by})})
+        return wanted
+
+    def _taken(self, section: str, name: str, base: str) -> LedgerError:
+        """A LedgerError at what has a name that the library's runs need."""
+        problem = (
+            f"the name {name!r} is taken: the program makes the stand-in of {base} under it, because none is shipped for "
+            f"{self.bases[base].family} of objective {self.bases[base].objective} ({library.MAKERS}). Name yours otherwise."
+        )
+        if section == "eras":
+            return next(run.document for run in self.runs.values() if run.era.era == name).error([], problem)
+        return self.runs[name].error(problem) if section == "runs" else self.files.error(section, name, [], problem)
 
     def parents(self, reference: Reference) -> list[Reference]:
         """The models that a model is made from, nearest first: none for a pinned base, or for a file that was adopted."""

@@ -45,10 +45,10 @@ def era_as_text(ledger: Ledger, era: schema.Era) -> str:
     return "\n".join([*lines, "", *(_line(run) for run in ledger.runs.values() if run.era is era)])
 
 
-def era_as_data(era: schema.Era) -> dict[str, Any]:
+def era_as_data(ledger: Ledger, era: schema.Era) -> dict[str, Any]:
     """An era as plain data, with the IDs of its runs."""
     shared = era.model_dump(mode="json", exclude_none=True, include={"era", "title", "note", "defaults"})
-    return shared | {"runs": list(era.runs)}
+    return shared | {"runs": [run.id for run in ledger.runs.values() if run.era is era]}
 
 
 def as_text(ledger: Ledger, run: Run) -> str:
@@ -72,10 +72,10 @@ def as_text(ledger: Ledger, run: Run) -> str:
     return "\n".join(lines)
 
 
-def stand_in(ledger: Ledger, run: Run, *, only_others: bool = False) -> str:
-    """What stands in, at this scale, for the base that a run goes back to, and that its objective is another one where it is.
+def stand_in(ledger: Ledger, run: Run) -> str:
+    """What stands in, at this scale, for the base that a run goes back to, and what makes it where it is not shipped.
 
-    "" where nothing stands in; with `only_others` also where the objective is the base's.
+    "" where nothing stands in.
     """
     reference = ledger.parent(run)
     while reference and reference.run:
@@ -83,13 +83,8 @@ def stand_in(ledger: Ledger, run: Run, *, only_others: bool = False) -> str:
     origin = ledger.origin(str(reference.base)) if reference else None
     if reference is None or origin is None or not origin.stand_in:
         return ""
-    base, shipped = ledger.base(str(reference.base)), ledger.stand_ins[origin.stand_in]
     replaced = f"{origin.stand_in} in the place of {reference.base}, changed by its name"
-    if base.objective in (None, shipped.objective):
-        return "" if only_others else replaced
-    other = f"an {shipped.objective} model" if shipped.objective == "eps" else f"a {shipped.objective} model"
-    why = f"none of {base.objective} comes with the program for {base.family}, so that a run has to learn the objective, too"
-    return f"{replaced}. It is {other}: {why}"
+    return f"{replaced}. It is not shipped: {origin.made_by} makes it first" if origin.made_by else replaced
 
 
 def _where(run: Run, name: str) -> str:

@@ -74,6 +74,10 @@ class Specs:
         if origin.file:
             base = self.ledger.base(name)
             return {"verb": "pinned", "sha256": origin.sha256, "file": origin.file, "family": base.family, "kind": base.kind}
+        if origin.stand_in:
+            made = self.model(self.ledger.reference(origin.made_by)) if origin.made_by else None
+            digest = {} if made else {"sha256": self.ledger.stand_ins[origin.stand_in].sha256}
+            return self._spec("stand-in", {"model": made}, of=origin.stand_in, amount=AMOUNT, name=name, **digest)
         if origin.made_by:
             return self.model(self.ledger.reference(origin.made_by))
         if origin.merge:
@@ -87,12 +91,6 @@ class Specs:
             return self._spec(
                 "mecha", parents, recipe=origin.mecha.recipe, recipe_sha256=sha256_of(recipe), models=models, title=name
             )
-        if origin.stand_in:
-            shipped = self.ledger.stand_ins[origin.stand_in]
-            return self._spec(
-                "stand-in", {}, of=origin.stand_in, sha256=shipped.sha256, amount=AMOUNT, name=name,
-                family=shipped.family, objective=shipped.objective, wanted=self.ledger.base(name).objective,
-            )  # fmt: skip
         return self.autoencoder(name)
 
     def dataset(self, name: str) -> Spec:

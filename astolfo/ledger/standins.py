@@ -1,7 +1,7 @@
 """What the miniature puts in the place of what a ledger says of full scale alone: stand-ins of models, sizes of datasets.
 
-Pure functions of entries. A base that says nothing of the miniature is given a shipped model of its family and objective, changed
-by its name (`astolfo.checkpoint.standin`), so that every base is another model. A dataset that says nothing of it is as much
+Pure functions of entries. A base that says nothing of the miniature is given the stand-in of its family and objective, changed by
+its name (`astolfo.checkpoint.standin`), so that every base is another model. A dataset that says nothing of it is as much
 smaller as the record's largest one is, with a seed of its own from its name.
 """
 
@@ -12,10 +12,10 @@ from astolfo.ledger import schema
 
 PROPORTION = 10_000  # images of a dataset at full scale, for one at the miniature
 FEWEST, MOST = 32, 3_000  # images there; a dataset that has fewer keeps them all
-AMOUNT = 0.05  # standard deviations by which a stand-in's weights differ from the shipped model's
+AMOUNT = 0.05  # standard deviations by which a base's weights differ from its stand-in's
 
 
-def base(name: str, entry: schema.Base, shipped: Mapping[str, schema.StandIn], others: Mapping[str, schema.Base]) -> schema.Base:
+def base(name: str, entry: schema.Base, known: Mapping[str, schema.StandIn], others: Mapping[str, schema.Base]) -> schema.Base:
     """The base with an origin at each scale: at full scale a file of its name, at the miniature a stand-in.
 
     An autoencoder has that of its family among the `others`.
@@ -25,7 +25,7 @@ def base(name: str, entry: schema.Base, shipped: Mapping[str, schema.StandIn], o
         more["full"] = schema.Origin(file=f"{name}.safetensors")
     if entry.miniature is None:
         autoencoder = entry.kind == "autoencoder"
-        more["miniature"] = _autoencoder(entry, others) if autoencoder else _stand_in(entry, shipped)
+        more["miniature"] = _autoencoder(entry, others) if autoencoder else _stand_in(entry, known)
     return entry.model_copy(update=more)
 
 
@@ -35,10 +35,10 @@ def _autoencoder(entry: schema.Base, others: Mapping[str, schema.Base]) -> schem
     return next((origin for origin in same if origin), None)
 
 
-def _stand_in(entry: schema.Base, shipped: Mapping[str, schema.StandIn]) -> schema.Origin:
-    """The shipped model of a base's family, of its objective where there is one."""
-    family = [name for name, one in shipped.items() if one.family == entry.family]
-    return schema.Origin(stand_in=next((name for name in family if shipped[name].objective == entry.objective), family[0]))
+def _stand_in(entry: schema.Base, known: Mapping[str, schema.StandIn]) -> schema.Origin:
+    """The first stand-in of a base's family and objective; of a base without an objective, the family's first."""
+    family = [name for name, one in known.items() if one.family == entry.family]
+    return schema.Origin(stand_in=next(name for name in family if entry.objective in (None, known[name].objective)))
 
 
 def dataset(name: str, entry: schema.Dataset) -> schema.Dataset:

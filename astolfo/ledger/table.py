@@ -61,7 +61,8 @@ def _source(origin: schema.Origin | None) -> str:
     if origin.mecha:
         return f"mecha {origin.mecha.recipe} of {', '.join(origin.parents)}"
     if origin.stand_in:
-        return f"a stand-in: the shipped {origin.stand_in}, changed by the base's name"
+        source = f"made by {origin.made_by}" if origin.made_by else "shipped"
+        return f"a stand-in: {origin.stand_in}, {source}, changed by the base's name"
     return origin.made_by or str(origin.file)
 
 

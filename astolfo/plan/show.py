@@ -31,11 +31,8 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     return "\n".join(lines)
 
 
-def summary(title: str, rows: list[tuple[str, Needs | str]], ledger: Ledger) -> str:
-    """Several runs, one line each (a text stands for what cannot run there), and the sum of those that can.
-
-    Below them stands which model of another objective is in the place of a base.
-    """
+def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
+    """Several runs, one line each (a text stands for what cannot run there), and the sum of those that can."""
     if not rows:
         return f"{title} none yet"
     width = max(len(name) for name, _ in [*rows, ("together", "")])
@@ -58,8 +55,7 @@ def summary(title: str, rows: list[tuple[str, Needs | str]], ledger: Ledger) -> 
     if unknown := days.count(None):
         missing.append(f"{unknown} without a known time")
     total = _line(f"{'together':{width}}", steps, segments, largest, disk, _summed([each for each in days if each]))
-    others = dict.fromkeys(filter(None, (stand_in(ledger, needs.run, only_others=True) for needs in known)))
-    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total, *(f"  stand-in {one}" for one in others)])
+    return "\n".join([*lines, f"{total}  ({', '.join(missing)})" if missing else total])
 
 
 def machines(ledger: Ledger) -> str:

@@ -45,7 +45,8 @@ def models(ledger: Ledger) -> list[Reference]:
             found.append(Reference(run=run.id))
             if run.entry.outcome.alpha is not None:
                 found.append(Reference(run=run.id, alpha=f"{run.entry.outcome.alpha:.2f}"))
-    made = [name for name in ledger.bases if not ledger.origin(name).file and ledger.origin(name).parents]
+    origins = {name: ledger.origin(name) for name in ledger.bases}
+    made = [name for name, origin in origins.items() if origin.parents and not (origin.file or origin.stand_in)]
     return found + [Reference(base=name) for name in made]
 
 

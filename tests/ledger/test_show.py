@@ -45,10 +45,7 @@ def test_a_run_is_itself(diff):
 
 
 BASES = {"eps": {}, "rf": {"objective": "rf"}, "sd2": {"family": "sd2", "objective": "eps"}, "v": {"objective": "v"}}
-OTHERS = {
-    "rf": "an eps model: none of rf comes with the program for sdxl",
-    "sd2": "a v model: none of eps comes with the program for sd2",
-}
+MADE = {"rf": "stand-in-sdxl-rf", "sd2": "stand-in-sd2-eps"}
 
 
 @pytest.fixture
@@ -65,21 +62,24 @@ def standing(tmp_path):
 
 
 def test_what_stands_in_for_a_base_is_said(standing):
-    """`show` names the model in a base's place, and where its objective is another; at full scale nothing stands in."""
+    """`show` names the model in a base's place, and the run that makes it where it is not shipped; at full scale nothing stands in."""
     ledger = standing()
     for run, base in [(f"of_{name}", name) for name in BASES] + [("later", "rf")]:
         text = as_text(ledger, ledger.run(run))
         assert f"in the place of {base}, changed by its name" in text
-        assert [name for name, said in OTHERS.items() if said in text] == [base] * (base in OTHERS)
+        assert [name for name, maker in MADE.items() if f"It is not shipped: {maker} makes it first" in text] == [base] * (
+            base in MADE
+        )
     full = standing("full")
     assert "in the place of" not in "".join(as_text(full, run) for run in full.runs.values())
 
 
-def test_a_plan_says_which_runs_begin_with_another_objective(standing):
-    """A plan of one run names its stand-in; one of all names those that differ, each once."""
+def test_a_plan_counts_what_makes_a_stand_in(standing):
+    """A plan of one run names its stand-in; the run that makes one is among those before it, and once among all."""
     ledger = standing()
     machine = planner.machine_of(ledger, "cpu")
-    needs = {run.id: planner.plan(ledger, run, machine) for run in ledger.runs.values()}
-    assert "sdxl-v in the place of v" in plan_as_text(ledger, needs["of_v"], machine)
-    text = summary("all", list(needs.items()), ledger)
-    assert [text.count(f"in the place of {base}") for base in BASES] == [0, 1, 1, 0]
+    assert "sdxl-v in the place of v" in plan_as_text(ledger, planner.plan(ledger, ledger.run("of_v"), machine), machine)
+    assert [run.id for run in planner.lineage(ledger, ledger.run("later"))] == [MADE["rf"], "of_rf", "later"]
+    every = [(run.id, planner.plan(ledger, run, machine)) for run in planner.every(ledger)]
+    assert [name for name, _ in every if name in MADE.values()] == [*MADE.values()]
+    assert [summary("all", every).count(f"  {maker} ") for maker in MADE.values()] == [1, 1]

@@ -52,6 +52,23 @@ def test_the_lineage_to_rectified_flow(tmp_path):
     assert (plan["merge"], plan["base_made"], plan["base_pinned"], plan["dataset_made"]) == (1, 2, 2, 2)
 
 
+def test_a_stand_in_that_is_not_shipped_is_made_first(tmp_path):
+    """A run from an rf base of which nothing is known needs the stand-in's own run: its dataset, its base and its training, once."""
+    config = tmp_path / "config"
+    config.mkdir()
+    run = "{base: %s, dataset: d, epochs: 1, learning_rate: {unet: 1.0e-5}}"
+    runs = f"one: {run % 'mine'}, two: {run % 'other'}"
+    bases = "mine: {objective: rf}, other: {objective: rf}"
+    (config / "ledger.yaml").write_text(f"bases: {{{bases}}}\ndatasets: {{d: {{images: 32}}}}\nruns: {{{runs}}}\n")
+    plan = jobs(
+        snakemake(tmp_path, "results/one.safetensors", "results/two.safetensors", "-n", config=[f"ledger={config}"]).stdout
+    )
+    made = {"base_stand_in": 3, "dataset_made": 2, "segment": 3, "checkpoint": 3}
+    assert plan == {"base_pinned": 1, "vocabulary": 1, "total": 13} | made
+    models = jobs(snakemake(tmp_path, "ledger", "-n", config=[f"ledger={config}"]).stdout)
+    assert {name: models[name] for name in made} == made
+
+
 def test_the_graph_can_be_drawn(tmp_path):
     """`--dag mermaid-js` prints the graph as Mermaid."""
     out = snakemake(tmp_path, TARGET, "--dag", "mermaid-js", config=[LEDGER]).stdout

@@ -92,6 +92,8 @@ rule base_made:
 
 
 rule base_stand_in:
+    input:
+        unpack(inputs(GRAPH.base_stand_in_inputs)),
     output:
         model="bases/{base}.safetensors",
         digest="bases/{base}.safetensors.sha256",
@@ -105,7 +107,10 @@ rule base_stand_in:
     params:
         spec=spec_of(SPECS.base, "bases/{base}.safetensors"),
     shell:
-        job("stand-in --spec {params.spec:q} --log {log} --folder {resources.folder:q} --out {output.model}")
+        job(
+            "stand-in --spec {params.spec:q} --log {log}"
+            " --folder {resources.folder:q} --file '{input.model}' --out {output.model}"
+        )
 
 
 rule base_merged:

@@ -57,25 +57,24 @@ def base(spec: dict, log: Path | None, folder: Path | None, source: Path | None,
 @jobs.command("stand-in")
 @job
 @click.option("--folder", type=PATH, required=True, help="Where the shipped models lie.")
+@click.option("--file", "made", type=PATH, default=None, help="A model that the graph made, instead of a shipped one.")
 @click.option("--out", type=PATH, required=True)
-def stand_in(spec: dict, log: Path | None, folder: Path, out: Path) -> None:
-    """Makes the miniature's model of a base: a shipped one, changed by the base's name."""
-    done = begin(log)
+def stand_in(spec: dict, log: Path | None, folder: Path, made: Path | None, out: Path) -> None:
+    """Makes the miniature's model of a base: a shipped one, or one that the graph made, changed by the base's name."""
+    done = begin(log, made)
     from astolfo.checkpoint.metadata import titled
     from astolfo.checkpoint.standin import vary
     from astolfo.files import sha256_of
 
-    source = folder / f"{spec['of']}.safetensors"
-    found = sha256_of(source) if source.is_file() else "no such file"
-    if found != spec["sha256"]:
-        raise InputError(f"{source} belongs to the program: expected sha256 {spec['sha256']}, found {found}. Install it again.")
-    if spec["wanted"] not in (None, spec["objective"]):
-        logging.getLogger("astolfo").warning(
-            "%s is an %s model, and no stand-in of that objective is shipped for %s: at the miniature it is an %s model, which a "
-            "run has to turn into one first", spec["name"], spec["wanted"], spec["family"], spec["objective"],
-        )  # fmt: skip
+    source = made or folder / f"{spec['of']}.safetensors"
+    if made is None:
+        found = sha256_of(source) if source.is_file() else "no such file"
+        if found != spec["sha256"]:
+            raise InputError(
+                f"{source} belongs to the program: expected sha256 {spec['sha256']}, found {found}. Install it again."
+            )
     vary(source, out, name=spec["name"], amount=spec["amount"], metadata=titled(spec["name"], spec["scale"]))
-    done("stand-in", out, spec, {})
+    done("stand-in", out, spec, {"model": made} if made else {})
 
 
 @jobs.command()

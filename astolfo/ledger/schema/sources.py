@@ -34,7 +34,10 @@ class Mecha(Entry):
 
 
 class Origin(Entry):
-    """Where a base comes from at one scale: a pinned file, or what makes it, or both (the file is then that result)."""
+    """Where a base comes from at one scale: a pinned file, or what makes it, or both (the file is then that result).
+
+    With a stand-in that is not shipped, the ledger fills in `made_by`: the run that makes it.
+    """
 
     file: str | None = None
     sha256: Digest = "unknown"
@@ -75,11 +78,18 @@ class Base(Entry):
 
 
 class StandIn(Entry):
-    """A model of the library that stands in for others at the miniature; its file, in stand-ins/, has its name."""
+    """A model that stands in for others at the miniature: a file of its name in stand-ins/, or the result of a run."""
 
     family: Family
     objective: ObjectiveKind
-    sha256: Digest
+    sha256: Digest | None = None  # of the file
+    made_by: str | None = None  # a reference
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "StandIn":
+        if (self.sha256 is None) == (self.made_by is None):
+            raise ValueError("give one of sha256 (of the file in stand-ins/) and made_by (the run that makes it).")
+        return self
 
 
 class PictureSource(Entry):
