@@ -1,4 +1,4 @@
-"""A tiny training that tests can run: the miniature's model from nothing, 24 procedural pictures, a recipe of the ledger.
+"""A tiny training that tests can run: the miniature's model from nothing, 16 procedural pictures, a recipe of the ledger.
 
 Trainings run in forked processes. What each would import for itself, bitsandbytes above all, is imported before the first.
 """
@@ -22,7 +22,7 @@ from astolfo.train.samples import Preparation
 from astolfo.train.segment import Placement, train_segment
 from tests.conftest import SMALL
 
-STEPS = 4
+STEPS = 3  # the first two are an epoch
 
 
 @pytest.fixture(scope="session")
@@ -31,17 +31,27 @@ def ledger():
 
 
 @pytest.fixture(scope="session")
-def inputs(ledger, tmp_path_factory):
-    """A dataset of 24 pictures behind an untrained autoencoder, a vocabulary, and no base: a model from nothing."""
+def inputs_of(ledger, tmp_path_factory):
+    """A function that makes a dataset of pictures behind an untrained autoencoder, and a vocabulary, without a base: a model from nothing."""
     numerics.make_deterministic()
     deferred_imports.load("bitsandbytes")
-    folder = tmp_path_factory.mktemp("inputs")
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     autoencoder = initialise(architecture.build("vae", "cpu"), 1).eval().requires_grad_(False)
-    with torch.no_grad():
-        make_dataset(folder / "dataset", autoencoder, ledger.scale.pictures, seed=5, images=24, about={})
-    vocabulary.write(folder / "vocabulary")
-    return Inputs(base=None, dataset=folder / "dataset", vocabulary=folder / "vocabulary")
+
+    def make(images):
+        folder = tmp_path_factory.mktemp("inputs")
+        with torch.no_grad():
+            make_dataset(folder / "dataset", autoencoder, ledger.scale.pictures, seed=5, images=images, about={})
+        vocabulary.write(folder / "vocabulary")
+        return Inputs(base=None, dataset=folder / "dataset", vocabulary=folder / "vocabulary")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def inputs(inputs_of):
+    """Those of 16 pictures, two steps of eight."""
+    return inputs_of(16)
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def spec_of(ledger):
     """A function that gives the spec of a segment from step `begin` to `end`; `changes` go into the recipe."""
 
     def make(begin=0, end=STEPS, run="plain", **changes):
-        recipe = recipe_of(ledger, ledger.run(run)).model_copy(update={"accumulation": 2, "steps_per_epoch": 3, **changes})
+        recipe = recipe_of(ledger, ledger.run(run)).model_copy(update={"accumulation": 2, "steps_per_epoch": 2, **changes})
         return {"verb": "train", "parents": {}, "recipe": recipe.canonical(), "from": begin, "to": end}
 
     return make

@@ -38,9 +38,9 @@ def test_a_resume_leaves_no_trace(train, zero, kind, weights):
     assert digest(train(zero(2, 4, **changes), "cut", first)) == digest(uncut)
 
 
-def test_a_state_holds_every_ranks_partitions(train, zero):
+def test_a_state_holds_every_ranks_partitions(undisturbed, zero):
     """A state has weights by name and, as tensors, what each rank holds; their fp32 partitions are the weights."""
-    path = train(zero(0, 1))
+    path = undisturbed(zero(0, 1))
     found = state.load(path)
     assert {key.split("/")[0] for key in found.engine} == {"0", "1"}
     flat = torch.cat([found.engine[f"{rank}/0/fp32"] for rank in range(2)])
@@ -49,16 +49,16 @@ def test_a_state_holds_every_ranks_partitions(train, zero):
     assert found.optimizer == {}
 
 
-def test_what_the_device_lacks_is_in_the_state(train, zero):
+def test_what_the_device_lacks_is_in_the_state(undisturbed, zero):
     """Memory-efficient attention needs a GPU: a state made without one says what it had instead."""
-    metadata = open_file(train(zero(0, 1))).metadata
+    metadata = open_file(undisturbed(zero(0, 1))).metadata
     assert json.loads(metadata["astolfo.realised"]) == {"attention": "math"}
 
 
 def test_it_trains_the_same_model(train, zero):
     """In fp32 its first steps have the losses of our own engine: other bits, the same training."""
-    ours = state.load(train(zero(engine=None), "ours")).loss
-    theirs = state.load(train(zero(engine=Engine(kind="deepspeed")), "theirs")).loss
+    ours = state.load(train(zero(0, 2, engine=None), "ours")).loss
+    theirs = state.load(train(zero(0, 2, engine=Engine(kind="deepspeed")), "theirs")).loss
     assert ours == pytest.approx(theirs, rel=1e-3)
     assert ours[0] == pytest.approx(theirs[0], rel=1e-6)
 

@@ -20,12 +20,12 @@ from astolfo.train.initialise import initialise
 
 
 @pytest.fixture
-def exported(train, spec_of, ledger, tmp_path):
+def exported(undisturbed, spec_of, ledger, tmp_path):
     """A base exported from nothing, and a run of one step on it."""
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     save_autoencoder(tmp_path / "vae.safetensors", initialise(architecture.build("vae", "cpu"), 1), architecture)
     spec = spec_of(0, 1)
-    path = train(spec)
+    path = undisturbed(spec)
     about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "recipe": spec["recipe"], "images": 48}
     about["parents"] = {"state": identity(spec)}
     export(about, path, None, tmp_path / "vae.safetensors", tmp_path / "base.safetensors")

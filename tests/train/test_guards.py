@@ -56,7 +56,7 @@ def test_a_state_with_nan_is_not_written(trainer, tmp_path):
 def test_a_dataset_of_another_size_is_refused(inputs, spec_of):
     """A store that makes another number of steps an epoch than the recipe expects is refused before training."""
     recipe = Recipe.model_validate(spec_of()["recipe"] | {"steps_per_epoch": 78})
-    with pytest.raises(StoreError, match="24 images, which make 3 steps an epoch; the recipe expects 78"):
+    with pytest.raises(StoreError, match="16 images, which make 2 steps an epoch; the recipe expects 78"):
         Trainer(recipe, inputs, Processes())
 
 
@@ -91,16 +91,16 @@ def test_a_mended_run_goes_on_from_there(inputs, spec_of, train, bad_noise, monk
 
 
 def test_a_kept_run_ends_with_its_last_good_state(spec_of, train, bad_noise, undisturbed):
-    """With `keep` a chain of segments gives the state before the bad step, labelled; processes and cuts leave no trace."""
+    """With `keep` a chain of segments gives the state before the bad step, labelled; processes, cuts and what follows leave no trace."""
     good = state.load(undisturbed(spec_of(0, 2, **KEEP)))
     bad_noise(21)
     chains = []
     for count in (1, 2):
         before, begin = None, 0
-        for end in (1, 3, STEPS):
+        for end in (1, 3, STEPS + 1):
             before, begin = train(spec_of(begin, end, **KEEP), f"p{count}", before, processes=count), end
         chains.append(before)
-    uncut = train(spec_of(**KEEP), "uncut")
+    uncut = train(spec_of(0, STEPS + 1, **KEEP), "uncut")
     assert {digest(path) for path in chains} == {digest(uncut)}
     found = state.load(uncut)
     assert (found.position, found.loss) == (2, good.loss)

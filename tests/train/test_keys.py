@@ -27,7 +27,7 @@ KEYS = {
 
 @pytest.fixture(scope="module")
 def mix(inputs, tmp_path_factory):
-    """The dataset of 24 pictures twice, once of them three times an epoch."""
+    """The dataset of 16 pictures twice, once of them three times an epoch."""
     folder = tmp_path_factory.mktemp("mix") / "mix"
     join(folder, [Part(name="a", folder=inputs.dataset, repeats=3), Part(name="b", folder=inputs.dataset)])
     return Inputs(base=None, dataset=folder, vocabulary=inputs.vocabulary)

@@ -17,8 +17,9 @@ from astolfo.train import state
 from astolfo.train.autosave import Autosave
 from astolfo.train.loop import Trainer
 from astolfo.train.segment import Placement, train_segment
-from tests.train.conftest import STEPS, digest, in_child
+from tests.train.conftest import digest, in_child
 
+STEPS = 4
 SMALL = {"ranks": 2, "accumulation": 1, "steps_per_epoch": None}
 
 
@@ -104,7 +105,7 @@ def test_kills_leave_no_trace(train, spec_of, inputs, tmp_path, kills, steps, un
 @pytest.fixture
 def interrupted(spec_of, inputs, tmp_path):
     """(spec, out, kept state) of a training that was stopped after its second step."""
-    spec, out = spec_of(**SMALL), tmp_path / "out" / f"{STEPS:08d}.safetensors"
+    spec, out = spec_of(0, STEPS, **SMALL), tmp_path / "out" / f"{STEPS:08d}.safetensors"
 
     def stop_at_the_second():
         original = Trainer.step

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 
@@ -24,12 +25,13 @@ def whole(undisturbed, spec_of):
     return digest(undisturbed(spec_of()))
 
 
-def test_processes_leave_no_trace(train, spec_of, whole):
-    """Four logical ranks run by 1, 2 or 4 processes give the same state file."""
-    assert [digest(train(spec_of(), f"p{count}", processes=count)) for count in (2, 4)] == [whole, whole]
+def test_processes_leave_no_trace(train, undisturbed, spec_of):
+    """Four logical ranks run by 1, 2 or 4 processes give the same state file after an epoch."""
+    spec = spec_of(0, 2)
+    assert {digest(train(spec, f"p{count}", processes=count)) for count in (2, 4)} == {digest(undisturbed(spec))}
 
 
-@pytest.mark.parametrize("cuts", [(2,), (1, 2, 3)])
+@pytest.mark.parametrize("cuts", [(2,), (1, 2)])
 def test_segments_leave_no_trace(train, spec_of, whole, cuts):
     """A run cut anywhere, also within an epoch, gives the same last state as an uncut one."""
     before, begin = None, 0
@@ -44,19 +46,19 @@ def test_two_runs_are_the_same_file(train, spec_of, whole):
     assert digest(train(spec_of(), "again")) == whole
 
 
-def test_another_recipe_is_another_file(train, spec_of, whole):
-    """Another seed gives other bytes, so the equalities above mean something."""
-    assert digest(train(spec_of(seed=1), "other")) != whole
+def test_another_recipe_is_another_file(undisturbed, spec_of):
+    """Another seed gives other bytes after one step, so the equalities above mean something."""
+    assert digest(undisturbed(spec_of(0, 1, seed=1))) != digest(undisturbed(spec_of(0, 1)))
 
 
 @pytest.mark.parametrize("kind", ["AdamW", "AdamW8bit"])
-def test_optimizer_state_survives_a_cut(train, spec_of, kind, ledger):
+def test_optimizer_state_survives_a_cut(train, undisturbed, spec_of, kind):
     """Moments and step counts of each optimizer are restored to the bit; most of AdamW8bit's are in 8 bits."""
     from astolfo.ledger.schema import Optimizer
 
     changes = {"optimizer": Optimizer(kind=kind)}
-    uncut = train(spec_of(**changes), "uncut")
-    first = train(spec_of(0, 2, **changes), "cut")
+    uncut = undisturbed(spec_of(**changes))
+    first = undisturbed(spec_of(0, 2, **changes))
     assert digest(train(spec_of(2, STEPS, **changes), "cut", first)) == digest(uncut)
     file = open_file(uncut)
     moments = [key for key in file.keys() if key.endswith(("state1", "exp_avg"))]
@@ -170,26 +172,26 @@ def _group_alive(group):
     return True
 
 
-def test_a_state_of_another_recipe_is_refused(train, spec_of, inputs, tmp_path):
+def test_a_state_of_another_recipe_is_refused(undisturbed, spec_of, inputs, tmp_path):
     """A segment does not start from the state of another recipe."""
-    first = train(spec_of(0, 2, seed=1), "other")
+    first = undisturbed(spec_of(0, 1, seed=1))
     with pytest.raises(StateError, match="belongs to another recipe"):
-        train_segment(spec_of(2, 4), inputs, first, tmp_path / "x" / "4.safetensors", Placement())
+        train_segment(spec_of(1, STEPS), inputs, first, tmp_path / "x" / "3.safetensors", Placement())
 
 
-def test_a_damaged_state_is_refused(train, spec_of, inputs, tmp_path):
+def test_a_damaged_state_is_refused(undisturbed, spec_of, inputs, tmp_path):
     """One flipped bit in a state stops the run that would start from it, with both digests."""
-    first = train(spec_of(0, 2))
+    first = shutil.copytree(undisturbed(spec_of(0, 2)).parent, tmp_path / "first") / "00000002.safetensors"
     data = bytearray(first.read_bytes())
     data[-9] ^= 1
     first.write_bytes(data)
     with pytest.raises(InputError, match="damaged: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
-        train_segment(spec_of(2, 4), inputs, first, tmp_path / "x" / "4.safetensors", Placement())
+        train_segment(spec_of(2, STEPS), inputs, first, tmp_path / "x" / "3.safetensors", Placement())
 
 
-def test_frozen_blocks_stay_out_of_the_state(train, spec_of):
+def test_frozen_blocks_stay_out_of_the_state(undisturbed, spec_of):
     """The 71 % UNet keeps its frozen blocks: they are in no state."""
-    keys = open_file(train(spec_of(0, 1))).keys()
+    keys = open_file(undisturbed(spec_of(0, 1))).keys()
     assert not [key for key in keys if key.startswith("weights/unet.up_blocks.2.resnets")]
     assert [key for key in keys if key.startswith("weights/unet.up_blocks.1.resnets")]
 

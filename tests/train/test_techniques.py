@@ -15,6 +15,12 @@ pytestmark = pytest.mark.alone
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 
 
+@pytest.fixture(scope="module")
+def inputs(inputs_of):
+    """Those of 24 pictures, whose epochs end in steps that are short in every way."""
+    return inputs_of(24)
+
+
 @pytest.fixture
 def trainer_of(ledger, inputs):
     """A function that makes a trainer of a plain recipe with changes, its silent first weights made audible."""

@@ -141,7 +141,7 @@ def test_a_result_is_made_from_the_master(train, spec_of, ledger, tmp_path):
     save_autoencoder(tmp_path / "vae.safetensors", initialise(architecture.build("vae", "cpu"), 1), architecture)
     spec = spec_of(0, 1, precision=Precision(**BF16, update="master"), ranks=1, accumulation=1, steps_per_epoch=None)
     path = train(spec)
-    about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "images": 24, "recipe": spec["recipe"]}
+    about = {"title": "a test", "semantics": "kohya", "scale": "miniature", "images": 16, "recipe": spec["recipe"]}
     export(about | {"parents": {"state": identity(spec)}}, path, None, tmp_path / "vae.safetensors", tmp_path / "r.safetensors")
     unet = model.load(tmp_path / "r.safetensors", architecture, ["unet"])["unet"]
     master = state.load(path).weights["unet.mid_block.attentions.0.proj_in.weight"]

@@ -93,7 +93,7 @@ def test_sample_pictures_leave_no_trace(train, spec_of, inputs, ledger, tmp_path
     architecture = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl")
     save_autoencoder(tmp_path / "vae.safetensors", initialise(architecture.build("vae", "cpu"), 1), architecture)
     spec = spec_of(0, 1, **QUICK)
-    about = {"title": "a base", "semantics": "kohya", "scale": "miniature", "images": 24, "recipe": spec["recipe"]}
+    about = {"title": "a base", "semantics": "kohya", "scale": "miniature", "images": 16, "recipe": spec["recipe"]}
     base = tmp_path / "base.safetensors"
     export(about | {"parents": {"state": identity(spec)}}, train(spec, "base"), None, tmp_path / "vae.safetensors", base)
     given, spec = Inputs(base=base, dataset=inputs.dataset, vocabulary=inputs.vocabulary), spec_of(0, 2, **QUICK)
