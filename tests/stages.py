@@ -61,7 +61,7 @@ STAGES = (
     Stage(
         "v-base",
         "the rule of the shipped v base rebuilds exactly its digest; a stand-in that is not shipped is made, and draws",
-        12,
+        16,
         pytest("tests/workflow/test_bases.py", "tests/evaluate/test_base_draws.py", "-k", "AC-NoobAI or graph_makes"),
     ),
     Stage(
