@@ -1,9 +1,10 @@
-"""What a training on a CPU takes of the host's memory, beside what is said before it begins: each case in a process of its own.
+"""What a training or an evaluation on a CPU takes of the host's memory, beside what is said before: each in its own process.
 
     python benchmarks/host_memory.py [CASE ...]
 
-Models have SDXL's widths and fewer layers, so that a case takes some gigabytes and a minute; latents are 16x16. `resident` is the
-most that the process had in memory, the libraries' pages included, over two steps, a state and going on from it.
+Models have SDXL's widths and fewer layers, so that a case takes some gigabytes and a minute; latents are 16x16. `resident` is
+the most that the process had in memory, the libraries' pages included: over two steps, a state and going on from it, or over a
+picture made in one step.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from astolfo import numerics
 numerics.pin()
 numerics.make_deterministic()
 
+import torch  # noqa: E402
+
 from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.ledger.schema import Optimizer  # noqa: E402
 from astolfo.train import host_memory, state  # noqa: E402
@@ -27,6 +30,7 @@ from astolfo.train.ranks import Processes  # noqa: E402
 from benchmarks.train_sdxl import CONFIG, Subject, prepare  # noqa: E402
 
 SIDE = 16
+EVALUATED = {"evaluation of 1024x1024": 1024, "evaluation of 512x512": 512}  # sides of pictures
 CASES = {  # run, changes of its recipe
     "100 %, frozen encoders": ("26022301", {"unet": 100}),
     "71 %, frozen encoders": ("26022301", {"unet": 71}),
@@ -69,19 +73,50 @@ def measure(case: str) -> None:
         with state.reading(file, "this") as found:
             trainer.restore(found)
         trainer.step(1)
+    report(case, said)
+
+
+def evaluate(case: str) -> None:
+    """Samples one picture in one step with random weights in this process, and prints both figures."""
+    from astolfo.checkpoint.architecture import Architecture
+    from astolfo.evaluate.sample import Settings, sample
+    from astolfo.train.conditioning import Text
+
+    recipe, side = reduced("100 %, frozen encoders"), EVALUATED[case]
+    architecture = Architecture.from_mapping(recipe.architecture, recipe.family)
+    said = host_memory.needed_by_evaluation(architecture, 1, 1, (side, side))
+    parts = {part: architecture.build(part, "cpu") for part in architecture.parts}
+    encoders = [parts["text_encoder"], parts["text_encoder_2"]]
+
+    def text(prompts, device):
+        ids = torch.zeros((len(prompts), 1, 77), dtype=torch.int64)
+        return Text(encoders, [None, None], tokens=75, context=recipe.choices.context).encode([ids, ids], device)
+
+    sample(parts, text, ["anything"], Settings(runtime="eps", steps=1, height=side, width=side), seed=1)
+    report(case, said)
+
+
+def report(case: str, said: float) -> None:
+    """Prints what was said beside what this process had in memory at most."""
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{case}: {said / 1e9:.2f} GB said, {taken / 1e9:.2f} GB resident: {taken / said - 1:+.1%}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", choices=[[], *CASES], metavar="CASE", help=f"of {'; '.join(CASES)}".replace("%", "%%"))
-    parser.add_argument("--here", choices=CASES, help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument(
+        "case",
+        nargs="*",
+        choices=[[], *CASES, *EVALUATED],
+        metavar="CASE",
+        help=f"of {'; '.join([*CASES, *EVALUATED])}".replace("%", "%%"),
+    )
+    parser.add_argument("--here", choices=[*CASES, *EVALUATED], help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
     if options.here:
-        measure(options.here)
+        (measure if options.here in CASES else evaluate)(options.here)
         return
-    for case in options.case or CASES:
+    for case in options.case or [*CASES, *EVALUATED]:
         subprocess.run([sys.executable, __file__, "--here", case], check=True)
 
 

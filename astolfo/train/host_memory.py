@@ -20,7 +20,7 @@ from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.liveness import watch_parent
-from astolfo.plan import memory
+from astolfo.plan.memory import memory as planned
 
 log = logging.getLogger(__name__)
 PROGRAM = 1.2e9
@@ -51,13 +51,19 @@ def needed_by_training(
     return processes * needed_by_process(recipe, processes, checkpointing, size)
 
 
-def needed_by_evaluation(architecture: Architecture, processes: int) -> float | None:
-    """Bytes that an evaluation on a CPU needs for its weights in fp32; None for a model that is not of true size.
+def needed_by_evaluation(architecture: Architecture, processes: int, pictures: int, size: tuple[int, int]) -> float | None:
+    """Bytes that an evaluation on a CPU needs, in fp32; None for a model that is not of true size.
 
-    Several processes begin with the first one's weights, and each makes its own of them.
+    Each process makes `pictures` of `size` (height, width; pixels) at a time. Several begin with the first one's weights, and
+    each makes its own of them.
     """
+    from astolfo.train import memory
+
     parameters = sum(math.prod(shape) for part in architecture.parts for shape in architecture.shapes(part).values())
-    return (processes + (processes > 1)) * 4 * parameters + PROGRAM if parameters > _TRUE else None
+    if parameters <= _TRUE:
+        return None
+    weights = (processes + (processes > 1)) * 4 * parameters
+    return weights + processes * memory.sampling(architecture, pictures, size) + PROGRAM
 
 
 def needed_by_process(recipe: Recipe, processes: int, checkpointing: bool | tuple[str, ...], size: tuple[int, int]) -> float:
@@ -66,7 +72,7 @@ def needed_by_process(recipe: Recipe, processes: int, checkpointing: bool | tupl
     from astolfo.train.memory import largest, predict
 
     if recipe.engine:
-        found = memory.memory(recipe, processes, gradient_checkpointing=checkpointing)
+        found = planned(recipe, processes, gradient_checkpointing=checkpointing)
         own = found.total - found.overhead
     else:
         own = predict(recipe, processes=processes, size=size, checkpointing=checkpointing).peak

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from astolfo.checkpoint.architecture import Architecture
 from astolfo.files import canonical_json
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import update
@@ -85,6 +86,32 @@ def predict(
         activations=_activations(canonical_json(recipe.canonical()), size, checkpointing),
         moment=moment,
     )
+
+
+def sampling(architecture: Architecture, pictures: int, size: tuple[int, int]) -> int:
+    """The most bytes that making `pictures` pictures of `size` (height, width; pixels) together needs besides fp32 weights.
+
+    Either the UNet's, which sees each picture twice (unconditional and conditional), or the autoencoder's, which decodes them.
+    """
+    unet, vae = (nn.Module.to(architecture.build(part), torch.float32).eval() for part in ("unet", "vae"))
+    config = architecture.config("unet")
+    factor = 2 ** (len(architecture.vae["block_out_channels"]) - 1)
+    latents = torch.zeros((2 * pictures, config["in_channels"], *(pixels // factor for pixels in size)), device="meta")
+    context = torch.zeros((2 * pictures, 77, config["cross_attention_dim"]), device="meta")
+    added = None
+    if config.get("addition_embed_type"):
+        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        shapes = {"text_embeds": (2 * pictures, pooled), "time_ids": (2 * pictures, 6)}
+        added = {name: torch.zeros(shape, device="meta") for name, shape in shapes.items()}
+    peaks = []
+    with torch.no_grad(), _fused_attention():
+        with _Living() as living:
+            unet(latents, torch.zeros((), dtype=torch.int64, device="meta"), context, added_cond_kwargs=added)
+        peaks.append(living.peak)
+        with _Living() as living:
+            vae.decode(latents[:pictures])
+        peaks.append(living.peak)
+    return max(peaks)
 
 
 def largest(recipe: Recipe) -> int:

@@ -27,12 +27,20 @@ def test_of_the_miniature_nothing_is_said(ledger):
     assert host_memory.needed_by_training(recipe_of(ledger, ledger.run("flow")), 1, False, (48, 48)) is None
 
 
-def test_an_evaluation_s_weights_are_counted(ledger):
-    """SDXL's 3.47 billion parameters in fp32, and once more for each of several processes; of the miniature nothing is said."""
+def test_what_an_evaluation_needs_is_counted(ledger):
+    """SDXL's 3.47 billion parameters in fp32, and once more for each of several processes; of the miniature nothing is said.
+
+    Besides, each process holds three times the decoder's widest layer: 256 channels of the picture's size.
+    """
     found = [Architecture.from_mapping(one.scale.architectures["sdxl"], "sdxl") for one in (load(SMALL, "full"), ledger)]
-    assert host_memory.needed_by_evaluation(found[0], 1) == pytest.approx(13.88e9 + host_memory.PROGRAM, rel=0.001)
-    assert host_memory.needed_by_evaluation(found[0], 2) == pytest.approx(3 * 13.88e9 + host_memory.PROGRAM, rel=0.001)
-    assert host_memory.needed_by_evaluation(found[1], 2) is None
+    widest, large = 4 * 256 * 1024 * 1024, (1024, 1024)
+    assert host_memory.needed_by_evaluation(found[0], 1, 1, large) == pytest.approx(
+        13.88e9 + 3 * widest + host_memory.PROGRAM, rel=0.001
+    )
+    assert host_memory.needed_by_evaluation(found[0], 2, 1, large) == pytest.approx(
+        3 * 13.88e9 + 6 * widest + host_memory.PROGRAM, rel=0.001
+    )
+    assert host_memory.needed_by_evaluation(found[1], 2, 8, (48, 48)) is None
 
 
 def test_host_memory_is_the_less_of_machine_and_control_group(tmp_path):

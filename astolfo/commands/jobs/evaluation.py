@@ -37,7 +37,7 @@ def evaluate(
     if device != "cpu":
         run(spec, out, models, device=device)
         return
-    processes, wanted = _fitting(spec["recipe"], processes)
+    processes, wanted = _fitting(spec, processes)
     if wanted is None:
         run(spec, out, models, processes=processes)
     else:
@@ -46,19 +46,27 @@ def evaluate(
         )
 
 
-def _fitting(recipe: dict, processes: int) -> tuple[int, float | None]:
-    """How many processes have room for their weights, at least one, and the bytes that they need; None for a small model.
+def _fitting(spec: dict, processes: int) -> tuple[int, float | None]:
+    """How many processes have room, at least one, and the bytes that they need; None for a small model.
 
     Raises PlacementError where one has no room.
     """
     from astolfo.checkpoint.architecture import Architecture
+    from astolfo.evaluate.plan import Plan
+    from astolfo.ledger.schema import Objective
     from astolfo.train import host_memory
 
+    recipe = spec["recipe"]
     architecture = Architecture.from_mapping(recipe["architecture"], recipe["family"])
+    settings = Plan(spec["settings"], architecture, Objective.model_validate(recipe["objective"]), merges=True).shared
+
+    def needed(processes: int) -> float | None:
+        return host_memory.needed_by_evaluation(architecture, processes, settings.batch, (settings.height, settings.width))
+
     there = host_memory.available()
-    while processes > 1 and there is not None and (host_memory.needed_by_evaluation(architecture, processes) or 0.0) > there:
+    while processes > 1 and there is not None and (needed(processes) or 0.0) > there:
         processes -= 1
-    wanted = host_memory.needed_by_evaluation(architecture, processes)
+    wanted = needed(processes)
     if wanted is not None:
         host_memory.check(wanted, there, host_memory.available_swap(), host_memory.SAMPLING)
     return processes, wanted
