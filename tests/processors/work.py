@@ -12,6 +12,7 @@ rank and one micro-batch a step, on two dozen pictures; as files, on four.
 
 import argparse
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +30,7 @@ from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.make import make_dataset, scenes  # noqa: E402
 from astolfo.data.photograph import photographs  # noqa: E402
 from astolfo.evaluate.evaluate import Models, evaluate  # noqa: E402
-from astolfo.files import sha256_of  # noqa: E402
+from astolfo.files import sha256_of, write_sidecar  # noqa: E402
 from astolfo.ledger import Ledger, load, recipe_of  # noqa: E402
 from astolfo.ledger.recipe import Recipe  # noqa: E402
 from astolfo.ledger.schema import SEMANTICS, LearningRate, Objective, Optimizer, Precision  # noqa: E402
@@ -118,7 +119,7 @@ def training(folder: Path, steps: int, recipe: Recipe) -> Inputs:
 def chain(folder: Path, steps: int, recipe: Recipe) -> None:
     """A training and all that follows from it: merge, evaluation and autoencoder."""
     inputs, result = training(folder, steps, recipe), folder / "result.safetensors"
-    merge(BASES["sdxl"], result, {0.5: folder / "merged.safetensors"})
+    merge(inputs.base, result, {0.5: folder / "merged.safetensors"})
     models = Models(trained=result, vocabulary=inputs.vocabulary, base=inputs.base)
     _evaluate(recipe, folder / "evaluation", models, "eps", "DDIM", alphas=[0.5, 1.0], steps=steps)
     _autoencoder(load(CONFIG), folder / "autoencoder.safetensors", steps=steps)
@@ -129,7 +130,10 @@ def _inputs(ledger: Ledger, folder: Path, family: str, pictures: int) -> Inputs:
     encoder = load_autoencoder(STAND_INS / f"{family}-vae.safetensors", architecture)
     make_dataset(folder / "dataset", encoder, ledger.scale.pictures, seed=5, images=pictures, about={})
     vocabulary.write(folder / "vocabulary")
-    return Inputs(base=BASES[family], dataset=folder / "dataset", vocabulary=folder / "vocabulary")
+    base = folder / "base.safetensors"
+    shutil.copyfile(BASES[family], base)
+    write_sidecar(base)  # an export reads it
+    return Inputs(base=base, dataset=folder / "dataset", vocabulary=folder / "vocabulary")
 
 
 def _autoencoder(ledger: Ledger, out: Path, steps: int) -> None:
