@@ -50,7 +50,7 @@ from astolfo.train.conditioning import time_ids  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
 from astolfo.train.loss import loss  # noqa: E402
 from astolfo.train.memory import flops, predict  # noqa: E402
-from astolfo.train.model import DTYPES, architecture_of  # noqa: E402
+from astolfo.train.model import DTYPES, architecture_of, held_dtype  # noqa: E402
 from astolfo.train.optimizer import build  # noqa: E402
 from astolfo.train.placement import Placement  # noqa: E402
 from astolfo.train.ranks import GradientTree, Processes  # noqa: E402
@@ -353,7 +353,7 @@ def random_parts(recipe, device) -> dict[str, nn.Module]:
     """Parts of the true shapes: matrices N(0, 0.02), norms and biases as their layers begin with."""
     architecture, parts = architecture_of(recipe), {}
     for part in (part for part in architecture.parts if part != "vae"):
-        module = nn.Module.to(architecture.build(part), DTYPES[recipe.precision.weights]).to_empty(device=device)
+        module = nn.Module.to(architecture.build(part), DTYPES[held_dtype(recipe)]).to_empty(device=device)
         generator = torch.Generator(device).manual_seed(1)
         with torch.no_grad():
             for name, value in [*module.named_parameters(), *module.named_buffers()]:
