@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from astolfo.errors import PlacementError
 from astolfo.files import write_json
 
 _PACKAGE = Path(__file__).parent.parent
@@ -77,7 +78,7 @@ def code_digest(verb: str) -> str:
     for name in modules(verb):
         digest.update(f"{name}\n{_module(name).tree}\n".encode())
     if len(known) > before:
-        with contextlib.suppress(OSError):  # a folder that cannot be written to: parsed again next time
+        with contextlib.suppress(OSError, PlacementError):  # a folder that cannot be written to, a full disk: parsed again
             write_json(_MEMORY, {key: asdict(module) for key, module in known.items()})
     return digest.hexdigest()
 
@@ -124,7 +125,7 @@ def _remembered() -> dict[str, _Module]:
     try:
         found = json.loads(_MEMORY.read_text(encoding="utf-8"))
         return {key: _Module(module["tree"], tuple(module["imports"])) for key, module in found.items()}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

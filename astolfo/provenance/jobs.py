@@ -14,7 +14,7 @@ from typing import Any
 
 from astolfo import program
 from astolfo.errors import InputError
-from astolfo.files import read_sidecar, sidecar, write_json
+from astolfo.files import read_sidecar, sha256_of, sidecar, write_json
 from astolfo.provenance.attestation import name_of, root_of
 
 _JOBS = program.MEMORY / "jobs"
@@ -36,12 +36,16 @@ def read(artifact: Path) -> dict[str, Any]:
     Raises InputError when it is no JSON.
     """
     found = read_json(record_path(artifact))
-    return found if found and found["sha256"] == _digest(artifact) else {}
+    digest = _digest(artifact) if found else None
+    return found if digest is not None and found.get("sha256") == digest else {}
 
 
 def _digest(artifact: Path) -> str | None:
-    """What the side-car says; None where there is none, as beside an evaluation's page."""
-    return read_sidecar(artifact) if sidecar(artifact).exists() else None
+    """What the side-car says, which stays when a state is deleted; of an evaluation's page, which has none, its own digest; else
+    None."""
+    if sidecar(artifact).exists():
+        return read_sidecar(artifact)
+    return sha256_of(artifact) if artifact.is_file() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -131,8 +131,7 @@ def lines(found: list[Stale]) -> list[str]:
 def _stale(directory: Path, lock: str) -> Iterator[Stale]:
     for place in _PLACES:
         for artifact in sorted({*jobs.recorded(directory, place), *attestation.attested(directory, place)}):
-            made = _made(artifact)
-            if made.get("verb") not in VERBS or not artifact.exists():
+            if not artifact.exists() or (made := _made(artifact)).get("verb") not in VERBS:
                 continue
             now = makers(made["verb"], lock)
             if _changed(made, now) and not _accepted(artifact, made, now):

@@ -120,6 +120,15 @@ def test_all_that_is_imported_counts(package):
     assert modules("make") == ["parts/__init__.py", "parts/far.py", "parts/near.py", "start.py"]
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', '{"a": {"tree": "x"}}'])
+def test_what_is_remembered_can_be_damaged(package, text):
+    """A damaged `.astolfo/code.json` costs the time to read the code again, and changes no digest."""
+    before = code_digest("make")
+    code._MEMORY.write_text(text)
+    forget()
+    assert code_digest("make") == before
+
+
 @pytest.mark.parametrize(
     ("changed", "counts"),
     [("start", True), ("parts/far", True), ("parts/__init__", True), ("told", False), ("behind", False), ("unread", False)],

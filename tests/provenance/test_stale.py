@@ -120,6 +120,36 @@ def test_a_record_of_another_file_does_not_count(made, lock):
     assert stale.named(made) == {}
 
 
+def test_a_record_of_another_page_does_not_count(tmp_path):
+    """An evaluation's page, which has no side-car, is the one that its record tells of by its bytes; without a page none is told of."""
+    page = tmp_path / "evaluations/plain/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("drawn")
+    now = {"code": "1" * 64, "lock": "2" * 64}
+    stale.record(page, {"verb": "evaluate"} | now, now, {})
+    assert stale.named(page) == now
+    page.write_text("brought from another folder")
+    assert stale.named(page) == {}
+    page.unlink()
+    assert stale.named(page) == {}
+
+
+@pytest.mark.parametrize("text", ["{}", '{"cost": {}}', '{"sha256": null}'])
+def test_a_record_that_names_no_file_does_not_count(made, text):
+    """A record without the digest of its artifact tells of none."""
+    jobs.record_path(made).write_text(text)
+    assert jobs.read(made) == {}
+
+
+def test_what_is_gone_asks_nothing(tmp_path, lock):
+    """Of an artifact that is not there any more neither record nor attestation is read, whatever is in them."""
+    gone = tmp_path / "results/plain.safetensors"
+    for left in (jobs.record_path(gone), attestation.attestation_path(gone)):
+        left.parent.mkdir(parents=True)
+        left.write_text("{")
+    assert stale.find(tmp_path, sha256_of(lock)) == []
+
+
 def test_a_training_job_asks_and_records(tmp_path, made, lock, monkeypatch):
     """`astolfo job train` refuses a stale state, trains from an accepted one, and what it makes attests that."""
     from astolfo.commands.jobs import training
