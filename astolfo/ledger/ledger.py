@@ -65,7 +65,7 @@ class Ledger:
         self.scale = files.read("scales", schema.Scale, scale)[scale]
         self.stand_ins = files.read("stand-ins", schema.StandIn)
         bases, datasets = files.read("bases", schema.Base), files.read("datasets", schema.Dataset)
-        self.bases = {name: standins.base(name, entry, self.stand_ins, bases) for name, entry in bases.items()}
+        self.bases = {name: self._with_origins(name, entry, bases) for name, entry in bases.items()}
         sized = {name: standins.dataset(name, self._counted(name, entry)) for name, entry in datasets.items()}
         self.datasets = {name: standins.joined(entry, sized) for name, entry in sized.items()}
         self.evaluations = files.read("evaluations", EvaluationSet)
@@ -221,6 +221,13 @@ class Ledger:
     def newest(self) -> Run | None:
         """The last run of the last era that is about results; None in a ledger without one."""
         return next((run for run in reversed(self.runs.values()) if not run.era.support), None)
+
+    def _with_origins(self, name: str, entry: schema.Base, others: Mapping[str, schema.Base]) -> schema.Base:
+        """A base with an origin at each scale."""
+        try:
+            return standins.base(name, entry, self.stand_ins, others)
+        except LookupError as problem:
+            raise self.files.error("bases", name, [], str(problem)) from None
 
     def _counted(self, name: str, entry: schema.Dataset) -> schema.Dataset:
         """A dataset whose entry does not say how many images it has, with as many as there are where it says they are."""

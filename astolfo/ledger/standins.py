@@ -18,7 +18,7 @@ AMOUNT = 0.05  # standard deviations by which a base's weights differ from its s
 def base(name: str, entry: schema.Base, known: Mapping[str, schema.StandIn], others: Mapping[str, schema.Base]) -> schema.Base:
     """The base with an origin at each scale: at full scale a file of its name, at the miniature a stand-in.
 
-    An autoencoder has that of its family among the `others`.
+    An autoencoder has that of its family among the `others`. Raises LookupError where no stand-in is `known` for it.
     """
     more: dict[str, schema.Origin | None] = {}
     if entry.full is None:
@@ -37,8 +37,15 @@ def _autoencoder(entry: schema.Base, others: Mapping[str, schema.Base]) -> schem
 
 def _stand_in(entry: schema.Base, known: Mapping[str, schema.StandIn]) -> schema.Origin:
     """The first stand-in of a base's family and objective; of a base without an objective, the family's first."""
-    family = [name for name, one in known.items() if one.family == entry.family]
-    return schema.Origin(stand_in=next(name for name in family if entry.objective in (None, known[name].objective)))
+    family = {name: one.objective for name, one in known.items() if one.family == entry.family}
+    for name, objective in family.items():
+        if entry.objective in (None, objective):
+            return schema.Origin(stand_in=name)
+    there = ", ".join(f"{name} ({objective})" for name, objective in family.items()) or "none"
+    raise LookupError(
+        f"no stand-in of {entry.family} has the objective {entry.objective}; there is {there}. Correct the ledger's stand-ins, "
+        "or say in the base's entry what takes its place: miniature: {stand_in: NAME}."
+    )
 
 
 def dataset(name: str, entry: schema.Dataset) -> schema.Dataset:

@@ -124,6 +124,14 @@ def test_a_stand_in_has_one_source(ledger, said, problem):
         ledger(mine={"objective": "rf"}, **{"stand-ins": {"sdxl-rf": said}})
 
 
+def test_a_base_that_nothing_stands_in_for_is_refused(ledger):
+    """If a ledger changes the objective of the library's stand-ins, a base without one is named, with those that there are."""
+    with pytest.raises(
+        LedgerError, match=r"ledger.yaml:\d+: no stand-in of sdxl has the objective rf; there is sdxl-eps \(eps\), "
+    ):
+        ledger(mine={"objective": "rf"}, **{"stand-ins": {"sdxl-rf": {"objective": "eps"}}})
+
+
 def test_an_unknown_stand_in_is_refused(ledger):
     """A base that names a stand-in which there is not is refused with near names."""
     with pytest.raises(LedgerError, match="unknown stand-in 'sdxl-fr'. Did you mean sdxl-rf"):
