@@ -14,7 +14,7 @@ from astolfo.ledger import schema
 from astolfo.ledger.files import unknown
 from astolfo.ledger.ledger import SCALES, Ledger, Run
 from astolfo.ledger.recipe import choices_of
-from astolfo.ledger.references import Reference, mistaken_for, parse, problem_of
+from astolfo.ledger.references import FOLDERS, Reference, mistaken_for, parse, problem_of
 from astolfo.ledger.unet import FIXED, known_blocks, parameters, trains, unknown_blocks
 
 Error = Callable[[str], LedgerError]
@@ -43,13 +43,18 @@ def check(ledger: Ledger) -> None:
 
 
 def _name(section: str, name: str, at: LedgerError) -> None:
-    if problem := problem_of(name):
+    if problem := _name_problem(name):
         raise LedgerError(f"{at}the name {name!r} of {section} {problem}.")
+
+
+def _name_problem(name: str) -> str | None:
+    """What is wrong with the name of a run, a base or a dataset: a run and a dataset are folders in those that a build makes."""
+    return "is that of a folder that a build writes to: name it otherwise" if name in FOLDERS else problem_of(name)
 
 
 def _run_name(ledger: Ledger, run: Run) -> None:
     name = run.id
-    if problem := problem_of(name):
+    if problem := _name_problem(name):
         raise run.error(f"the name {name!r} of a run {problem}.")
     if other := mistaken_for(name):
         free = name.replace("-", "_")

@@ -23,6 +23,8 @@ _REFERENCE = re.compile(
     rf"(?P<run>.+?)(?:-step(?P<step>[0-9]{{8}})|-epoch(?P<epoch>[0-9]{{6}}))?(?:-(?P<alpha>{ALPHA_PATTERN}))?", re.DOTALL
 )
 _LETTERS = re.compile(NAME_PATTERN)
+FOLDERS = ("states", "results", "bases", "datasets", "evaluations", "vocabulary", "rebuilt")
+"""Where artifacts lie in a working directory: an artifact's name is its path from the last of these on."""
 
 
 @dataclass(frozen=True, kw_only=True)

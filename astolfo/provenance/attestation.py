@@ -22,7 +22,7 @@ from astolfo.errors import InputError
 from astolfo.files import json_digest, read_sidecar, sha256_of, write_json
 from astolfo.ledger import schema
 from astolfo.ledger.code import VERBS, code_digest
-from astolfo.ledger.references import parse
+from astolfo.ledger.references import FOLDERS, parse
 from astolfo.ledger.specs import identity
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -30,7 +30,6 @@ PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "urn:astolfo:program:v1"
 ADOPT, LINK, EXPORT, TRAIN = "adopt", "link", "export", "train"
 ACCEPTED = ".accepted.json"  # behind an artifact's name: that it is kept though code or lock changed since, and why
-_FOLDERS = ("states", "results", "bases", "datasets", "evaluations", "vocabulary", "rebuilt")
 _SELF = "astolfo_digest"
 _LOCK = Path(__file__).parent.parent.parent / "envs" / "lock.txt"
 
@@ -50,7 +49,7 @@ def attested(directory: Path, place: str) -> Iterator[Path]:
 def name_of(path: Path | str) -> str:
     """An artifact's name, the same in every working directory: its path from `results/`, `states/` ... on, else its file name."""
     parts = Path(path).parts
-    starts = [index for index, part in enumerate(parts[:-1]) if part in _FOLDERS]
+    starts = [index for index, part in enumerate(parts[:-1]) if part in FOLDERS]
     return "/".join(parts[starts[-1] :]) if starts else parts[-1]
 
 

@@ -1,10 +1,11 @@
 """A reference names a model by run, checkpoint and alpha, and is the file's name."""
 
 import pytest
+import yaml
 
 from astolfo.errors import LedgerError
 from astolfo.ledger import load, parse
-from astolfo.ledger.references import mistaken_for, problem_of
+from astolfo.ledger.references import FOLDERS, mistaken_for, problem_of
 from tests.conftest import SMALL
 
 BASES = ("my-base", "other-0.90", "base-step00000001")
@@ -60,6 +61,18 @@ def test_a_free_name_is_taken(name):
 def test_a_name_that_no_file_could_have_is_refused_in_words(name, problem):
     """What is wrong with a name is said of its letters, without a pattern."""
     assert problem in problem_of(name)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("section", ["runs", "datasets"])
+def test_a_name_of_a_builds_own_folder_is_refused(section, name, tmp_path):
+    """No run or dataset is named like a folder of artifacts: what lies in datasets/results/ would be attested as results/..."""
+    dataset, run = (name, "first") if section == "datasets" else ("d", name)
+    entry = {"base": "mine", "dataset": dataset, "epochs": 1, "learning_rate": {"unet": 1e-5}}
+    ledger = {"bases": {"mine": {}}, "datasets": {dataset: {"images": 50}}, "runs": {run: entry}}
+    (tmp_path / "ledger.yaml").write_text(yaml.safe_dump(ledger))
+    with pytest.raises(LedgerError, match=rf"ledger.yaml:\d+: the name '{name}' of .* is that of a folder"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
