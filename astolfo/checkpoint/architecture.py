@@ -1,7 +1,7 @@
 """Which model a checkpoint is of: its family, and the configs of its parts.
 
-The configs are exactly diffusers' and transformers' own (`config/scales/*.yaml`, section `architectures`), so the modules,
-the names of their weights and the key map of the single file all follow from the same few numbers, at any scale.
+The configs are exactly diffusers' and transformers' own (`astolfo/library/scales/*.yaml`, section `architectures`), so the
+modules, the names of their weights and the key map of the single file all follow from the same few numbers, at any scale.
 """
 
 import functools

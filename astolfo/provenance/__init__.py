@@ -1,1 +1,1 @@
-"""Where an artifact comes from: code digests, and later attestations."""
+"""Where an artifact comes from: attestations, records of jobs, recorded digests, and what checks and compares them."""

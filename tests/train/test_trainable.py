@@ -44,7 +44,7 @@ def architecture(full):
 
 @pytest.fixture(scope="module")
 def unet(architecture):
-    """SDXL's UNet as config/scales/full.yaml has it, without storage."""
+    """SDXL's UNet as the library's scales/full.yaml has it, without storage."""
     return architecture.build("unet")
 
 
