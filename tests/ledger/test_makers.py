@@ -132,6 +132,13 @@ def test_a_base_that_nothing_stands_in_for_is_refused(ledger):
         ledger(mine={"objective": "rf"}, **{"stand-ins": {"sdxl-rf": {"objective": "eps"}}})
 
 
+@pytest.mark.parametrize("scale", ["miniature", "full"])
+def test_full_scale_takes_no_stand_in(ledger, scale):
+    """A stand-in is a small model: an entry that puts one in a base's place at full scale is refused, at either scale."""
+    with pytest.raises(LedgerError, match=r"ledger.yaml:\d+: .*stand_in is the miniature's"):
+        ledger(scale, mine={"full": {"stand_in": "sdxl-eps"}})
+
+
 def test_an_unknown_stand_in_is_refused(ledger):
     """A base that names a stand-in which there is not is refused with near names."""
     with pytest.raises(LedgerError, match="unknown stand-in 'sdxl-fr'. Did you mean sdxl-rf"):

@@ -76,6 +76,12 @@ class Base(Entry):
     full: Origin | None = None
     miniature: Origin | None = None
 
+    @model_validator(mode="after")
+    def _stand_ins_are_small(self) -> "Base":
+        if self.full is not None and self.full.stand_in is not None:
+            raise ValueError("stand_in is the miniature's: say what the base is at full scale, or leave `full` out.")
+        return self
+
 
 class StandIn(Entry):
     """A model that stands in for others at the miniature: a file of its name in stand-ins/, or the result of a run."""
