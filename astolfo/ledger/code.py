@@ -1,7 +1,8 @@
 """The digest of the code that a verb's bits depend on: its modules as syntax trees, without comments and docstrings.
 
 Which modules these are follows from the code: those that the verb's job calls, what they import, inside functions too, what that
-imports, and so on. Editing a comment, a docstring or the layout changes no digest; editing a statement of any of them does.
+imports, and so on. Editing a comment, a docstring or the layout changes no digest; editing a statement of any of them does. The
+job's own lines (`astolfo.commands.jobs`) do not count: they parse options and hand the spec on.
 """
 
 import ast
