@@ -13,13 +13,14 @@ A training goes on from a stale state only when that was accepted. Imports nothi
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from astolfo import program
-from astolfo.errors import InputError, StateError
+from astolfo.errors import InputError, PlacementError, StateError
 from astolfo.files import write_json
 from astolfo.ledger.code import VERBS, code_digest
 from astolfo.ledger.references import parse
@@ -27,6 +28,7 @@ from astolfo.ledger.specs import identity
 from astolfo.provenance import attestation, jobs
 from astolfo.provenance.attestation import ACCEPTED
 
+log = logging.getLogger(__name__)
 _PLACES = ("vocabulary/*", "rebuilt/*", "datasets/*/*", "bases/*", "states/*/*", "results/*", "evaluations/*/*")
 _KINDS = {
     "bases": "base", "datasets": "dataset", "evaluations": "evaluation", "rebuilt": "autoencoder", "states": "state",
@@ -60,9 +62,15 @@ def makers(verb: str, lock: str) -> dict[str, str]:
 
 def record(artifact: Path, spec: dict[str, Any], named: dict[str, str], cost: dict[str, Any]) -> None:
     """Writes the record of a job: who made `artifact`, which is the code and lock of `spec`, those that the plan had `named`, and
-    what it `cost`. Nothing is `named` of what was only put in its place. What was accepted of a former artifact is void."""
+    what it `cost`. Nothing is `named` of what was only put in its place. What was accepted of a former artifact is void.
+
+    Where it cannot be written the job does not fail, since Snakemake would delete what it has made: that is logged.
+    """
     made = {"identity": identity(spec), "code": spec["code"], "lock": spec["lock"], "named": named} if named else {}
-    jobs.write(artifact, {"verb": spec["verb"], **made, "cost": cost})
+    try:
+        jobs.write(artifact, {"verb": spec["verb"], **made, "cost": cost})
+    except (OSError, PlacementError) as error:
+        log.warning("%s is made, but the record of its job cannot be written: %s", artifact, error)
     _acceptance(artifact).unlink(missing_ok=True)
 
 

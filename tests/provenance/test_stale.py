@@ -1,6 +1,7 @@
 """Who made what is on record, and a run goes on only from what is in use or accepted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_a_record_that_names_no_file_does_not_count(made, text):
     """A record without the digest of its artifact tells of none."""
     jobs.record_path(made).write_text(text)
     assert jobs.read(made) == {}
+
+
+def test_a_record_that_cannot_be_written_fails_no_job(tmp_path, made, lock, caplog):
+    """A working directory whose .astolfo/ takes nothing costs the record, with a line in the log, and not the artifact."""
+    shutil.rmtree(tmp_path / ".astolfo")
+    (tmp_path / ".astolfo").touch()
+    now = stale.makers("train", sha256_of(lock))
+    stale.record(made, SPEC | now, now, {})
+    assert "the record of its job cannot be written" in caplog.text
 
 
 def test_what_is_gone_asks_nothing(tmp_path, lock):
