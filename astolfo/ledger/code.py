@@ -122,7 +122,7 @@ def _module(name: str) -> _Module:
 
 @functools.cache
 def _remembered() -> dict[str, _Module]:
-    """Modules by the sha256 of their source, as earlier processes left them in this working directory."""
+    """Modules by the sha256 of this one's and their source, as earlier processes left them in this working directory."""
     try:
         found = json.loads(_MEMORY.read_text(encoding="utf-8"))
         return {key: _Module(module["tree"], tuple(module["imports"])) for key, module in found.items()}
@@ -132,7 +132,7 @@ def _remembered() -> dict[str, _Module]:
 
 def _parsed(source: str, known: dict[str, _Module]) -> _Module:
     """What counts of a module's `source`, looked up in or added to `known`."""
-    key = hashlib.sha256(source.encode()).hexdigest()
+    key = hashlib.sha256(_READER + source.encode()).hexdigest()
     if key not in known:
         tree = ast.parse(source)
         imports: set[str] = set()
@@ -158,6 +158,7 @@ def _imported(node: ast.AST) -> set[str]:
     return {name for name in names if name.split(".")[0] == "astolfo"}
 
 
+_READER = Path(__file__).read_bytes()  # what this module makes of a source counts too: another one's is not taken from memory
 # A tree is written as Python 3.11 writes it: 3.12 added empty type parameters, 3.13 leaves empty fields out.
 _AS_BEFORE = {"show_empty": True} if sys.version_info >= (3, 13) else {}
 

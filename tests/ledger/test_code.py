@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 
 import pytest
 
@@ -125,6 +126,18 @@ def test_what_is_remembered_can_be_damaged(package, text):
     """A damaged `.astolfo/code.json` costs the time to read the code again, and changes no digest."""
     before = code_digest("make")
     code._MEMORY.write_text(text)
+    forget()
+    assert code_digest("make") == before
+
+
+def test_what_another_version_remembers_is_not_taken(package, monkeypatch):
+    """What was remembered by a version of this module that read other things from a source counts no more."""
+    before = code_digest("make")
+    remembered = json.loads(code._MEMORY.read_text())
+    code._MEMORY.write_text(json.dumps({key: module | {"imports": []} for key, module in remembered.items()}))
+    forget()
+    assert code_digest("make") != before  # what this version remembers is taken
+    monkeypatch.setattr(code, "_READER", b"another version")
     forget()
     assert code_digest("make") == before
 
