@@ -49,7 +49,7 @@ DECIDES_NO_BIT: dict[str, str] = {
     "ledger/ledger.py": _OF_A_SPEC,
     "ledger/rates.py": _OF_A_SPEC,
     "ledger/references.py": _OF_A_SPEC,
-    "ledger/specs.py": _OF_A_SPEC,
+    "ledger/specs.py": "a spec says what was found; the identity that it gives a state is checked by the segment that goes on",
     "ledger/steps.py": _OF_A_SPEC,
     "pins.py": "compares what the user brought with the digest in the spec",
     "plan/memory.py": "predicts memory",
