@@ -30,6 +30,7 @@ from astolfo.train.ranks import Processes  # noqa: E402
 from benchmarks.train_sdxl import CONFIG, Subject, prepare  # noqa: E402
 
 SIDE = 16
+DISK = "/var/tmp"  # where files take no memory, which they may in /tmp
 EVALUATED = {"evaluation of 1024x1024": 1024, "evaluation of 512x512": 512}  # sides of pictures
 CASES = {  # run, changes of its recipe
     "100 %, frozen encoders": ("26022301", {"unet": 100}),
@@ -65,7 +66,7 @@ def measure(case: str) -> None:
     """Trains, saves, goes on in this process, and prints both figures."""
     recipe = reduced(case)
     said = host_memory.needed_by_process(recipe, 1, False, (8 * SIDE, 8 * SIDE))
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+    with tempfile.TemporaryDirectory(dir=DISK) as name:
         inputs, file = prepare(recipe, Path(name), 2), Path(name, "state.safetensors")
         trainer = Subject(recipe, inputs, Processes())
         trainer.step(0)

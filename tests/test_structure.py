@@ -1,6 +1,7 @@
 """The package's layers: imports lead downwards, and who may import whom is written here."""
 
 import ast
+import subprocess
 
 import pytest
 
@@ -71,3 +72,12 @@ def test_the_tests_of_one_checkout_refuse_the_code_of_another(monkeypatch, tmp_p
     monkeypatch.setattr(conftest, "ROOT", tmp_path)
     with pytest.raises(pytest.UsageError, match=f"astolfo of {tmp_path}, found that of {ROOT}.*`make env`"):
         conftest.pytest_configure(None)
+
+
+def test_no_large_file_is_tracked():
+    """All tracked files stay small, the shipped models included: what a killed program left behind is not committed."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert [str(path) for path in paths if path.is_file() and path.stat().st_size > 4_000_000] == []
