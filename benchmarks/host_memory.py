@@ -3,8 +3,8 @@
     python benchmarks/host_memory.py [CASE ...]
 
 Models have SDXL's widths and fewer layers, so that a case takes some gigabytes and a minute; latents are 16x16. `resident` is
-the most that the process had in memory, the libraries' pages included: over two steps, a state and going on from it, or over a
-picture made in one step.
+the most that the process had in memory, the libraries' pages included: over reading the base's file, two steps, a state
+and going on from it, or over a picture made in one step.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,11 +24,15 @@ numerics.make_deterministic()
 
 import torch  # noqa: E402
 
+from astolfo.checkpoint import model  # noqa: E402
 from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.ledger.schema import Optimizer  # noqa: E402
 from astolfo.train import host_memory, state  # noqa: E402
+from astolfo.train.initialise import initialise  # noqa: E402
+from astolfo.train.loop import Trainer  # noqa: E402
+from astolfo.train.model import architecture_of  # noqa: E402
 from astolfo.train.ranks import Processes  # noqa: E402
-from benchmarks.train_sdxl import CONFIG, Subject, prepare  # noqa: E402
+from benchmarks.train_sdxl import CONFIG, prepare, random_parts  # noqa: E402
 
 SIDE = 16
 DISK = "/var/tmp"  # where files take no memory, which they may in /tmp
@@ -62,13 +67,22 @@ def reduced(case: str):
     return recipe.model_copy(update=found)
 
 
+def write_base(case: str, file: Path) -> None:
+    """A model of random weights, made in a process of its own, whose memory ends with it."""
+    recipe = reduced(case)
+    architecture = architecture_of(recipe)
+    parts = random_parts(recipe, "cpu") | {"vae": initialise(architecture.build("vae", "cpu"), 1)}
+    model.save(file, parts, architecture)
+
+
 def measure(case: str) -> None:
-    """Trains, saves, goes on in this process, and prints both figures."""
+    """Trains from a base's file, saves, goes on in this process, and prints both figures."""
     recipe = reduced(case)
     said = host_memory.needed_by_process(recipe, 1, False, (8 * SIDE, 8 * SIDE))
     with tempfile.TemporaryDirectory(dir=DISK) as name:
-        inputs, file = prepare(recipe, Path(name), 2), Path(name, "state.safetensors")
-        trainer = Subject(recipe, inputs, Processes())
+        base, file = Path(name, "base.safetensors"), Path(name, "state.safetensors")
+        subprocess.run([sys.executable, __file__, "--here", case, "--base", base], check=True)
+        trainer = Trainer(recipe, replace(prepare(recipe, Path(name), 2), base=base), Processes())
         trainer.step(0)
         state.save(file, trainer.state(1), "this")
         with state.reading(file, "this") as found:
@@ -113,7 +127,12 @@ def main() -> None:
         help=f"of {'; '.join([*CASES, *EVALUATED])}".replace("%", "%%"),
     )
     parser.add_argument("--here", choices=[*CASES, *EVALUATED], help=argparse.SUPPRESS)  # in a process of its own
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)  # writes a case's base there, and no more
     options = parser.parse_args()
+    host_memory.free_at_once()  # as the jobs of the program do
+    if options.base:
+        write_base(options.here, options.base)
+        return
     if options.here:
         (measure if options.here in CASES else evaluate)(options.here)
         return
