@@ -39,7 +39,8 @@ TRAINING = (
 )
 SAMPLING = "What helps: ending other programs, swap space, or a machine with more."
 _TRUE = 500_000_000  # parameters; a smaller model has room everywhere
-_M_MMAP_THRESHOLD, _OWN_PAGES = -3, 1 << 20  # mallopt's option by its number in malloc.h; bytes from which a tensor has pages of its own
+_M_MMAP_THRESHOLD = -3  # of mallopt, by its number in malloc.h
+_OWN_PAGES = 1 << 20  # bytes from which a tensor has pages of its own
 
 
 def needed_by_training(
@@ -156,8 +157,8 @@ def supervised(work: Callable[[], object], wanted: float, patience: float = 0.0,
 def free_at_once() -> None:
     """Has the C library give the memory of large tensors back to the system when they are freed.
 
-    Left to itself, glibc keeps all up to 32 MB once one of that size has been freed, and puts what comes next between them: after an
-    update in 8 bits at true size it held 3 GB that nothing used. Another C library is left as it is.
+    Left to itself, glibc keeps all up to 32 MB once one of that size has been freed, and puts what comes next between them:
+    after an update in 8 bits at true size it held 3 GB that nothing used. Another C library is left as it is.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
