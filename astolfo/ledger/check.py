@@ -199,6 +199,9 @@ def _dataset(ledger: Ledger, name: str) -> None:
     known = [base for base, entry in ledger.bases.items() if entry.kind == "autoencoder"]
     if wanted not in known:
         raise ledger.files.error("datasets", name, ["autoencoder"], unknown("autoencoder", wanted, known))
+    if ledger.dataset_source(name)[0] == "drawn" and ledger.dataset(name).digest != "unknown":
+        none = "a digest is a store's, and pictures that are drawn have none: name the store, or leave digest out."
+        raise ledger.files.error("datasets", name, [ledger.scale_name, "digest"], none)
     for part in ledger.datasets[name].parts or ():
         if problem := _part_problem(ledger, part, wanted):
             raise ledger.files.error("datasets", name, ["parts", part], problem)

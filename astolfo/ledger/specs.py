@@ -84,14 +84,11 @@ class Specs:
             merged = {"base": origin.merge.base, "trained": origin.merge.trained}
             parents = {role: self.model(self.ledger.reference(model)) for role, model in merged.items()}
             return self._spec("merge", parents, alpha=origin.merge.alpha, title=name)
-        if origin.mecha:
-            models = origin.mecha.models
-            parents = {role: self.model(self.ledger.reference(model)) for role, model in models.items()}
-            recipe = self.ledger.folder / MECHA / f"{origin.mecha.recipe}.mecha"
-            return self._spec(
-                "mecha", parents, recipe=origin.mecha.recipe, recipe_sha256=sha256_of(recipe), models=models, title=name
-            )
-        return self.autoencoder(name)
+        assert origin.mecha
+        recipe, models = origin.mecha.recipe, origin.mecha.models
+        parents = {role: self.model(self.ledger.reference(model)) for role, model in models.items()}
+        written = sha256_of(self.ledger.folder / MECHA / f"{recipe}.mecha")
+        return self._spec("mecha", parents, recipe=recipe, recipe_sha256=written, models=models, title=name)
 
     def dataset(self, name: str) -> Spec:
         """A dataset store made from the scale's procedural pictures or of a folder's, or brought by the user."""

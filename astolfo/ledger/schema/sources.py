@@ -47,9 +47,16 @@ class Origin(Entry):
     stand_in: str | None = None  # a model of the library, changed by the base's name
 
     @model_validator(mode="after")
-    def _one_maker(self) -> "Origin":
+    def _one_source(self) -> "Origin":
         if sum(maker is not None for maker in (self.made_by, self.merge, self.mecha, self.stand_in)) > 1:
             raise ValueError("give one of made_by, merge, mecha and stand_in.")
+        if self.file is not None and self.stand_in is not None:
+            raise ValueError(
+                "give one of file and stand_in: the file is used as it is, a stand-in is a model of the library, changed by the "
+                "base's name."
+            )
+        if self.file is None and self.sha256 != "unknown":
+            raise ValueError("sha256 is a file's: name the file too, or leave sha256 out.")
         return self
 
     @property
@@ -77,7 +84,11 @@ class Base(Entry):
     miniature: Origin | None = None
 
     @model_validator(mode="after")
-    def _stand_ins_are_small(self) -> "Base":
+    def _comes_from_somewhere(self) -> "Base":
+        for scale, origin in (("full", self.full), ("miniature", self.miniature)):
+            if origin == Origin():
+                ways = "file, made_by, merge, mecha" + " or stand_in" * (scale == "miniature")
+                raise ValueError(f"{scale} does not say where the base comes from: give {ways}, or leave {scale} out.")
         if self.full is not None and self.full.stand_in is not None:
             raise ValueError("stand_in is the miniature's: say what the base is at full scale, or leave `full` out.")
         return self
@@ -119,6 +130,12 @@ class ScaleDataset(PictureSource):
 
     images: PositiveInt | None = None  # None: as many as at full scale
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _stores_are_made(self) -> "ScaleDataset":
+        if self.store is not None and "seed" in self.model_fields_set:
+            raise ValueError("a seed is of pictures drawn or imported, and a store is made already. Leave seed or store out.")
+        return self
 
 
 class Dataset(PictureSource):
