@@ -17,6 +17,8 @@ def recipe(ledger):
     [({"learning_rate": {"unet": 1.5}}, "a learning rate of 1.5 is a slip: expected one below 1 for AdamW"),
      ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "text_encoders": 0.5}}, "Prodigy has one step size"),
      ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "blocks": {"up_blocks": 2}}}, "Prodigy has one step size"),
+     ({"learning_rate": {"unet": 1e-5, "text_encoders": 0, "text_encoder": 0, "text_encoder_2": 0}}, "text_encoders is the rate of both"),
+     ({"outcome": {"kind": "works-after-merge", "alpha": 1.5}}, "outcome.alpha: .*less than or equal to 1"),
      ({"optimizer": "Prodigy", "engine": "deepspeed"}, "Prodigy needs whole weights, which deepspeed cuts"),
      ({"optimizer": "AdamWScheduleFree", "engine": "deepspeed"}, "AdamWScheduleFree needs whole weights"),
      ({"engine": "deepspeed", "choices": {"clipping": "never"}}, "choice clipping does not act under engine: deepspeed"),

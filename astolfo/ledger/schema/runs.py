@@ -48,7 +48,7 @@ class Outcome(Entry):
 
     kind: Literal["success", "failure", "partial", "stopped", "nan", "works-after-merge", "unstated"]
     text: str = ""
-    alpha: float | None = None
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class RunFields(Entry):

@@ -63,6 +63,8 @@ class LearningRate(Entry):
     def _both(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
+        if {"text_encoders", "text_encoder", "text_encoder_2"} <= value.keys():
+            raise ValueError("text_encoders is the rate of both: give it, or text_encoder and text_encoder_2.")
         rest = {key: item for key, item in value.items() if key != "text_encoders"}
         if "text_encoders" in value:
             rest = {"text_encoder": value["text_encoders"], "text_encoder_2": value["text_encoders"], **rest}
