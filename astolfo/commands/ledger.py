@@ -39,7 +39,8 @@ def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
         era = eras[name]
         click.echo(json.dumps(show.era_as_data(found, era), indent=2) if as_json else show.era_as_text(found, era))
     elif name not in found.runs:
-        raise LedgerError(f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all.")
+        problem = f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all."
+        raise LedgerError(found.of_the_library(name) or problem)
     else:
         run = found.run(name)
         click.echo(json.dumps(show.as_data(found, run), indent=2) if as_json else show.as_text(found, run))

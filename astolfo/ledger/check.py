@@ -29,7 +29,8 @@ def check(ledger: Ledger) -> None:
             _name(section, name, ledger.files.error(section, name, [], ""))
     for run in ledger.runs.values():
         _complete(run)
-        _run(ledger, run)
+        if run.id not in ledger.lent:
+            _run(ledger, run)
     for name in ledger.bases:
         _base(ledger, name)
     for name in ledger.datasets:
@@ -82,8 +83,8 @@ def _complete(run: Run) -> None:
 
 
 def _run(ledger: Ledger, run: Run) -> None:
-    if run.fields.dataset not in ledger.datasets:
-        raise run.error(unknown("dataset", str(run.fields.dataset), ledger.datasets), "dataset")
+    if problem := _no_dataset(ledger, str(run.fields.dataset)):
+        raise run.error(problem, "dataset")
     for key in ("base", "merge_base"):
         name = getattr(run.fields, key)
         if name is not None:
@@ -190,8 +191,10 @@ def _any_trains(unet: schema.UNet, rates: schema.LearningRate, config: dict[str,
 
 def _base(ledger: Ledger, name: str) -> None:
     for scale in SCALES:
-        for parent in getattr(ledger.bases[name], scale).parents:
-            _reference(ledger, parent, partial(ledger.files.error, "bases", name, [scale]))
+        origin = getattr(ledger.bases[name], scale)
+        for parent in origin.parents:
+            if not (origin.stand_in and parent in ledger.lent):
+                _reference(ledger, parent, partial(ledger.files.error, "bases", name, [scale]))
 
 
 def _dataset(ledger: Ledger, name: str) -> None:
@@ -209,14 +212,19 @@ def _dataset(ledger: Ledger, name: str) -> None:
 
 def _part_problem(ledger: Ledger, part: str, autoencoder: str) -> str | None:
     """Why a dataset cannot be a part of one whose first part is encoded by `autoencoder`; None when it can."""
-    if part not in ledger.datasets:
-        return unknown("dataset", part, ledger.datasets)
+    if problem := _no_dataset(ledger, part):
+        return problem
     other = ledger.datasets[part]
     if other.parts:
         return f"{part} has parts itself: name those instead."
     if other.autoencoder != autoencoder:
         return f"{part} is encoded by {other.autoencoder}, the first part by {autoencoder}: parts need one autoencoder."
     return None
+
+
+def _no_dataset(ledger: Ledger, name: str) -> str | None:
+    """Why an entry cannot name such a dataset; None when it can."""
+    return ledger.of_the_library(name) or (unknown("dataset", name, ledger.datasets) if name not in ledger.datasets else None)
 
 
 def _evaluation(ledger: Ledger, name: str) -> None:
@@ -229,30 +237,35 @@ def _targets(ledger: Ledger) -> None:
     for target in ledger.about.targets or ():
         evaluation = target.removeprefix("evaluations/")
         try:
-            if evaluation != target:
-                ledger.evaluated(evaluation)
-            else:
-                _reference(ledger, target, LedgerError)
+            _reference(ledger, ledger.evaluated(evaluation)[0] if evaluation != target else target, LedgerError)
         except LedgerError as problem:
             assert ledger.files.whole
             raise ledger.files.whole.error(["targets"], f"targets: {problem}") from None
 
 
 def _reference(ledger: Ledger, name: str, error: Error) -> None:
+    if problem := _no_reference(ledger, name):
+        raise error(problem)
+
+
+def _no_reference(ledger: Ledger, name: str) -> str | None:
+    """Why an entry cannot name such a model; None when it can."""
     try:
         reference = ledger.known(name)
-        if reference.base:
-            if ledger.base(reference.base).kind != "model":
-                raise error(f"{name} is an autoencoder, no model: nothing can start from it or be merged with it.")
-            return
-        target = ledger.run(str(reference.run))
     except LedgerError as problem:
-        raise error(str(problem)) from None
-    last = target.fields.until_step
+        return str(problem)
+    if lent := ledger.of_the_library(str(reference.base or reference.run)):
+        return lent
+    if reference.base:
+        is_model = ledger.base(reference.base).kind == "model"
+        return None if is_model else f"{name} is an autoencoder, no model: nothing can start from it or be merged with it."
+    target = ledger.run(str(reference.run))
+    last, epochs = target.fields.until_step, target.fields.epochs or 0
     if reference.step and last and reference.step > last:
-        raise error(f"{name}: run {target.id} ends at step {last:,}, so there is no step {reference.step:,}.")
-    if reference.epoch and reference.epoch > (target.fields.epochs or 0):
-        raise error(f"{name}: run {target.id} has {target.fields.epochs} epochs, so there is no epoch {reference.epoch}.")
+        return f"{name}: run {target.id} ends at step {last:,}, so there is no step {reference.step:,}."
+    if reference.epoch and reference.epoch > epochs:
+        return f"{name}: run {target.id} has {epochs} epochs, so there is no epoch {reference.epoch}."
+    return None
 
 
 def _cycle(ledger: Ledger, reference: Reference, path: tuple[str, ...]) -> None:

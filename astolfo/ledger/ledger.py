@@ -60,6 +60,7 @@ class Ledger:
         if scale not in SCALES:
             raise LedgerError(f"Unknown scale {scale!r}: expected one of {', '.join(SCALES)}.")
         self.folder, self.scale_name, self._pins = folder, scale, pins
+        self.lent: set[str] = set()  # names of the library's runs that make stand-ins, of their bases and datasets
         self.files = files = Files(folder)
         self.about = files.about(schema.About)
         self.scale = files.read("scales", schema.Scale, scale)[scale]
@@ -88,7 +89,8 @@ class Ledger:
                 f"{run_id!r} is no reference: expected RUN, RUN-step<8 digits>, RUN-epoch<6 digits>, each perhaps followed "
                 "by an alpha with two decimals such as -0.50."
             )
-        raise LedgerError(unknown("run", run_id, self.runs) + " `astolfo ledger list` shows them all.")
+        problem = unknown("run", run_id, self.runs) + " `astolfo ledger list` shows them all."
+        raise LedgerError(self.of_the_library(run_id) or problem)
 
     def reference(self, name: str) -> Reference:
         """What a name means: a base of this ledger, or a run's model, whether or not there is such a run."""
@@ -101,12 +103,27 @@ class Ledger:
             return reference
         if any(name.startswith(f"{run}-") for run in self.runs):
             self.run(name)
-        raise LedgerError(unknown("run or base", name, [*self.runs, *self._models()]))
+        own = str(reference.base or reference.run)
+        raise LedgerError(self.of_the_library(own) or unknown("run or base", name, [*self.runs, *self._models()]))
+
+    def of_the_library(self, name: str) -> str | None:
+        """Why no entry can name a run, base or dataset that the library has for making stand-ins; None for any other name."""
+        if name not in self.lent and any(name in own for own in (self.runs, self.bases, self.datasets)):
+            return None
+        if name in self._makers.datasets:
+            return f"the dataset {name} is the program's, for making stand-ins. Give the ledger a dataset of its own."
+        if name not in self._lends:
+            return None
+        kind, stand_in = "run" if name in self._makers.runs else "base", self._lends[name]
+        return (
+            f"the {kind} {name} is the program's: a ledger has it at the miniature alone, while a stand-in is made of it, so no "
+            f"entry can name it. Say miniature: {{stand_in: {stand_in}}} in a base's entry, and name that base."
+        )
 
     def base(self, name: str) -> schema.Base:
         """The base of that name. Raises LedgerError with near names for an unknown one."""
         if name not in self.bases:
-            raise LedgerError(unknown("base", name, self._models()))
+            raise LedgerError(self.of_the_library(name) or unknown("base", name, self._models()))
         return self.bases[name]
 
     def evaluation(self, name: str) -> EvaluationSet:
@@ -289,7 +306,7 @@ class Ledger:
         """
         if not (wanted := self._made_stand_ins()):
             return
-        makers = Ledger(library.MAKERS, self.scale_name, {})
+        makers = self._makers
         own = {
             "runs": {*self.runs}, "bases": {*self.bases}, "datasets": {*self.datasets},
             "eras": {run.era.era for run in self.runs.values()},
@@ -301,8 +318,22 @@ class Ledger:
                 if taken := names & own[section]:
                     raise self._taken(section, min(taken), wanted[run.id])
             self.runs[run.id], self.bases[base], self.datasets[dataset] = run, makers.bases[base], makers.datasets[dataset]
+            self.lent |= {run.id, base, dataset}
             self.files.take("bases", base, makers.files)
             self.files.take("datasets", dataset, makers.files)
+
+    @cached_property
+    def _makers(self) -> "Ledger":
+        """The library's ledger of the runs that make stand-ins."""
+        return Ledger(library.MAKERS, "miniature", {})
+
+    @cached_property
+    def _lends(self) -> dict[str, str]:
+        """The library's runs that make stand-ins, and their bases: name -> the stand-in that it makes, or that it is."""
+        makers = self._makers
+        made = {str(one.made_by): name for name, one in makers.stand_ins.items() if one.made_by in makers.runs}
+        bases = [str(run.fields.base) for run in makers.runs.values()]
+        return made | {base: str(makers.origin(base).stand_in) for base in bases}
 
     def _made_stand_ins(self) -> dict[str, str]:
         """What makes the stand-ins that are not shipped, each with a base that needs it; their origins say it from here on."""

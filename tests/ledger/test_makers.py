@@ -89,6 +89,49 @@ def test_a_name_that_the_library_needs_is_refused(ledger, more, line):
     assert RF not in [run for run, found in ledger(**{"bases": {"other": {}}} | more).runs.items() if found.era.support]
 
 
+NAMED = [  # an entry that names something of the library's, and what is said of that
+    ({"mine": {"miniature": {"made_by": RF}}}, {}, f"the run {RF} .* {{stand_in: sdxl-rf}}"),
+    ({"mine": {"miniature": {"made_by": f"{RF}-step00000300"}}}, {}, f"the run {RF} .* {{stand_in: sdxl-rf}}"),
+    ({"mine": {"full": {"merge": {"base": "other", "trained": RF, "alpha": 0.5}}}}, {}, f"the run {RF} "),
+    ({"mine": {"miniature": {"made_by": "stand-in-sd2-v"}}}, {}, "the base stand-in-sd2-v .* {stand_in: sd2-v}"),
+    ({}, {"base": RF}, f"the run {RF} .* {{stand_in: sdxl-rf}}"),
+    ({}, {"base": "stand-in-sdxl-eps"}, "the base stand-in-sdxl-eps .* {stand_in: sdxl-eps}"),
+    ({}, {"merge_base": f"{RF}-0.50"}, f"the run {RF} .* {{stand_in: sdxl-rf}}"),
+    ({}, {"dataset": "stand-in-sdxl"}, "the dataset stand-in-sdxl .* Give the ledger a dataset of its own"),
+]
+
+
+@pytest.mark.parametrize("scale", ["miniature", "full"])
+@pytest.mark.parametrize("needed", [True, False])
+@pytest.mark.parametrize(("bases", "run", "message"), NAMED)
+def test_no_entry_names_what_the_library_lends(ledger, scale, needed, bases, run, message):
+    """A run of the library, its base or its dataset is in a ledger only while a stand-in needs it: what names one is told so and
+    what to say instead, at either scale, whether it is there or not."""
+    other = {"objective": "rf" if needed else "eps"}
+    with pytest.raises(LedgerError, match=rf"ledger.yaml:\d+: {message}"):
+        ledger(scale, bases={"mine": {}, "other": other} | bases, runs={"first": RUN | run})
+
+
+def test_what_is_typed_is_told_the_same(ledger):
+    """A library's run that this ledger does not have is explained to who asks for it; one of the ledger's own is just a run."""
+    with pytest.raises(LedgerError, match=f"the run {EPS} is the program's"):
+        ledger().known(f"{EPS}-0.50")
+    with pytest.raises(LedgerError, match=f"the run {EPS} is the program's"):
+        ledger().run(EPS)
+    assert ledger(runs={EPS: RUN, "first": RUN | {"base": EPS}}).run(EPS).id == EPS
+
+
+@pytest.mark.parametrize("target", [RF, f"evaluations/{RF}"])
+def test_no_target_names_it(ledger, target, tmp_path):
+    """Nor is it built as a target of the ledger's, which would be there at one scale alone."""
+    ledger(mine={"objective": "rf"})
+    said = yaml.safe_load((tmp_path / "ledger.yaml").read_text()) | {"targets": [target]}
+    (tmp_path / "ledger.yaml").write_text(yaml.safe_dump(said))
+    for scale in ("miniature", "full"):
+        with pytest.raises(LedgerError, match=rf"ledger.yaml:\d+: targets: the run {RF} is the program's"):
+            load(tmp_path, scale)
+
+
 def test_an_era_of_that_name_is_refused(ledger, tmp_path):
     """An era of the ledger cannot share the name of the library's: lists and loss curves would mix the two."""
     ledger()
