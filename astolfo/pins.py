@@ -20,9 +20,10 @@ from astolfo import library, program
 from astolfo.checkpoint.finite import not_finite, summary
 from astolfo.checkpoint.layout import identify
 from astolfo.checkpoint.safefile import open_file
-from astolfo.errors import CheckpointError, InputError
+from astolfo.errors import CheckpointError, InputError, LedgerError
 from astolfo.files import json_digest, sha256_of, write_sidecar, write_text, written
 from astolfo.ledger import Ledger
+from astolfo.ledger.files import unknown
 from astolfo.ledger.ledger import INPUTS, PINS, SCORER, read_pins
 from astolfo.ledger.schema import Family, Origin
 from astolfo.ledger.steps import step_of
@@ -36,20 +37,18 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
     """Records the sha256 of `file` as the base `name`, links it into `inputs/`, and says so; "vocabulary" and
     "clip-score" take a folder.
 
-    A dataset takes the folder of a store, whose own digest is recorded. Raises InputError when the ledger or an earlier pin names
-    another digest, CheckpointError when it is no model file, StoreError when it is no store.
+    A dataset takes the folder of a store, whose own digest is recorded. Raises InputError for what is not pinned, and when the
+    ledger or an earlier pin names another digest, LedgerError for an unknown name, CheckpointError when it is no model file,
+    StoreError when it is no store.
     """
+    _check_name(ledger, name, file, directory)
     if name in ledger.datasets and name not in ledger.bases:
         return _pin_dataset(ledger, name, file, directory)
     origin = _origin(ledger, name)
     if name == "vocabulary" and ledger.scale.vocabulary.sha256 == clip_digest():
         return _clip(file)
-    if not origin.file:
-        other = program.command("pin", name, file, "-d", "OTHER", scale="full")
-        raise InputError(
-            f"{name} is made by the graph at the scale {ledger.scale_name}; nothing is to be pinned. What you hold is for the "
-            f"real thing, in a directory of its own: `{other}`."
-        )
+    if not origin.file or (name in ledger.bases and ledger.scale_name != "full"):
+        raise InputError(_unpinned(ledger, name, file, directory))
     remarks: list[str] = []
     if name in _FOLDERS:
         digest = _FOLDERS[name](file)
@@ -61,6 +60,42 @@ def pin(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
         raise InputError(f"{file} is not the {name} that is recorded: expected sha256 {recorded}, found {digest}.")
     target = _linked(name, file, digest, directory, origin.file)
     return "\n".join([f"{name} is pinned: sha256 {digest}, linked at {target}.", *remarks])
+
+
+def _check_name(ledger: Ledger, name: str, file: Path, directory: Path) -> None:
+    """Raises InputError for a name that no file or this one cannot be pinned as, LedgerError for an unknown one."""
+    reference, known = ledger.reference(name), [*ledger.bases, *ledger.datasets, "vocabulary", SCORER]
+    own = str(reference.base or reference.run)
+    if ledger.of_the_library(own) or (name in ledger.stand_ins and name not in known):
+        path = f"datasets/{own}/store.json" if own in ledger.datasets else ledger.reference(own).path
+        made = f" (`{program.build_command(path, directory=directory)}` makes it)" if own in ledger.lent else ""
+        raise InputError(
+            f"{name} is the program's, for stand-ins at the miniature{made}; nothing is to be pinned. To have a file of yours in "
+            f"a base's place there, put it into {ledger.folder / library.STAND_INS.name} and name it in the base's entry: "
+            "miniature: {file: NAME.safetensors, sha256: DIGEST}."
+        )
+    if name not in known and own in ledger.runs:
+        adopts = program.command("adopt", name, file, directory=directory)
+        raise InputError(f"{name} is a run's model, which is adopted, not pinned: `{adopts}`.")
+    if name not in known:
+        raise LedgerError(unknown("base or dataset", name, known))
+    if name not in ledger.bases and file.is_file():
+        raise InputError(f"{name} is pinned as a folder, and {file} is a file. Name the folder that holds it.")
+
+
+def _unpinned(ledger: Ledger, name: str, file: Path, directory: Path) -> str:
+    """What is said of what has no pin at this scale: where it is pinned, or what makes it and how a file takes its place."""
+    scale, base = ledger.scale_name, ledger.bases.get(name)
+    here = base and ledger.origin(name).file
+    what = f"the file {ledger.pinned_folder(name) / here}" if here else "made by the graph"
+    lines = [f"{name} is {what} at the scale {scale}; nothing is to be pinned."]
+    if base is None or (base.full and base.full.file):
+        other = program.command("pin", name, file, "-d", "OTHER", scale="full")
+        lines.append(f"What you hold is for the real thing, in a directory of its own: `{other}`.")
+    elif not here:
+        build = program.build_command(ledger.reference(name).path, directory=directory)
+        lines.append(f"`{build}` makes it. To use a file that you have, say {scale}: {{file: NAME.safetensors}} in its entry.")
+    return " ".join(lines)
 
 
 def _pin_dataset(ledger: Ledger, name: str, folder: Path, directory: Path) -> str:

@@ -128,6 +128,44 @@ def test_an_autoencoder_of_another_size_is_not_pinned(tmp_path):
     assert read_pins(tmp_path) == {}
 
 
+OWN = r"put it into .*stand-ins and name it in the base's entry: miniature: \{file: NAME.safetensors, sha256: DIGEST\}"
+UNPINNED = [  # scale and name, and what is said
+    ("miniature", "stand-in-sdxl-rf", rf"results/stand-in-sdxl-rf.safetensors .* makes it\); nothing is to be pinned.*{OWN}"),
+    ("miniature", "stand-in-sdxl-rf-0.50", rf"results/stand-in-sdxl-rf.safetensors .* makes it\).*{OWN}"),
+    ("miniature", "stand-in-sdxl-eps", rf"bases/stand-in-sdxl-eps.safetensors .* makes it\).*{OWN}"),
+    ("miniature", "stand-in-sdxl", rf"datasets/stand-in-sdxl/store.json .* makes it\).*{OWN}"),
+    ("miniature", "stand-in-sd2-rf", rf"is the program's, for stand-ins at the miniature; nothing is to be pinned.*{OWN}"),
+    ("full", "stand-in-sdxl-rf", rf"is the program's, for stand-ins at the miniature; nothing is to be pinned.*{OWN}"),
+    ("miniature", "sdxl-rf", rf"is the program's, for stand-ins at the miniature; nothing is to be pinned.*{OWN}"),
+    ("miniature", "mine", "is made by the graph at the scale miniature; .* for the real thing.*--scale full pin mine"),
+    ("miniature", "own", "is the file .*stand-ins/own.safetensors at the scale miniature; .* for the real thing"),
+    (
+        "miniature",
+        "made",
+        r"bases/made.safetensors .* makes it. To use .*, say miniature: \{file: NAME.safetensors\} in its entry",
+    ),
+    ("full", "made", r"bases/made.safetensors .* makes it. To use .*, say full: \{file: NAME.safetensors\} in its entry"),
+]
+
+
+@pytest.mark.parametrize(("scale", "name", "message"), UNPINNED)
+def test_what_has_no_pin_says_what_it_is(scale, name, message, tmp_path):
+    """What the graph makes, what stands in for a base, and what of the library makes that, is named, with what to do instead."""
+    made = {"made_by": "first"}
+    bases = {
+        "mine": {"objective": "rf"},
+        "own": {"miniature": {"file": "own.safetensors"}},
+        "made": {"full": made, "miniature": made},
+    }
+    run = {"base": "mine", "dataset": "d", "epochs": 1, "learning_rate": {"unet": 1e-5}}
+    said = {"bases": bases, "datasets": {"d": {"images": 50}}, "runs": {"first": run}}
+    (tmp_path / "ledger.yaml").write_text(json.dumps(said))
+    file = STAND_INS / "sdxl-eps.safetensors"
+    with pytest.raises(InputError, match=message):
+        pin(load(tmp_path, scale), name, file, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize("verb", [("pin", "one"), ("adopt", "plain")])
 def test_a_model_of_another_scale_is_named_first(verb, tmp_path):
     """A file of the miniature, at full scale, is said to be one before what it lacks; one that is of no scale is not."""

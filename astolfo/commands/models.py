@@ -8,7 +8,7 @@ import click
 
 from astolfo import program
 from astolfo.commands import FILE, FOLDER, ledger_of, named, naming_scale, use_of
-from astolfo.errors import AstolfoError, InputError, LedgerError
+from astolfo.errors import AstolfoError
 
 
 @click.command()
@@ -35,20 +35,10 @@ def pin(context: click.Context, name: str, file: Path, directory: Path) -> None:
     Of a dataset FILE is the folder of its store (`astolfo dataset import` makes one), of NAME `vocabulary` the folder of a CLIP
     vocabulary, of `clip-score` the folder of a CLIP model.
     """
-    from astolfo.ledger.files import unknown
-    from astolfo.ledger.ledger import SCORER
     from astolfo.pins import pin as record
 
     use = use_of(context, directory)
     ledger = ledger_of(context, directory)
-    known = [*ledger.bases, *ledger.datasets, "vocabulary", SCORER]
-    if name not in known and ledger.reference(name).run in ledger.runs:
-        adopts = program.command("adopt", name, file, directory=directory)
-        raise InputError(f"{name} is a run's model, which is adopted, not pinned: `{adopts}`.")
-    if name not in known:
-        raise LedgerError(unknown("base or dataset", name, known))
-    if name not in ledger.bases and file.is_file():
-        raise InputError(f"{name} is pinned as a folder, and {file} is a file. Name the folder that holds it.")
     model = name in ledger.bases and ledger.base(name).kind == "model"
     with naming_scale(ledger, file) if model else contextlib.nullcontext():
         click.echo(record(ledger, name, file, directory))
