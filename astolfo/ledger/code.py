@@ -79,8 +79,9 @@ def code_digest(verb: str) -> str:
     for name in modules(verb):
         digest.update(f"{name}\n{_module(name).tree}\n".encode())
     if len(known) > before:
+        there = {_key(path.read_text(encoding="utf-8")) for path in _PACKAGE.rglob("*.py")}
         with contextlib.suppress(OSError, PlacementError):  # a folder that cannot be written to, a full disk: parsed again
-            write_json(_MEMORY, {key: asdict(module) for key, module in known.items()})
+            write_json(_MEMORY, {key: asdict(module) for key, module in known.items() if key in there})
     return digest.hexdigest()
 
 
@@ -122,7 +123,7 @@ def _module(name: str) -> _Module:
 
 @functools.cache
 def _remembered() -> dict[str, _Module]:
-    """Modules by the sha256 of this one's and their source, as earlier processes left them in this working directory."""
+    """Modules by `_key`, as earlier processes left them in this working directory: those whose sources were there then."""
     try:
         found = json.loads(_MEMORY.read_text(encoding="utf-8"))
         return {key: _Module(module["tree"], tuple(module["imports"])) for key, module in found.items()}
@@ -130,9 +131,14 @@ def _remembered() -> dict[str, _Module]:
         return {}
 
 
+def _key(source: str) -> str:
+    """What a source is remembered by: its sha256 together with this module's own."""
+    return hashlib.sha256(_READER + source.encode()).hexdigest()
+
+
 def _parsed(source: str, known: dict[str, _Module]) -> _Module:
     """What counts of a module's `source`, looked up in or added to `known`."""
-    key = hashlib.sha256(_READER + source.encode()).hexdigest()
+    key = _key(source)
     if key not in known:
         tree = ast.parse(source)
         imports: set[str] = set()

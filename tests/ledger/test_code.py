@@ -142,6 +142,18 @@ def test_what_another_version_remembers_is_not_taken(package, monkeypatch):
     assert code_digest("make") == before
 
 
+def test_what_is_gone_is_forgotten(package, monkeypatch):
+    """Sources that were edited or removed leave nothing behind in `.astolfo/code.json`; what other verbs read stays remembered."""
+    monkeypatch.setattr(code, "VERBS", {"make": ("start.py",), "other": ("unread.py",)})
+    assert code_digest("make") != code_digest("other")
+    (package / "start.py").write_text("x = 2")
+    (package / "parts/far.py").unlink()
+    forget()
+    code_digest("make")
+    there = [(package / name).read_text() for name in ("start.py", "parts/__init__.py", "parts/near.py", "unread.py")]
+    assert json.loads(code._MEMORY.read_text()).keys() == {code._key(source) for source in there}
+
+
 @pytest.mark.parametrize(
     ("changed", "counts"),
     [("start", True), ("parts/far", True), ("parts/__init__", True), ("told", False), ("behind", False), ("unread", False)],
