@@ -9,6 +9,7 @@ from astolfo.plan.memory import Memory, named, result_bytes, state_bytes
 from astolfo.plan.plan import Needs
 
 _UNITS = ((1, "days"), (24, "hours"), (1440, "minutes"), (86_400, "seconds"))  # of a day
+_OF_STEPS = "images / speed; without the start of a job, datasets, merges and evaluations"
 
 
 def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
@@ -20,7 +21,7 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
         ("processes", str(needs.processes), f"for {needs.recipe.ranks} logical ranks; decides no bit"),
         *_full_scale(needs, machine),
         _speed(needs),
-        ("time", _time(needs.days), "images / speed; without evaluations and merges" if needs.days else ""),
+        ("time", _time(needs.days), _OF_STEPS if needs.days else ""),
         ("energy", *_energy(needs, machine)),
     ]
     width = max(len(value) for _, value, _ in rows)

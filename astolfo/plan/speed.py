@@ -35,8 +35,14 @@ _NAMES = {
 }
 """A condition of a measurement -> how it is said when it is nothing, and else."""
 
-CORE, CORE_SPREAD = 4.6, 0.5
-"""Images a second of the miniature on one core of an AMD EPYC of 2024, and how far another recipe or core may lie from it."""
+CALL, CHUNK, UPDATE = 0.06, 0.021, 0.1
+"""Seconds of one core that the miniature takes: a micro-batch, each 75 tokens of each of its images, a step's update.
+
+A least-squares fit of eleven trainings on an AMD EPYC of 2024, in processor time: micro-batches of 1 to 8, 75 and 225 tokens,
+SDXL and SD 2.1. None took less than 0.83 or more than 1.23 times what it gives; docs/log.md has them."""
+
+CORE_SPREAD = 0.3
+"""How far the speed of another recipe, on such a core with nothing else to do, may lie from that fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class Speed:
 def speed(recipe: Recipe, machine: schema.Hardware, devices: int) -> Speed | None:
     """The speed of a recipe on `devices` of a machine's devices; None where nothing known tells it."""
     if machine.device == "cpu":
-        return _on_cores(machine, devices)
+        return _on_cores(recipe, machine, devices)
     if recipe.family != "sdxl":
         return None
     measured = [row for row in machine.measured if (row.devices or machine.devices) == devices]
@@ -115,13 +121,25 @@ def _condition(key: str, value: object) -> str:
     return _NAMES[key][bool(value)].format(value)
 
 
-def _on_cores(machine: schema.Hardware, processes: int) -> Speed:
-    """The miniature's speed: from what was measured on this machine, else on another's core."""
-    row = next((row for row in machine.measured if (row.devices or machine.devices) == processes), None)
-    middle, what = (row.images_per_second, row.note) if row else (CORE * processes, f"{CORE:g} on a core of an AMD EPYC")
+def _on_cores(recipe: Recipe, machine: schema.Hardware, processes: int) -> Speed:
+    """The miniature's speed: by the fit, in proportion to what was measured on so many cores of this machine, if anything was."""
+    middle = _fitted(recipe, processes)
+    what = "an AMD EPYC's cores with nothing else to do; beside other work, or on slower ones, it takes longer"
+    if row := next((row for row in machine.measured if (row.devices or machine.devices) == processes), None):
+        like = {"batch_size": row.batch_size, "accumulation": row.accumulation}
+        alike = recipe.model_copy(update={key: value for key, value in like.items() if value})
+        middle *= row.images_per_second / _fitted(alike, processes)
+        what = f"{row.images_per_second:g} measured there: {row.note}"
     slow, fast = (middle * (1 + sign * CORE_SPREAD) for sign in (-1, 1))
-    given = f"not measured: from {middle:g} ({what}), give or take {CORE_SPREAD:.0%}"
+    given = f"not measured: {middle:.3g} for micro-batches of {recipe.batch_size} ({what}), give or take {CORE_SPREAD:.0%}"
     return Speed(slow=slow, fast=fast, source=given)
+
+
+def _fitted(recipe: Recipe, processes: int) -> float:
+    """Images a second of so many processes, each on a core of its own."""
+    calls = recipe.ranks * recipe.accumulation / processes
+    images = calls * recipe.batch_size
+    return processes * images / (calls * CALL + images * recipe.captions.tokens / 75 * CHUNK + UPDATE)
 
 
 def _from_peak(recipe: Recipe, machine: schema.Hardware, devices: int) -> Speed | None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from astolfo import library
 from astolfo.cli import cli
 from astolfo.errors import LedgerError, PlacementError
 from astolfo.ledger import load, schema
@@ -183,6 +184,42 @@ def test_only_the_same_recipe_was_measured(ledger):
     assert other.slow < 3.259 * 1.04 < other.fast
     frozen = recipe_of(ledger, ledger.run("plain")).model_copy(update={"learning_rate": schema.LearningRate(unet=1e-6)})
     assert "text encoders frozen here" in speed(frozen, planner.machine_of(ledger, "4x3090"), 4).source
+
+
+TRAINED = [  # run, what of its recipe was different, processor seconds of one process a step (docs/log.md)
+    ("stand-in-sdxl-rf", {}, 325 / 600), ("stand-in-sdxl-rf", {}, 409 / 600), ("stand-in-sd2-eps", {}, 407 / 600),
+    ("25112201", {}, 1.89), ("25112201", {"unet": 100}, 2.37), ("25112201", {"batch_size": 8, "accumulation": 1}, 1.96),
+    ("foundation-eps", {"batch_size": 1}, 0.31), ("foundation-eps", {"batch_size": 4}, 0.34), ("foundation-eps", {}, 0.56),
+    ("foundation-sd2", {"batch_size": 1}, 0.21), ("foundation-sd2", {}, 0.66),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("run", "changed", "seconds"), TRAINED)
+def test_a_core_takes_what_it_was_seen_to_take(record, run, changed, seconds):
+    """What trainings of the miniature took of a core lies in the range that a plan gives of it, whose ends are at most twofold apart."""
+    ledger = load(library.MAKERS) if run.startswith("stand-in") else record
+    recipe = recipe_of(ledger, ledger.run(run)).model_copy(update=changed)
+    found = speed(recipe, schema.Hardware(title="A core", device="cpu"), 1)
+    assert found.slow < recipe.ranks * recipe.batch_size * recipe.accumulation / seconds < found.fast < 2 * found.slow
+    assert "with nothing else to do; beside other work" in found.source
+
+
+def test_a_core_that_was_measured_is_planned_in_proportion(ledger):
+    """A speed that was measured on a machine moves the others there as much: half as fast for one recipe is so for every one."""
+    recipe = recipe_of(ledger, ledger.run("plain"))
+    large = recipe.model_copy(update={"batch_size": 8})
+    plain = schema.Hardware(title="Cores", device="cpu", devices=2)
+    small, big = (speed(one, plain, 2) for one in (recipe, large))
+    row = {
+        "images_per_second": (small.slow + small.fast) / 4,
+        "batch_size": recipe.batch_size,
+        "accumulation": recipe.accumulation,
+    }
+    slow = plain.model_copy(update={"measured": (schema.Measurement(**row, note="mine"),)})
+    for one, before in ((recipe, small), (large, big)):
+        found = speed(one, slow, 2)
+        assert (found.slow, found.fast) == pytest.approx((before.slow / 2, before.fast / 2))
+        assert "measured there: mine" in found.source
 
 
 def test_a_scale_needs_its_device(ledger):
