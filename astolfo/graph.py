@@ -106,13 +106,16 @@ class Graph:
 
     # ---- specs
 
-    def canonical(self, spec: Spec, artifact: str) -> str:
-        """The canonical JSON of an artifact's spec; of one that is kept though stale, with the code and lock that made it."""
+    def canonical(self, spec: Spec, artifact: str, params: stale.Params = lambda path: None) -> str:
+        """The canonical JSON of an artifact's spec; of one that is kept though stale, with the code and lock that its plan named.
+
+        `params` gives what Snakemake has recorded of a path's job.
+        """
         if (
             self.keeps_stale
             and (spec["run"] if spec["verb"] == "evaluate" else stale.owner_of(Path(artifact))) not in self.rebuild
         ):
-            spec = spec | (stale.named(Path(artifact)) if "code" in spec else {})
+            spec = spec | (stale.named(Path(artifact), params) if "code" in spec else {})
         return canonical_json(spec)
 
     def segment(self, run: str, step: str) -> Spec:

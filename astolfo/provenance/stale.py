@@ -1,9 +1,9 @@
 """Which code and which lock made an artifact, and whether they still are the ones in use.
 
 The record of an artifact's job (`astolfo.provenance.jobs`) holds the spec's verb and identity, the digests of the code and of the
-lock file in use, and those that the plan had named. Where there is no record the artifact's attestation tells the same but for
-what the plan had named. An artifact whose code or lock has changed since is stale. At the miniature scale Snakemake makes it
-again; at full scale, where it may have taken 45 days, nothing is restarted:
+lock file in use, and those that the plan had named. Where there is no record the artifact's attestation tells the same, and
+Snakemake's own metadata what the plan had named. An artifact whose code or lock has changed since is stale. At the miniature
+scale Snakemake makes it again; at full scale, where it may have taken 45 days, nothing is restarted:
 
     astolfo stale                              what is stale, and why
     astolfo accept my-first --reason "..."     keep it, on record: X.accepted.json, which attestations repeat
@@ -12,9 +12,11 @@ again; at full scale, where it may have taken 45 days, nothing is restarted:
 A training goes on from a stale state only when that was accepted. Imports nothing heavy.
 """
 
+import ast
+import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from astolfo.provenance import attestation, jobs
 from astolfo.provenance.attestation import ACCEPTED
 
 log = logging.getLogger(__name__)
+Params = Callable[[str], Iterable[str] | None]
 _PLACES = ("vocabulary/*", "rebuilt/*", "datasets/*/*", "bases/*", "states/*/*", "results/*", "evaluations/*/*")
 _KINDS = {
     "bases": "base", "datasets": "dataset", "evaluations": "evaluation", "rebuilt": "autoencoder", "states": "state",
@@ -92,10 +95,16 @@ def check(before: Path, spec: dict[str, Any]) -> None:
         )
 
 
-def named(artifact: Path) -> dict[str, str]:
-    """The code and lock that the plan had named when `artifact` was made; empty when that is not known."""
+def named(artifact: Path, params: Params = lambda path: None) -> dict[str, str]:
+    """The code and lock that the plan had named when `artifact` was made; empty when that is not known.
+
+    Snakemake makes an artifact again unless its spec names just these. Code that was edited while a build ran is not what the
+    plan had named, so where the job's record is gone Snakemake's own goes before the attestation: `params` gives that of a path.
+    """
     made = _made(artifact)
-    return made.get("named") or {key: made[key] for key in ("code", "lock") if key in made}
+    if not made or "named" in made:
+        return made.get("named", {})
+    return _planned(params(str(artifact))) or {key: made[key] for key in ("code", "lock")}
 
 
 def find(directory: Path, lock: str) -> list[Stale]:
@@ -153,6 +162,15 @@ def _made(artifact: Path) -> dict[str, Any]:
         definition = attestation.read(artifact).definition
         found = {**definition["internalParameters"], "verb": definition["externalParameters"]["spec"]["verb"]}
     return found if "code" in found else {}
+
+
+def _planned(params: Iterable[str] | None) -> dict[str, str]:
+    """The code and lock in a job's params as Snakemake keeps them: rules have one, the spec, whose JSON Python has quoted."""
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, KeyError):
+        (text,) = params or ()
+        spec = json.loads(ast.literal_eval(text))
+        return {key: spec[key] for key in ("code", "lock")}
+    return {}
 
 
 def _acceptance(artifact: Path) -> Path:

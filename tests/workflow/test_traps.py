@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from astolfo.files import sha256_of
+from astolfo.files import sha256_of, write_json
+from astolfo.provenance import attestation
 from astolfo.provenance.jobs import read, record_path
 from tests.conftest import ROOT, SMALL, STAND_INS
 from tests.workflow import warm
@@ -244,6 +245,34 @@ def test_changed_code_restarts_nothing(large):
     assert f"`--config rebuild={RUN}` makes it again" in done.stdout + done.stderr
     listed = large.astolfo("stale")
     assert (listed.returncode, listed.stdout) == (1, f"{RUN}: 3 states made by other code\n")
+
+
+def attest(artifact, record):
+    """Writes an attestation beside an artifact with the code and lock of its job's record."""
+    made = {key: record[key] for key in ("identity", "code", "lock") if key in record}
+    definition = {
+        "buildType": "urn:astolfo:job:any:v1", "externalParameters": {"spec": {"verb": record["verb"]}}, "internalParameters": made
+    }  # fmt: skip
+    statement = {"_type": attestation.STATEMENT, "predicateType": attestation.PREDICATE, "subject": [],
+                 "predicate": {"buildDefinition": definition}}  # fmt: skip
+    made[attestation._SELF] = attestation._digest(statement)
+    write_json(attestation.attestation_path(artifact), statement)
+
+
+def test_without_records_code_that_was_edited_during_a_build_restarts_nothing(large):
+    """Without .astolfo/ an attestation names the code that ran. Where that was edited after the plan, a finished training is kept all
+    the same, and named as stale; a rebuild that is asked for is made."""
+    for path in large.directory.rglob("*.attestation.json"):
+        artifact = path.with_name(path.name.removesuffix(".attestation.json"))
+        record = read(artifact)
+        attest(artifact, record | ({"code": "1" * 64} if record["verb"] == "train" else {}))
+    shutil.rmtree(large.directory / ".astolfo")
+    done = large.call(RESULT, "-n")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert f"Stale: {RUN}: 3 states made by other code than those in use." in done.stdout + done.stderr
+    large.edit("astolfo/train/objective.py", "import", "UNUSED = 1\nimport")
+    assert large.plan() == {}
+    assert large.plan(config=[f"rebuild={RUN}"]) == RECIPE
 
 
 def test_accepted_code_is_on_record(large):

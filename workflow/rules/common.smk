@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from snakemake.io import IOFile
+
 try:
     from astolfo import program
     from astolfo.files import sha256_of
@@ -100,6 +102,11 @@ def inputs(function):
     return of(lambda *values: with_side_cars(function(*values), ancient))
 
 
+def recorded(path):
+    """What Snakemake remembers of the params of the job that made `path`; None where it knows of none."""
+    return workflow.persistence.params(IOFile(path))
+
+
 def spec_of(make, artifact):
     """The params function of a rule, its only param: the canonical JSON of the spec that `make` gives for `artifact`, a path.
 
@@ -110,7 +117,8 @@ def spec_of(make, artifact):
 
     def params(wildcards):
         check_triggers()
-        return GRAPH.canonical(canonical(wildcards), artifact.format(**dict(wildcards.items())))
+        path = artifact.format(**dict(wildcards.items()))
+        return GRAPH.canonical(canonical(wildcards), path, recorded)
 
     return params
 

@@ -1,7 +1,7 @@
 """What other code or another lock made: reported and kept at full scale, made again where `--config rebuild=ID` asks for it.
 
 Snakemake runs a job again when its spec changes, and the spec names code and lock. At full scale the spec of what is there
-goes on naming those that made it, as the record beside it says.
+goes on naming those that it named before, as the job's record says, or else Snakemake's own metadata.
 """
 
 
