@@ -25,11 +25,11 @@ from astolfo.liveness import watch_parent
 from astolfo.plan.memory import memory as planned
 
 log = logging.getLogger(__name__)
-PROGRAM = 1.2e9
-"""Bytes of a process besides what the recipe takes, measured: 0.9 of libraries, 0.3 of gaps and of layers' copies in fp32."""
+PROGRAM = 0.95e9
+"""Bytes of a process besides what the recipe takes, measured: the libraries."""
 
-COPIES = 30
-"""Bytes for each element of the largest weight that trains, measured: the fp32 copies in which a CPU's 8-bit update works."""
+COPIES = 16
+"""Bytes for each element of the largest weight that trains: an 8-bit update's fp32 copies of it, its gradient and two moments."""
 
 MARGIN = 1.1  # a training is refused when it needs so many times what is free: predictions are good to 10 %
 
