@@ -26,8 +26,8 @@ from astolfo.data.order import Batch
 from astolfo.errors import PlacementError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import optimizer as optimizers
-from astolfo.train import schedule
-from astolfo.train.guards import finite, spike
+from astolfo.train import ranks, schedule
+from astolfo.train.guards import all_finite, finite, spike
 from astolfo.train.loop import Trainer
 from astolfo.train.placement import Placement
 from astolfo.train.state import State
@@ -76,6 +76,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         },
         "steps_per_print": 1 << 62,
         "wall_clock_breakdown": False,
+        "timers": {"throughput": {"enabled": False}},  # would wait for the device before every forward pass
     }
 
 
@@ -107,6 +108,7 @@ class DeepSpeedTrainer(Trainer):
         if self.recipe.engine.compile:
             _compile(self.parts["unet"], self.recipe.engine.compile)
         optimizer = optimizers.build(self.recipe, chosen)
+        ranks.form(self.device.type)
         self.engine = _initialise(_Whole(self), optimizer, _settings(self.recipe), self.processes.index, self.processes.count)
         self.zero = self.engine.optimizer
         self.optimizer = self.zero.optimizer  # the same one, over flat partitions
@@ -151,7 +153,7 @@ class DeepSpeedTrainer(Trainer):
     def _check_parts(self, what: str, step: int) -> None:
         """Raises WrongNumber in every process when a gradient or weight of one rank's partition is not finite."""
         partitions = self.zero.single_partition_of_fp32_groups if what == "weight" else self._gradients()
-        if not any(self.processes.any(not all(map(finite, partitions)))):
+        if not any(self.processes.any(not all_finite(partitions))):
             return
         names = {id(parameter): name for name, parameter in zip(self.names, self.parameters, strict=True)}
         found = []
@@ -217,7 +219,7 @@ def _initialise(module: nn.Module, optimizer: Any, settings: dict[str, Any], ran
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         deepspeed = deferred_imports.load("deepspeed")
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled for a minute; nothing here uses it
+        deepspeed.ops.__compatible_ops__ = {}  # operators that it would compile for a minute; nothing here uses them
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         engine, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=settings, dist_init_required=False,

@@ -5,10 +5,12 @@ Every process raises the same `WrongNumber` at the same step. By default the run
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from astolfo.data.join import Repeated
@@ -63,6 +65,11 @@ class WrongNumber(NumericsError):
 def finite(values: Tensor) -> bool:
     """Whether no element is NaN or infinite, with little memory."""
     return all(_finite(chunk) for chunk in values.detach().reshape(-1).split(_CHUNK))
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether `finite` holds of each of many tensors. Where it does, the device is asked once, and not once for each."""
+    return finite(torch.stack([values.detach().sum() for values in tensors])) or all(map(finite, tensors))
 
 
 def _finite(chunk: Tensor) -> bool:

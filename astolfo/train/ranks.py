@@ -296,6 +296,13 @@ def start(count: int, device: str = "cpu") -> Processes:
     return Processes(count, index, tuple(children), folder=folder)
 
 
+def form(device: str) -> None:
+    """Forms torch's world of this process alone where there is none, for a library that asks for one."""
+    if not torch.distributed.is_initialized():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        torch.distributed.init_process_group(_backend(device), store=torch.distributed.HashStore(), rank=0, world_size=1)
+
+
 def _join(device: str) -> Processes:
     """The processes of torchrun's world, each with the device of its number on its own machine.
 

@@ -22,8 +22,6 @@ from astolfo import numerics
 numerics.pin()
 numerics.make_deterministic()
 
-import torch  # noqa: E402
-
 from astolfo.checkpoint.architecture import Architecture  # noqa: E402
 from astolfo.checkpoint.autoencoder import load_autoencoder, save_autoencoder  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
@@ -156,9 +154,6 @@ def _recipe(kind: str) -> Recipe:
     """What is trained: of what is compiled, with no more than a few shapes, since each is compiled by itself."""
     ledger = load(CONFIG)
     recipe = recipe_of(ledger, ledger.run(COMPILED if kind == "compiled-blocks" else RUNS["sdxl"])).model_copy(update=SHORT)
-    if kind == "compiled-blocks":
-        # The engine needs a world; that of one process takes no fork, which the emulator does not survive.
-        torch.distributed.init_process_group("gloo", init_method=f"file://{Path('world').absolute()}", rank=0, world_size=1)
     if kind == "compiled-optimizer":
         rates = LearningRate(unet=0, text_encoders=1e-5)
         return recipe.model_copy(update={"optimizer": Optimizer(kind="AdamW4bit"), "learning_rate": rates})

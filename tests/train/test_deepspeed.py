@@ -55,6 +55,12 @@ def test_what_the_device_lacks_is_in_the_state(undisturbed, zero):
     assert json.loads(metadata["astolfo.realised"]) == {"attention": "math"}
 
 
+def test_one_rank_trains(train, zero):
+    """A run of one rank, for which no process is forked, has a world of that process alone."""
+    found = state.load(train(zero(0, 1, ranks=1)))
+    assert {key.split("/")[0] for key in found.engine} == {"0"}
+
+
 def test_it_trains_the_same_model(train, zero):
     """In fp32 its first steps have the losses of our own engine: other bits, the same training."""
     ours = state.load(train(zero(0, 2, engine=None), "ours")).loss

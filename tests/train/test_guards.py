@@ -10,7 +10,7 @@ from astolfo.checkpoint.safefile import open_file
 from astolfo.errors import StateError, StoreError
 from astolfo.ledger.recipe import Recipe
 from astolfo.train import state
-from astolfo.train.guards import WrongNumber, spike
+from astolfo.train.guards import WrongNumber, all_finite, spike
 from astolfo.train.loop import Trainer
 from astolfo.train.ranks import Processes
 from astolfo.train.segment import Placement, train_segment
@@ -23,6 +23,13 @@ KEEP = {"on_failure": "keep"}
 @pytest.fixture
 def trainer(inputs, spec_of):
     return Trainer(Recipe.model_validate(spec_of()["recipe"]), inputs, Processes())
+
+
+def test_many_tensors_are_finite_when_each_is():
+    """An infinity or a NaN in any of many tensors is found; that finite numbers have an infinite sum is none."""
+    large = torch.full((4,), torch.finfo(torch.float32).max)
+    assert all_finite([large, large])
+    assert not any(all_finite([large, torch.tensor([0.0, wrong])]) for wrong in (float("inf"), float("nan")))
 
 
 def test_a_nan_loss_names_step_and_sample(trainer):
