@@ -6,11 +6,15 @@
 
 The host's tensors are real. A tensor on `cuda` has torch's shapes, dtypes and device and no memory (`FakeTensorMode`): an
 operator that is given two devices is refused, as a card refuses it. What is copied to the card, copied from it or waited for
-is kept in `moves`, with the function of the program that asked. A number that is asked of the card is 1; a copy of its tensors
-on the host is zeros.
+is kept in `moves`, with the function of the program, or of DeepSpeed's engine, that asked. A number that is asked of the card
+is 1, or what `ANSWERS` has; a copy of its tensors on the host is zeros.
 
 Stood in for, because they want a driver: autograd's engine (the graph is walked here, by the same rules), attention's choice
-of a kernel (it is the fused one), pinned memory, bitsandbytes' paged memory, `torch.cuda.synchronize`, torchao's compiler.
+of a kernel (a fused one; flash unless that is switched off), pinned memory, bitsandbytes' paged memory, `torch.cuda.synchronize`, torchao's compiler.
+
+DeepSpeed's engine runs as it is, on the CUDA layer of its own. For it the walk calls hooks of outputs, and what was queued for a
+pass's end; a process has one card, which answers to every number; there is one stream, so that to wait for another, to record
+an event or to capture a graph is an error, as none is stood in for.
 """
 
 import heapq
@@ -18,9 +22,11 @@ import itertools
 import math
 import sys
 from collections import defaultdict
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -32,10 +38,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 from astolfo import deferred_imports
 
 aten = torch.ops.aten
-PACKAGE = str(Path(sys.modules["astolfo"].__file__).parent)
+ASKERS = tuple(str(Path(find_spec(name).origin).parent) + "/" for name in ("astolfo", "deepspeed"))
 STAGED = 1 << 16  # bytes: the driver takes a smaller copy from pageable memory aside, and nobody waits
 NUMBERS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2")
 """Operators whose result the host must know before it can go on."""
+ANSWERS = {"stage_1_and_2.DeepSpeedZeroOptimizer.has_overflow": 0, "utils.is_invalid_grad_norm": 0}
+"""What a number is, by who asks for it, where it is not 1: no gradient of DeepSpeed's has overflowed."""
+PROPERTIES = SimpleNamespace(major=8, minor=0, total_memory=80 << 30)
 REFUSED = (
     "bincount", "cumsum", "histc", "kthvalue", "median", "put_", "scatter_add_", "scatter_reduce", "resize_",
     "upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "adaptive_avg_pool2d_backward",
@@ -56,6 +65,19 @@ class Move:
     at: int  # how many operators had run on the card by then
 
 
+@dataclass
+class _Pass:
+    """A backward pass that is under way: its number, the nodes that it reaches, and what it calls in the end."""
+
+    task: int
+    waiting: dict
+    callbacks: list = field(default_factory=list)
+
+
+class Stream:
+    """A card's queue of work. It has no way to wait for another, so that whoever would fails."""
+
+
 class Card(TorchDispatchMode):
     """The card; everything inside the block runs as if it were there."""
 
@@ -63,7 +85,7 @@ class Card(TorchDispatchMode):
         super().__init__()
         self.moves, self.operators = [], []
         self.fake = FakeTensorMode()
-        self._pinned, self._tasks, self._task = set(), itertools.count(1), -1
+        self._pinned, self._tasks, self._pass, self._hooks = set(), itertools.count(1), None, {}
         self._stack = ExitStack()
 
     def __enter__(self):
@@ -85,6 +107,8 @@ class Card(TorchDispatchMode):
         if func is torch.ops.prim.device.default:
             return args[0].fake_device
         kwargs = kwargs or {}
+        if kwargs.get("device") is not None and kwargs["device"].type == "cuda":
+            kwargs = kwargs | {"device": torch.device("cuda", 0)}  # the one that is here, whatever its number
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         here = [tensor for tensor in tensors if _on_card(tensor)]
         name, device = func.overloadpacket.__name__, torch.device(kwargs.get("device") or "cpu")
@@ -96,7 +120,7 @@ class Card(TorchDispatchMode):
         if name in NUMBERS or (name.startswith("index") and self._masked(args)):
             self._note("number", True, sum(tensor.nbytes for tensor in here))
         if name == "_local_scalar_dense":
-            return 1.0 if here[0].dtype.is_floating_point else 1
+            return (float if here[0].dtype.is_floating_point else int)(ANSWERS.get(_asker(), 1))
         if name in ("equal", "is_nonzero"):
             return True
         if name.startswith("index") and any(index is not None and not _on_card(index) for index in args[1]):
@@ -156,14 +180,24 @@ class Card(TorchDispatchMode):
     def _stand_ins(self):
         bitsandbytes = deferred_imports.load("bitsandbytes")
         functional, engine = torch.nn.functional, self._backward
-        yield patch.object(Tensor, "backward", lambda value, gradient=None: engine(value, gradient))
-        yield patch.object(torch._C, "_current_graph_task_id", lambda: self._task)
+        yield patch.object(Tensor, "backward", lambda value, gradient=None, retain_graph=False: engine(value, gradient))
+        yield patch.object(Tensor, "register_hook", self._registering(Tensor.register_hook))
+        yield patch.object(torch.autograd.Variable, "_execution_engine", self)
+        yield patch.object(torch._C, "_current_graph_task_id", lambda: self._pass.task if self._pass else -1)
+        yield patch.object(torch._C, "_will_engine_execute_node", lambda node: node in self._pass.waiting)
         yield patch.object(functional, "scaled_dot_product_attention", self._attention(functional.scaled_dot_product_attention))
         yield patch.object(torch.cuda, "synchronize", lambda device=None: self._note("number", True, 0))
         # A module's parameters keep their place when they change their dtype; weak references to them are FakeTensorMode's own.
         yield patch.object(torch.utils, "swap_tensors", lambda old, new: setattr(old, "data", new.data))
         yield patch.object(torch.cuda, "is_available", lambda: True)
         yield patch.object(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+        yield patch.object(torch.cuda, "get_device_properties", lambda device=None: PROPERTIES)
+        yield patch.object(torch.cuda, "current_device", lambda: 0)
+        yield patch.object(torch.cuda, "set_device", lambda device: None)
+        yield patch.object(torch.cuda, "reset_peak_memory_stats", lambda device=None: None)
+        yield patch.object(torch.cuda, "Stream", Stream)
+        yield patch.object(torch.cuda, "current_stream", lambda device=None: Stream())
+        yield patch.object(torch.cuda, "stream", lambda stream: nullcontext())
         yield patch.object(bitsandbytes.functional, "get_paged", self._paged)
         yield patch.object(bitsandbytes.functional, "prefetch_tensor", lambda tensor, to_cpu=False: None)
         yield patch.object(torch, "compile", lambda function, **_: function)
@@ -179,7 +213,7 @@ class Card(TorchDispatchMode):
         def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_):
             if not query.is_cuda:
                 return host(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-            if query.dtype == torch.float32 or attn_mask is not None:
+            if query.dtype == torch.float32 or attn_mask is not None or not torch.backends.cuda.flash_sdp_enabled():
                 mask = attn_mask.expand(*query.shape[:-1], key.shape[-2]) if attn_mask is not None else None
                 return aten._scaled_dot_product_efficient_attention(
                     query, key, value, mask, query.requires_grad, dropout_p, is_causal, scale=scale
@@ -197,12 +231,12 @@ class Card(TorchDispatchMode):
             gradient = torch.ones_like(value)
         waiting, given, serial = _dependencies(roots), defaultdict(dict), itertools.count()
         given[roots][value.output_nr] = gradient
-        heap, before = [(-roots._sequence_nr(), next(serial), roots)], self._task
-        self._task = next(self._tasks)
+        heap, before = [(-roots._sequence_nr(), next(serial), roots)], self._pass
+        self._pass = _Pass(next(self._tasks), waiting)
         try:
             while heap:
                 node = heapq.heappop(heap)[2]
-                held = given.pop(node, {})
+                held = self._hooked(node, given.pop(node, {}))
                 for (child, place), out in zip(node.next_functions, _called(node, held), strict=False):
                     if child is None:
                         continue
@@ -213,8 +247,33 @@ class Card(TorchDispatchMode):
                     waiting[child] -= 1
                     if not waiting[child]:
                         heapq.heappush(heap, (-min(child._sequence_nr(), 1 << 62), next(serial), child))
+            for callback in self._pass.callbacks:
+                callback()
         finally:
-            self._task = before
+            self._pass = before
+
+    def queue_callback(self, callback):
+        """Has `callback` called when the pass that is under way has ended, as the engine does."""
+        self._pass.callbacks.append(callback)
+
+    def _registering(self, register):
+        """`Tensor.register_hook`, which keeps a tensor's hooks by its node too, where the walk finds them."""
+
+        def register_hook(value, hook):
+            handle = register(value, hook)
+            assert value.grad_fn is not None, "hooks of a parameter before its gradient are not stood in for"
+            self._hooks.setdefault(value.grad_fn, {})[value.output_nr] = value._backward_hooks
+            return handle
+
+        return register_hook
+
+    def _hooked(self, node, held):
+        """A node's gradients after the hooks of its outputs."""
+        for place, hooks in self._hooks.pop(node, {}).items():
+            for hook in hooks.values():
+                found = hook(held[place])
+                held[place] = held[place] if found is None else found
+        return held
 
 
 def _on_card(value):
@@ -254,10 +313,10 @@ def _dependencies(root):
 
 
 def _asker():
-    """The nearest function of the program on the stack, as "module.function"."""
+    """The nearest function of the program, or of DeepSpeed's engine, on the stack, as "module.function"."""
     frame = sys._getframe(2)
     while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE) and frame.f_code.co_name != "__torch_dispatch__":
+        if frame.f_code.co_filename.startswith(ASKERS) and frame.f_code.co_name != "__torch_dispatch__":
             return f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname.partition('.<locals>')[0]}"
         frame = frame.f_back
     return "a test"

@@ -12,6 +12,7 @@ from astolfo.evaluate.sample import RUNTIMES, Settings, sample
 from astolfo.ledger import load, recipe_of
 from astolfo.train import ranks
 from astolfo.train.conditioning import Text
+from astolfo.train.deepspeed import DeepSpeedTrainer
 from astolfo.train.loop import Trainer
 from astolfo.train.memory import _Living, predict
 from astolfo.train.model import DTYPES, architecture_of, held_dtype
@@ -24,6 +25,18 @@ from tests.train.wire import Mismatch, checked
 
 FULL = load(CONFIG, "full")
 THIN = {"layers_per_block": 1}  # of the miniature's UNet, so that a step takes a second
+THINNER = THIN | {
+    "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [32],
+    "transformer_layers_per_block": [1], "attention_head_dim": [2],
+}  # fmt: skip
+ENGINE_MOVES = MOVES | {
+    ("number", "stage_1_and_2.DeepSpeedZeroOptimizer.has_overflow"): ("after",),  # one byte: a gradient of any rank is not finite
+    ("to card", "utils.mask_nan_or_inf_with_val_inplace"): ("after",),  # the -1 that marks such a norm, for each group
+    ("number", "utils.is_invalid_grad_norm"): ("after",),  # whether a norm is marked so
+    ("to card", "stage_1_and_2.DeepSpeedZeroOptimizer._optimizer_step"): ("after",),  # first step: code books of 8-bit moments
+    ("number", "stage_1_and_2.DeepSpeedZeroOptimizer._optimizer_step"): ("after",),  # bitsandbytes waits after each partition
+}
+"""What steps of DeepSpeed's engine move or wait for besides: its own checks, and the optimizer that it calls."""
 
 
 def aspects(run):
@@ -41,7 +54,7 @@ def aspects(run):
 
 
 def kinds():
-    """The first run of the record for each set of aspects. DeepSpeed's engine is none: it wants a driver of its own."""
+    """The first run of the record for each set of aspects. DeepSpeed's engine is none: it has tests of its own below."""
     return list({frozenset(aspects(run)): run for run in reversed(FULL.runs)}.values())[::-1]
 
 
@@ -59,6 +72,12 @@ class OnCard(Trainer):
 
     def _parts(self, base):
         return parts_on_card(architecture_of(self.recipe), DTYPES[held_dtype(self.recipe)])
+
+
+class EngineOnCard(DeepSpeedTrainer):
+    """DeepSpeed's trainer, with the same."""
+
+    _parts = OnCard._parts
 
 
 class FullSize(OnCard):
@@ -80,27 +99,26 @@ class Memory(_Living):
 
 @pytest.fixture
 def recipe(ledger):
-    """A function that gives a run's recipe at full scale with the miniature's shapes; `changes` go into it."""
+    """A function that gives a run's recipe at full scale with the miniature's shapes, but for those of `unet`, and `changes`."""
 
-    def of(run, thin=True, **changes):
+    def of(run, unet=THIN, **changes):
         found = recipe_of(FULL, FULL.run(run))
         shapes = dict(ledger.scale.architectures[found.family])
-        if thin:
-            shapes["unet"] = shapes["unet"] | THIN
+        shapes["unet"] = shapes["unet"] | unet
         small = {"architecture": shapes, "steps_per_epoch": None, "engine": None}
         return found.model_copy(update=small | {"ranks": 1, "accumulation": 1, "batch_size": min(found.batch_size, 2)} | changes)
 
     return of
 
 
-def judged(card):
-    """Fails for what a step of training moves or waits for besides what `MOVES` lists; returns how often each happened."""
+def judged(card, moves=MOVES):
+    """Fails for what a step of training moves or waits for besides what `moves` lists; returns how often each happened."""
     begun = card.operators.index("convolution")
     ended = next(move.at for move in card.moves if move.by == "loop.Trainer._mean")
     for move in card.moves:
         when = "before" if move.at <= begun else "within" if move.at < ended else "after"
-        assert (move.kind, move.by) in MOVES, f"{move} is listed nowhere"
-        assert when in MOVES[move.kind, move.by], f"{move} comes {when} the passes"
+        assert (move.kind, move.by) in moves, f"{move} is listed nowhere"
+        assert when in moves[move.kind, move.by], f"{move} comes {when} the passes"
         assert when != "within" or not move.waits, f"{move} keeps the host waiting between micro-batches"
     assert not set(card.operators) & set(REFUSED)
     return Counter(move.by for move in card.moves)
@@ -119,7 +137,7 @@ def test_a_step_of_the_record_runs_on_a_card(inputs, recipe, run):
 @pytest.mark.parametrize("run", kinds())
 def test_a_step_of_every_recipe_runs_on_a_card(inputs, recipe, run):
     """The same for all recipes of the record, with the miniature's own shapes: every model, objective, optimizer and precision."""
-    run_a_step(inputs, recipe(run, thin=False, ranks=2))
+    run_a_step(inputs, recipe(run, unet={}, ranks=2))
 
 
 def run_a_step(inputs, recipe):
@@ -248,6 +266,63 @@ def test_processes_that_disagree_are_told(inputs):
             dtype = (torch.bfloat16, torch.float32)[processes.index]
             with pytest.raises(Mismatch, match="call 0: process . makes .*bfloat16|float32"):
                 processes.broadcast(torch.ones(4, dtype=dtype, device="cuda"), 0)
+
+    two(work)
+
+
+@pytest.fixture
+def engine_recipe(recipe):
+    """A function that gives the recipe of the record's run by DeepSpeed, at its smallest, with blocks that are not compiled."""
+    engine = recipe_of(FULL, FULL.run("25022301")).engine.model_copy(update={"compile": None})
+    return lambda **changes: recipe("25022301", unet=THINNER, engine=engine, accumulation=2, **changes)
+
+
+@pytest.mark.alone
+def test_deepspeed_s_engine_runs_on_a_card(inputs, engine_recipe):
+    """A step, a state and a step after it: the engine's own checks wait for the device after the passes, and nothing before.
+
+    Its gradients are clipped, which the recorded run's are not; the next test leaves that as it is recorded. Nothing is compiled
+    in either, since the card computes nothing that compiled code could.
+    """
+    ranks.form("cpu")
+    with Card() as card, checked(Processes()):
+        clips = engine_recipe(max_grad_norm=1.0)
+        trainers = [EngineOnCard(clips, inputs, Processes(), Placement(device="cuda")) for _ in range(2)]
+        trainers[0].engine.tput_timer.start_step = 0  # as from its third step on
+        card.clear()
+        assert trainers[0].step(0) == 2.0  # of two micro-batches
+        assert judged(card, ENGINE_MOVES)["guards._finite"] == 2
+        kernels = {name for name in card.operators if name.endswith("_attention")}
+        assert kernels == {"_scaled_dot_product_efficient_attention"}
+        state = trainers[0].state(1)
+        assert {tensor.device.type for tensor in [*state.weights.values(), *state.engine.values()]} == {"cpu"}
+        assert {name.rpartition("/")[2] for name in state.engine} == {"fp32", "step", "state1", "state2", "absmax1", "absmax2"}
+        trainers[1].restore(state)
+        card.clear()
+        trainers[1].step(1)
+        judged(card, ENGINE_MOVES)
+        for trainer in trainers:
+            trainer.close()
+
+
+@pytest.mark.alone
+def test_two_engines_make_the_same_collectives(inputs, engine_recipe):
+    """The engine's reductions, its overflow check, norms and shared weights, and a state: every call fits the other process's."""
+
+    def work(processes):
+        with Card() as card, checked(processes) as wire:
+            trainer = EngineOnCard(engine_recipe(ranks=2), inputs, processes, Placement(device="cuda", processes=2))
+            card.clear()
+            begun = len(wire.calls)
+            trainer.step(0)
+            judged(card, ENGINE_MOVES)
+            trainer.state(1)
+        assert Counter(call for call in wire.calls[begun:] if call[1] == "cuda") == {
+            ("all_reduce", "cuda", "torch.bfloat16"): 2,  # a bucket of gradients for each micro-batch
+            ("all_reduce", "cuda", "torch.uint8"): 1,
+            ("all_reduce", "cuda", "torch.float32"): 3,  # the norms of UNet and text encoders
+            ("all_gather_into_tensor", "cuda", "torch.bfloat16"): 3,
+        }
 
     two(work)
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import torch
 from torch import distributed
+from torch.distributed import ReduceOp
 from torch.distributed.distributed_c10d import _get_default_store
 
 NCCL = (torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -101,6 +102,10 @@ def checked(processes):
     """Has torch's collectives checked for as long as the block lasts; gives the `Wire`."""
     wire, real = Wire(processes), distributed
 
+    def everybody(group, async_op):
+        assert distributed.get_process_group_ranks(group) == list(range(processes.count))
+        assert not async_op
+
     def all_gather(out, value):
         if wire.told("all_gather", [*out, value], list(value.shape)):
             original["all_gather"](out, value)
@@ -111,9 +116,21 @@ def checked(processes):
         if wire.told("all_to_all_single", [received, sent], [sizes, parts]):
             original["all_to_all_single"](received, sent, parts, sizes)
 
-    def broadcast(values, src):
-        if wire.told("broadcast", [values], [list(values.shape), src]):
-            original["broadcast"](values, src=src)
+    def all_gather_into_tensor(output_tensor, input_tensor, group=None, async_op=False):
+        everybody(group, async_op)
+        assert output_tensor.numel() == processes.count * input_tensor.numel()
+        if wire.told("all_gather_into_tensor", [output_tensor, input_tensor], list(input_tensor.shape)):
+            original["all_gather_into_tensor"](output_tensor, input_tensor)
+
+    def all_reduce(tensor, op=ReduceOp.SUM, group=None, async_op=False):
+        everybody(group, async_op)
+        if wire.told("all_reduce", [tensor], [list(tensor.shape), str(op)]):
+            original["all_reduce"](tensor, op)
+
+    def broadcast(tensor, src, group=None, async_op=False):
+        everybody(group, async_op)
+        if wire.told("broadcast", [tensor], [list(tensor.shape), src]):
+            original["broadcast"](tensor, src)
 
     def send(value, dst):
         if wire.told("send", [value], [list(value.shape), wire.index, dst], dst):
@@ -133,7 +150,10 @@ def checked(processes):
     def recv_object_list(values, src):
         values[:] = wire.object(src, wire.objects("send_object_list", None, src))
 
-    calls = (all_gather, all_to_all_single, broadcast, send, recv, all_gather_object, send_object_list, recv_object_list)
+    calls = (
+        all_gather, all_gather_into_tensor, all_reduce, all_to_all_single, broadcast, send, recv, all_gather_object,
+        send_object_list, recv_object_list,
+    )  # fmt: skip
     original = {call.__name__: getattr(real, call.__name__) for call in calls}
     with ExitStack() as stack:
         for call in calls:
