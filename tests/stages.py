@@ -115,7 +115,7 @@ STAGES = (
     Stage(
         "full-size",
         "the memory and the work of true shapes, updates with every optimizer, and torchrun's own processes",
-        4,
+        5,
         pytest(
             "tests/train/test_memory.py",
             "tests/train/test_host_memory.py",
