@@ -69,7 +69,7 @@ def finite(values: Tensor) -> bool:
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether `finite` holds of each of many tensors. Where it does, the device is asked once, and not once for each."""
-    return finite(torch.stack([values.detach().sum() for values in tensors])) or all(map(finite, tensors))
+    return not tensors or finite(torch.stack([values.detach().sum() for values in tensors])) or all(map(finite, tensors))
 
 
 def _finite(chunk: Tensor) -> bool:
