@@ -24,15 +24,12 @@ numerics.make_deterministic()
 
 import torch  # noqa: E402
 
-from astolfo.checkpoint import model  # noqa: E402
 from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.ledger.schema import Optimizer  # noqa: E402
 from astolfo.train import host_memory, state  # noqa: E402
-from astolfo.train.initialise import initialise  # noqa: E402
 from astolfo.train.loop import Trainer  # noqa: E402
-from astolfo.train.model import architecture_of  # noqa: E402
 from astolfo.train.ranks import Processes  # noqa: E402
-from benchmarks.train_sdxl import CONFIG, prepare, random_parts  # noqa: E402
+from benchmarks.train_sdxl import CONFIG, prepare, write_base  # noqa: E402
 
 SIDE = 16
 DISK = "/var/tmp"  # where files take no memory, which they may in /tmp
@@ -65,14 +62,6 @@ def reduced(case: str):
     if "optimizer" in found:
         found["optimizer"] = Optimizer(kind=found["optimizer"])
     return recipe.model_copy(update=found)
-
-
-def write_base(case: str, file: Path) -> None:
-    """A model of random weights, made in a process of its own, whose memory ends with it."""
-    recipe = reduced(case)
-    architecture = architecture_of(recipe)
-    parts = random_parts(recipe, "cpu") | {"vae": initialise(architecture.build("vae", "cpu"), 1)}
-    model.save(file, parts, architecture)
 
 
 def measure(case: str) -> None:
@@ -127,11 +116,11 @@ def main() -> None:
         help=f"of {'; '.join([*CASES, *EVALUATED])}".replace("%", "%%"),
     )
     parser.add_argument("--here", choices=[*CASES, *EVALUATED], help=argparse.SUPPRESS)  # in a process of its own
-    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)  # writes a case's base there, and no more
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)  # only writes the case's base there
     options = parser.parse_args()
     host_memory.free_at_once()  # as the jobs of the program do
     if options.base:
-        write_base(options.here, options.base)
+        write_base(reduced(options.here), options.base)
         return
     if options.here:
         (measure if options.here in CASES else evaluate)(options.here)

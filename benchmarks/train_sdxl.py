@@ -40,6 +40,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from astolfo import randomness  # noqa: E402
+from astolfo.checkpoint import model  # noqa: E402
 from astolfo.data import vocabulary  # noqa: E402
 from astolfo.data.ingest.run import run  # noqa: E402
 from astolfo.data.ingest.source import Loaded, Row, Source  # noqa: E402
@@ -47,6 +48,7 @@ from astolfo.ledger import load, recipe_of  # noqa: E402
 from astolfo.plan import memory as plan_memory  # noqa: E402
 from astolfo.plan.memory import blocks  # noqa: E402
 from astolfo.train.conditioning import time_ids  # noqa: E402
+from astolfo.train.initialise import initialise  # noqa: E402
 from astolfo.train.loop import Inputs, Trainer  # noqa: E402
 from astolfo.train.loss import loss  # noqa: E402
 from astolfo.train.memory import flops, predict  # noqa: E402
@@ -365,6 +367,12 @@ def random_parts(recipe, device) -> dict[str, nn.Module]:
                     value.fill_(float(name.endswith("weight")))
         parts[part] = module.train()
     return parts
+
+
+def write_base(recipe, file: Path) -> None:
+    """A whole model of random weights in a file, as a run starts from it."""
+    architecture = architecture_of(recipe)
+    model.save(file, random_parts(recipe, "cpu") | {"vae": initialise(architecture.build("vae", "cpu"), 1)}, architecture)
 
 
 def matrix_peak(device: str, dtype: torch.dtype) -> float:

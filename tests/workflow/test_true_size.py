@@ -25,9 +25,8 @@ from astolfo.data.ingest.run import run as ingest
 from astolfo.ledger import load, recipe_of
 from astolfo.provenance import jobs
 from astolfo.train.host_memory import available
-from astolfo.train.initialise import initialise
 from astolfo.train.model import architecture_of
-from benchmarks.train_sdxl import Synthetic, random_parts
+from benchmarks.train_sdxl import Synthetic, write_base
 from tests.conftest import ROOT, SMALL
 from tests.train.conftest import in_child
 
@@ -118,17 +117,11 @@ def _prepared(tmp_path, shapes):
     (home.folder / "config" / "ledger.yaml").write_text(LEDGER + scales)
     ledger = load(home.folder / "config", "full")
     home.recipe = recipe_of(ledger, ledger.run("whole"))
-    assert in_child(lambda: _write_base(tmp_path / "random.safetensors", home.recipe)) == 0  # gives its memory back
+    assert in_child(lambda: write_base(home.recipe, tmp_path / "random.safetensors")) == 0  # gives its memory back
     ingest(Synthetic(4, SIDE, 8 * SIDE), tmp_path / "few")
     _called(home, "astolfo", "--scale", "full", "pin", "random", tmp_path / "random.safetensors")
     _called(home, "astolfo", "--scale", "full", "pin", "few", tmp_path / "few")
     return home
-
-
-def _write_base(path, recipe):
-    architecture = architecture_of(recipe)
-    parts = random_parts(recipe, "cpu") | {"vae": initialise(architecture.build("vae", "cpu"), 1)}
-    model.save(path, parts, architecture)
 
 
 def _called(home, *command):
