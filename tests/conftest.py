@@ -16,6 +16,12 @@ SMALL = ROOT / "tests" / "small"  # a ledger for tests that need runs, and not t
 STAND_INS = library.STAND_INS
 
 
+@pytest.fixture
+def elsewhere(tmp_path_factory, monkeypatch):
+    """An empty folder as working directory. The checkout is one too: what was built in it decides which ledger it holds."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 def pytest_configure(config):
     """Refuses to test another checkout's code, where what was edited here would pass untested."""
     found = Path(numerics.__file__).resolve().parent.parent

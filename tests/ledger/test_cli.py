@@ -12,12 +12,13 @@ from astolfo.cli import cli
 from astolfo.errors import AstolfoError, LedgerError
 from tests.conftest import ROOT, SMALL
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 LEDGER = ("--config", str(SMALL))
 ALIKE = ["near", "near-0", "near-1", "near-2"]
 
 
 def astolfo(*arguments, check=True):
-    return subprocess.run([sys.executable, "-m", "astolfo", *arguments], cwd=ROOT, capture_output=True, text=True, check=check)
+    return subprocess.run([sys.executable, "-m", "astolfo", *arguments], capture_output=True, text=True, check=check)
 
 
 def test_list_shows_every_run():
@@ -114,7 +115,7 @@ def test_no_torch_for_the_ledger():
         "heavy = {'torch', 'diffusers', 'transformers', 'bitsandbytes', 'pyarrow'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_help_lists_every_verb_once_by_what_it_is_for():

@@ -61,6 +61,7 @@ def merged(file, tmp_path_factory):
     return folder
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_an_adopted_result_is_attested_as_such(merged):
     """Its attestation says that it was brought, and which target would build it; the record's digest is not asked of it."""
     found = read(merged / "results/velocity.safetensors")
