@@ -37,6 +37,8 @@
             cc.lib = empty "gcc-lib";
           };
         };
+        # The shell ends with `exit`, so that it runs the last command as a child: a program of coreutils closes its output before
+        # it ends, which Nix takes for the builder's end, and it kills what is still there.
         runCommand =
           name: attributes: script:
           let
@@ -50,7 +52,7 @@
               builder = "/bin/bash";
               args = [
                 "-euc"
-                "export PATH=${lib.concatMapStrings (item: "${item}/bin:") inputs}${host.path}\ncd $NIX_BUILD_TOP\n${script}"
+                "export PATH=${lib.concatMapStrings (item: "${item}/bin:") inputs}${host.path}\ncd $NIX_BUILD_TOP\n${script}\nexit"
               ];
             }
           )
