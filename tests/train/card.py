@@ -89,6 +89,7 @@ class Card(TorchDispatchMode):
         self._stack = ExitStack()
 
     def __enter__(self):
+        FakeTensorMode.cache_clear()  # its entries outlive a mode, and one that an optimizer's view left fails DeepSpeed's broadcast
         for what in (self.fake, *self._stand_ins()):
             self._stack.enter_context(what)
         return super().__enter__()

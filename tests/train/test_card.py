@@ -27,11 +27,7 @@ from tests.train.test_samples import MOVES
 from tests.train.wire import Mismatch, checked
 
 FULL = load(CONFIG, "full")
-THIN = {"layers_per_block": 1}  # of the miniature's UNet, so that a step takes a second
-THINNER = THIN | {
-    "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [32],
-    "transformer_layers_per_block": [1], "attention_head_dim": [2],
-}  # fmt: skip
+BLOCKS = {"sdxl": ["Down", "CrossAttnDown"], "sd2": ["CrossAttnDown", "Down"]}  # of a UNet of which a step takes a second
 ENGINE_MOVES = MOVES | {
     ("number", "stage_1_and_2.DeepSpeedZeroOptimizer.has_overflow"): ("after",),  # one byte: a gradient of any rank is not finite
     ("to card", "utils.mask_nan_or_inf_with_val_inplace"): ("after",),  # the -1 that marks such a norm, for each group
@@ -113,16 +109,27 @@ class Memory(_Living):
 
 @pytest.fixture
 def recipe(ledger):
-    """A function that gives a run's recipe at full scale with the miniature's shapes, but for those of `unet`, and `changes`."""
+    """A function that gives a run's recipe at full scale with the miniature's shapes, but for the UNet's `blocks`, and `changes`."""
 
-    def of(run, unet=THIN, **changes):
+    def of(run, blocks=BLOCKS, **changes):
         found = recipe_of(FULL, FULL.run(run))
         shapes = dict(ledger.scale.architectures[found.family])
-        shapes["unet"] = shapes["unet"] | unet
+        if blocks:
+            shapes["unet"] = shapes["unet"] | few(blocks[found.family])
         small = {"architecture": shapes, "steps_per_epoch": None, "engine": None}
         return found.model_copy(update=small | {"ranks": 1, "accumulation": 1, "batch_size": min(found.batch_size, 2)} | changes)
 
     return of
+
+
+def few(blocks):
+    """The keys of a UNet of these blocks and one layer each."""
+    ups = [kind.replace("Down", "Up") + "Block2D" for kind in reversed(blocks)]
+    return {
+        "layers_per_block": 1, "down_block_types": [f"{kind}Block2D" for kind in blocks], "up_block_types": ups,
+        "block_out_channels": [32] * len(blocks), "transformer_layers_per_block": [1] * len(blocks),
+        "attention_head_dim": [2] * len(blocks),
+    }  # fmt: skip
 
 
 def judged(card, moves=MOVES):
@@ -151,7 +158,7 @@ def test_a_step_of_the_record_runs_on_a_card(inputs, recipe, run):
 @pytest.mark.parametrize("run", kinds())
 def test_a_step_of_every_recipe_runs_on_a_card(inputs, recipe, run):
     """The same for all recipes of the record, with the miniature's own shapes: every model, objective, optimizer and precision."""
-    run_a_step(inputs, recipe(run, unet={}, ranks=2))
+    run_a_step(inputs, recipe(run, blocks=None, ranks=2))
 
 
 def run_a_step(inputs, recipe):
@@ -288,7 +295,7 @@ def test_processes_that_disagree_are_told(inputs):
 def engine_recipe(recipe):
     """A function that gives the recipe of the record's run by DeepSpeed, at its smallest, with blocks that are not compiled."""
     engine = recipe_of(FULL, FULL.run("25022301")).engine.model_copy(update={"compile": None})
-    return lambda **changes: recipe("25022301", **{"unet": THINNER, "engine": engine, "accumulation": 2} | changes)
+    return lambda **changes: recipe("25022301", **{"blocks": {"sdxl": ["Down"]}, "engine": engine, "accumulation": 2} | changes)
 
 
 @pytest.mark.alone
