@@ -146,6 +146,8 @@ def reproduce(context: click.Context, target: str, output: Path | None, director
     from astolfo.provenance.published import read
     from astolfo.provenance.reproduce import reproduce as rebuild
 
+    if "/" in target and not target.endswith(".safetensors") and not Path(target).is_dir():
+        raise InputError(f"{target} is no folder: expected the name of a model, or a published folder with a model in it.")
     published = read(Path(target)) if target and Path(target).is_dir() else None
     if published:
         from astolfo.ledger import load

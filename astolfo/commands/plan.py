@@ -35,15 +35,16 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
     ledger, machine = _placed(context, hardware)
     if accelerate:
         machine = configured(accelerate, machine)
+    exact = accelerate is not None and machine.device == "cuda"
     if not run_id:
-        rows = _rows(ledger, planner.every(ledger), machine)
+        rows = _rows(ledger, planner.every(ledger), machine, exact)
         click.echo(
             show.summary(f"{len(rows)} run{'s' * (len(rows) != 1)} on {machine.title}, at the {ledger.scale_name} scale:", rows)
         )
         return
     run = ledger.run(run_id)
-    click.echo(show.as_text(ledger, planner.plan(ledger, run, machine), machine))
-    if len(rows := _rows(ledger, planner.lineage(ledger, run), machine)) > 1:
+    click.echo(show.as_text(ledger, planner.plan(ledger, run, machine, exact=exact), machine))
+    if len(rows := _rows(ledger, planner.lineage(ledger, run), machine, exact)) > 1:
         click.echo("\n" + show.summary("with the runs that it is made from:", rows))
 
 
@@ -111,14 +112,14 @@ def _placed(context: click.Context, name: str | None) -> tuple[Any, Any]:
     return ledger, found
 
 
-def _rows(ledger: Any, runs: list[Any], machine: Any) -> list[tuple[str, Any]]:
+def _rows(ledger: Any, runs: list[Any], machine: Any, exact: bool) -> list[tuple[str, Any]]:
     """What each run needs there, or in a few words why it cannot run there."""
     from astolfo.plan import plan as planner
 
     rows: list[tuple[str, Any]] = []
     for run in runs:
         try:
-            rows.append((run.id, planner.plan(ledger, run, machine)))
+            rows.append((run.id, planner.plan(ledger, run, machine, exact=exact)))
         except Refusal as error:
             rows.append((run.id, error.short))
     return rows

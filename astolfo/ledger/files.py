@@ -25,6 +25,7 @@ T = TypeVar("T", bound=BaseModel)
 WHOLE = "ledger.yaml"  # the file that can hold everything
 RUNS = "runs"
 SECTIONS = ("bases", "datasets", "evaluations", "prompts", "hardware", "scales", "equivalence", "stand-ins")
+_NAMED = 12  # names that an error lists at most
 _ERA = ("defaults", RUNS)  # keys of ledger.yaml that make it an era as well
 _MARKS = (WHOLE, "runs.yaml", "bases.yaml", "datasets.yaml")  # a folder with one of them, or with runs/, is a ledger
 
@@ -146,7 +147,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return f"unknown {what} {name!r}. Did you mean {' or '.join(close)}?"
-    rest = f" Known: {', '.join(names[:12])}." if names else " There is none yet."
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    rest = f" Known: {', '.join(names[:_NAMED])}{more}." if names else " There is none yet."
     return f"unknown {what} {name!r}.{rest}"
 
 

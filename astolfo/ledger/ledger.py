@@ -84,6 +84,8 @@ class Ledger:
         """The run of that name. Raises LedgerError for an unknown one, with near names or with the forms that references have."""
         if run_id in self.runs:
             return self.runs[run_id]
+        if (asked := self.reference(run_id)).run in self.runs:
+            raise LedgerError(f"Expected a run, found {run_id!r}, which is a model of the run {asked.run}: name the run.")
         if any(run_id.startswith(f"{known}-") for known in self.runs):
             raise LedgerError(
                 f"{run_id!r} is no reference: expected RUN, RUN-step<8 digits>, RUN-epoch<6 digits>, each perhaps followed "

@@ -14,6 +14,8 @@ _WHOLE_MODELS = ("NO", "MULTI_GPU", "MULTI_CPU", "DEEPSPEED")  # each process ho
 def configured(file: Path, card: schema.Hardware) -> schema.Hardware:
     """`card`'s machine with the processes of the configuration `file`, one a device, those of all machines together.
 
+    What was measured with another number of devices stays said of that number, and what the machine draws then is not known.
+
     Raises InputError for a file that accelerate does not read, for a way of distributing that is not ours, and for a
     configuration of CPUs where the machine has cards, or the other way round.
     """
@@ -32,4 +34,7 @@ def configured(file: Path, card: schema.Hardware) -> schema.Hardware:
     count, machines = found.num_processes, found.num_machines
     there = f" on {machines} machines" if machines > 1 else ""
     title = f"{card.title}, {count} process{'es' if count > 1 else ''}{there} by {file.name}"
-    return card.model_copy(update={"title": title} | ({} if found.use_cpu else {"devices": count}))
+    if found.use_cpu or count == card.devices:
+        return card.model_copy(update={"title": title})
+    measured = [row.model_copy(update={"devices": row.devices or card.devices}) for row in card.measured]
+    return card.model_copy(update={"title": title, "devices": count, "measured": measured, "power": None})

@@ -57,12 +57,21 @@ def machine_of(ledger: Ledger, name: str) -> schema.Hardware:
         raise LedgerError(f"{unknown('machine', name, known)} {advice}") from None
 
 
-def plan(ledger: Ledger, run: Run, machine: schema.Hardware) -> Needs:
-    """What `run` needs on `machine`. Raises Refusal when it cannot run there, with what is lacking."""
+def plan(ledger: Ledger, run: Run, machine: schema.Hardware, *, exact: bool = False) -> Needs:
+    """What `run` needs on `machine`, on as many of its devices as share the logical ranks evenly, or (`exact`) on all of them.
+
+    Raises Refusal when it cannot run there, with what is lacking.
+    """
     _check_scale(ledger, machine)
     recipe, steps = recipe_of(ledger, run), plan_of(ledger, run)
     _check_build(machine)
     count = _processes(run, recipe, machine)
+    if exact and count != machine.devices:
+        raise Refusal(
+            f"{machine.devices} processes do not share its {recipe.ranks} logical ranks",
+            f"{recipe.ranks} logical ranks cannot be run by {machine.devices} processes ({machine.title}): use a divisor of "
+            f"{recipe.ranks}, for instance {count}.",
+        )
     full = ledger.scale.device == "cuda"
     placement, needed = _placed(run, recipe, machine, count) if full else ({}, None)
     length, segments = steps.end - steps.start, len(steps.boundaries) - 1

@@ -21,6 +21,7 @@ from astolfo.program import LOCK, SNAKEFILE, build_command
 from astolfo.provenance import attestation, jobs
 from astolfo.provenance.attestation import Attestation
 from astolfo.provenance.extra import needed
+from astolfo.provenance.sign import envelope_path, signature_path
 
 _PROFILES = {"process": "Process Run Crate", "workflow": "Workflow Run Crate", "provenance": "Provenance Run Crate"}
 _VERSION = "0.5"
@@ -172,6 +173,11 @@ class _Writer:
             "name": f"attestation of {name}", "encodingFormat": "application/vnd.in-toto+json",
         })  # fmt: skip
         file["about"] = entity
+        if name == attestation.name_of(self.path):
+            for beside, what, form in _BESIDE:
+                if (found := beside(self.path)).exists():
+                    about = {"name": f"{what} {name}", "encodingFormat": form}
+                    self.crate.add_file(found, attestation.name_of(found), properties=about)["about"] = entity
 
     def _actions(self, workflow: Any, model: Any) -> None:
         """The run of the workflow, a job's action for each attestation, and what the engine controlled."""
@@ -218,6 +224,11 @@ class _Writer:
         return action
 
 
+_BESIDE = (  # path of the model -> what may lie beside it, what that is of the model, and its form
+    (lambda path: path.with_suffix(".md"), "the card of", "text/markdown"),
+    (signature_path, "the signature of", "application/vnd.dev.sigstore.bundle+json"),
+    (envelope_path, "the signed attestation of", "application/vnd.in-toto+json"),
+)
 _EPOCH = datetime(1980, 1, 1, tzinfo=UTC)  # where no job left a time: the same crate twice
 
 

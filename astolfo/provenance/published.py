@@ -32,10 +32,27 @@ class Published:
     ledger: Path
 
 
+def _missing(model: Path) -> list[str]:
+    """What a model comes from and whose attestation is not in the folder, as far as the others tell."""
+    root, waiting, seen, missing = attestation.root_of(model), [model], set(), []
+    while waiting:
+        for parent in attestation.read(waiting.pop()).parents:
+            if parent.name in seen or parent.attestation is None:
+                continue
+            seen.add(parent.name)
+            path = root / parent.name
+            if attestation.attestation_path(path).exists():
+                waiting.append(path)
+            else:
+                missing.append(parent.name)
+    return sorted(missing)
+
+
 def read(folder: Path) -> Published:
     """Reads a published folder. Raises InputError for what it lacks, all of it at once, and for an attestation that is damaged.
 
-    Says so where the lock is not the one in use: then other libraries may compute other bits.
+    Says so where attestations of what the model comes from are missing, without which it can be rebuilt all the same, and where
+    the lock is not the one in use: then other libraries may compute other bits.
     """
     models = sorted([*folder.glob(MODEL), *(folder / "results").glob(MODEL)])
     lacking = [] if models else ["a model (NAME.safetensors)"]
@@ -51,6 +68,11 @@ def read(folder: Path) -> Published:
     if len(models) > 1:
         raise InputError(f"{folder} holds {len(models)} models, {', '.join(path.name for path in models)}: expected one.")
     found = attestation.read(models[0])
+    if missing := _missing(models[0]):
+        log.warning(
+            "%s lacks the attestations of %s: it can be rebuilt, and `astolfo verify` cannot follow it to its bases",
+            folder, ", ".join(missing),
+        )  # fmt: skip
     attested, digest = next(iter(found.subjects.items()))
     if (own := sha256_of(models[0])) != digest:
         raise InputError(f"{models[0]} is not the file that its attestation names: expected sha256 {digest}, found {own}.")

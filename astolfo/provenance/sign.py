@@ -90,7 +90,13 @@ def check(path: Path, trust: Trust) -> str:
         from securesystemslib.exceptions import VerificationError
     for file in (signature_path(path), envelope_path(path)):
         if not file.exists():
-            raise InputError(f"{path} is not signed: expected {file}. `astolfo sign {path} --key KEY` signs it.")
+            raise InputError(
+                f"{path} is not signed: expected {file}. `astolfo sign {path} --key KEY` signs it, if it is yours; if not, ask "
+                "its author for that file."
+            )
+    if trust.key is not None:
+        _public(trust.key)
+    _check_form(path, trust)
     config = verifying.Config()
     with _refusing(f"{signature_path(path)} is no signature of {path} by {_names(trust)}"):
         if trust.key is not None:
@@ -150,16 +156,41 @@ def encrypted(key: Path) -> bool:
 def _signer(path: Path, trust: Trust) -> tuple[str, Any]:
     """Who signed, and their public key: the trusted one, or that of the certificate in the (already verified) bundle."""
     from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.signer import SSlibKey
 
     if trust.key is not None:
-        key = SSlibKey.from_crypto(load_pem_public_key(trust.key.read_bytes()))
+        key = SSlibKey.from_crypto(_public(trust.key))
         return f"the key {trust.key.name} ({key.keyid[:12]})", key
     bundle = json.loads(signature_path(path).read_text(encoding="utf-8"))
     first = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"][0]["rawBytes"]
     certificate = x509.load_der_x509_certificate(base64.b64decode(first))
     return certificate.subject.rfc4514_string(), SSlibKey.from_crypto(certificate.public_key())
+
+
+def _public(key: Path) -> Any:
+    """The public key of a PEM file."""
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        return load_pem_public_key(key.read_bytes())
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{key} gives no public key in PEM form ({error}). The owner of a private key makes one with: "
+            "openssl ec -in key.pem -pubout -out key.pub"
+        ) from None
+
+
+def _check_form(path: Path, trust: Trust) -> None:
+    """Refuses a bare key for what a certificate signed, and the other way round; anything else is the library's to refuse."""
+    try:
+        material = json.loads(signature_path(path).read_text(encoding="utf-8"))["verificationMaterial"]
+        by_certificate = "x509CertificateChain" in material
+    except (ValueError, LookupError, TypeError):
+        return
+    if by_certificate and trust.key is not None:
+        raise InputError(f"{path} was signed with a certificate: check it with --certificates ROOT instead of --key.")
+    if not by_certificate and trust.certificates:
+        raise InputError(f"{path} was signed with a bare key: check it with --key KEY instead of --certificates.")
 
 
 def _names(trust: Trust) -> str:

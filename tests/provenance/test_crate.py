@@ -18,7 +18,9 @@ from astolfo.provenance import jobs
 from astolfo.provenance.attestation import attestation_path
 from astolfo.provenance.crate import crate
 from astolfo.provenance.meter import Meter
+from astolfo.provenance.sign import Trust, check, sign
 from tests.conftest import SMALL
+from tests.provenance.test_sign import keys
 
 rocrate = pytest.importorskip("rocrate.rocrate", reason="the extra for evidence is not installed: make evidence")
 requests_cache = pytest.importorskip("requests_cache")
@@ -88,6 +90,17 @@ def test_it_holds_what_is_needed_and_names_the_rest(made, built):
     actions = read.get_by_type("CreateAction")
     assert {"astolfo job train: states/plain/00000001.safetensors"} <= {one["name"] for one in actions}
     assert len(actions) == len(built)  # a job each but the adopted base, and the run of the workflow
+
+
+def test_card_and_signatures_go_along(built, tmp_path):
+    """What lies beside the model for others to read, its card and its signatures, is packed: a stranger checks the crate's model."""
+    directory, path = built["base"].parent.parent, built["merge"]
+    private, public = keys(tmp_path, "mine")
+    sign(path, private)
+    path.with_suffix(".md").write_text("# plain-0.50\n")
+    out = crate(load(SMALL), parse("plain-0.50"), directory, tmp_path / "signed")
+    assert (out / "results" / "plain-0.50.md").read_text() == "# plain-0.50\n"
+    assert "mine.pub" in check(out / "results" / path.name, Trust(key=public))
 
 
 def test_two_crates_are_the_same(made, built, tmp_path):

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -149,6 +150,8 @@ def test_a_certificate_signs_too(built, tmp_path):
     path = built["result"]
     sign(path, key, certificate=leaf)
     assert check(path, Trust(certificates=(root,))) == "CN=Trainer"
+    with pytest.raises(InputError, match="was signed with a certificate: check it with --certificates"):
+        check(path, Trust(key=keys(tmp_path, "bare")[1]))
     done = model_signing("verify", "certificate", path, "--signature", signature_path(path), "--certificate_chain", root)
     assert done.returncode == 0, done.stderr
     (tmp_path / "else").mkdir()
@@ -192,6 +195,11 @@ def test_the_command(built, tmp_path, monkeypatch):
     assert (done.exit_code, done.output.count("signed: ")) == (0, 2)
     assert "signed by the key mine.pub" in run("--config", str(SMALL), "verify", path, "--key", str(public)).output
     assert run("verify", path, "--key", str(public), "--certificates", str(public)).exit_code == 2
+    for no_key in (private, Path(__file__)):
+        said = json.loads(run("verify", path, "--key", str(no_key), "--json").output)["problems"]
+        assert any("gives no public key in PEM form" in problem for problem in said)
+    said = json.loads(run("verify", path, "--certificates", str(public), "--json").output)["problems"]
+    assert any("was signed with a bare key: check it with --key" in problem for problem in said)
     refused = run("verify", path, "--key", str(keys(tmp_path, "other")[1]), "--json")
     assert refused.exit_code == 1
     assert any("is no signature of" in problem for problem in json.loads(refused.output)["problems"])

@@ -132,8 +132,11 @@ def test_reproduce_finds_the_same_bits(merged, tmp_path):
     assert "and so is its attestation: every ancestor too" in done.output
 
 
-def test_a_stranger_reproduces_a_published_folder(file, merged, tmp_path):
-    """From a folder with model, attestation, ledger and lock, read in another tree, the model is rebuilt: the same file."""
+def test_a_stranger_reproduces_a_published_folder(file, merged, tmp_path, caplog):
+    """From a folder with model, attestation, ledger and lock, read in another tree, the model is rebuilt: the same file.
+
+    Attestations of what it comes from are not needed for that; which of them are missing is said.
+    """
     folder, own = tmp_path / "downloads" / "model", tmp_path / "own"
     (own / "inputs").mkdir(parents=True)
     folder.mkdir(parents=True)
@@ -148,6 +151,10 @@ def test_a_stranger_reproduces_a_published_folder(file, merged, tmp_path):
     shutil.copyfile(merged / "pins.yaml", folder / "pins.yaml")
     shutil.copyfile(file, own / "inputs" / "velocity.safetensors")
     done = astolfo("reproduce", folder, "-o", tmp_path / "fresh", "-d", own)
+    assert "lacks the attestations of " in caplog.text
+    assert "results/velocity.safetensors" in caplog.text
     assert done.exit_code == 0
     assert "reproduced, identical to" in done.output
+    with pytest.raises(ValueError, match="is no folder: expected the name of a model, or a published folder"):
+        CliRunner().invoke(cli, ["--config", str(SMALL), "reproduce", "./nowhere", "-d", str(own)], catch_exceptions=False)
     assert "and so is its attestation: every ancestor too" in done.output
