@@ -151,7 +151,10 @@ class Specs:
         restart = restart_before(self.ledger, run, step)
         parents: dict[str, Spec | None] = {"state": self.segment(run.id, step), "base": self._start(run, restart)}
         about = self._about(run, restart)
-        if step == plan_of(self.ledger, run).end and (stopped := self._stopped(run)):
+        end = plan_of(self.ledger, run).end
+        if step != end:
+            about["run_steps"] = end
+        elif stopped := self._stopped(run):
             about["stopped"] = stopped
         return self._spec("export", parents, title=str(reference), images=self.ledger.dataset_of(run).images, **about)
 

@@ -95,8 +95,8 @@ def _metadata(spec: dict[str, Any], recipe: Recipe, found: state.State) -> dict[
 def _for_viewers(spec: dict[str, Any], recipe: Recipe, found: state.State, base: Path | None) -> dict[str, str]:
     """sd-scripts' own keys of a training, which viewers of models read."""
     return sdscripts.describe(
-        recipe, name=spec["title"], steps=found.position, resolution=_resolution(recipe), images=spec["images"],
-        base=(base.name, read_sidecar(base)) if base else None,
+        recipe, name=spec["title"], steps=found.position, run_steps=spec.get("run_steps"), resolution=_resolution(recipe),
+        images=spec["images"], base=(base.name, read_sidecar(base)) if base else None,
     )  # fmt: skip
 
 

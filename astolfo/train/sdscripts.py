@@ -30,13 +30,15 @@ def describe(
     *,
     name: str,
     steps: int,
+    run_steps: int | None = None,
     resolution: tuple[int, int],
     images: int | None = None,
     base: tuple[str, str] | None = None,
 ) -> dict[str, str]:
     """The keys for a model `name` after `steps` optimizer steps of `recipe` on `images` pictures, from `base` (file, sha256).
 
-    `resolution` is width and height in pixels. What is not known has no key.
+    `run_steps`: those of the whole run, where the model is a checkpoint on its way; None for its result. `resolution` is width and
+    height in pixels. What is not known has no key.
     """
     found = {
         "ss_output_name": name,
@@ -51,7 +53,7 @@ def describe(
         "ss_lr_warmup_steps": recipe.schedule.warmup_steps,
         "ss_seed": recipe.seed,
         "ss_steps": steps,
-        "ss_max_train_steps": recipe.last_step,
+        "ss_max_train_steps": recipe.last_step or run_steps,
         "ss_batch_size_per_device": recipe.batch_size,
         "ss_total_batch_size": recipe.batch_size * recipe.ranks * recipe.accumulation,
         "ss_gradient_accumulation_steps": recipe.accumulation,
@@ -65,7 +67,7 @@ def describe(
         "ss_num_reg_images": 0,
         "ss_num_batches_per_epoch": _batches(recipe, images),
         "ss_epoch": _epoch(recipe, steps),
-        "ss_num_epochs": _epoch(recipe, steps),
+        "ss_num_epochs": _epoch(recipe, run_steps or steps),
         "ss_sd_model_name": base[0] if base else None,
         "ss_new_sd_model_hash": base[1] if base else None,
     }

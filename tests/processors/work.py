@@ -150,7 +150,6 @@ def _evaluate(
     grid = {"name": "sweep", "x": {"alpha": alphas or [1.0]}, "z": {"uncond": ["null"]}}
     settings: dict[str, Any] = {
         "prompts": {"procedural": 2}, "seed": 7, "sampler": sampler, "steps": steps, "cfg": 4.0, "runtime": runtime, "grids": [grid],
-        "width": 48, "height": 48,
     }  # fmt: skip
     evaluation.evaluate({"run": "short", "settings": settings, "recipe": recipe.canonical()}, out, models)
 

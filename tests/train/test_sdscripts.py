@@ -31,6 +31,16 @@ def test_viewers_find_what_a_model_was_trained_with(ledger):
     assert not [key for key in said if "started" in key or "finished" in key or "session" in key]
 
 
+def test_a_checkpoint_names_its_run_s_epochs(ledger):
+    """A checkpoint after one epoch of three says so as that trainer does: the epoch that it is from, and the epochs of the run."""
+    recipe = recipe_of(ledger, ledger.run("plain"))
+    said = describe(recipe, name="x", steps=78, run_steps=3 * 78, resolution=(96, 96), images=1245)
+    assert (said["ss_epoch"], said["ss_num_epochs"], said["ss_steps"], said["ss_max_train_steps"]) == ("1", "3", "78", "234")
+    specs = Specs(ledger, "lock")
+    assert specs.model(parse("flow-epoch000002"))["run_steps"] == 80
+    assert "run_steps" not in specs.model(parse("flow"))
+
+
 def test_every_run_of_the_record_can_be_described():
     """No run's recipe has anything that the keys cannot say."""
     ledger = load(CONFIG)
