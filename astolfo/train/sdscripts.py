@@ -37,8 +37,8 @@ def describe(
 ) -> dict[str, str]:
     """The keys for a model `name` after `steps` optimizer steps of `recipe` on `images` pictures, from `base` (file, sha256).
 
-    `run_steps`: those of the whole run, where the model is a checkpoint on its way; None for its result. `resolution` is width and
-    height in pixels. What is not known has no key.
+    `run_steps`: those of the whole run, where the model is a checkpoint on its way; None for its result. `resolution` is width
+    and height in pixels. What is not known has no key.
     """
     found = {
         "ss_output_name": name,

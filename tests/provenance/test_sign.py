@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -133,22 +134,29 @@ def test_larger_curves_serve(built, tmp_path, curve):
 
 
 def certificates(folder):
-    """A root, and a key with a certificate below it: (private key, certificate, root)."""
-    root_key, leaf_key = keys(folder, "root")[0], keys(folder, "leaf")[0]
-    root, leaf, request, usage = (folder / name for name in ("root.crt", "leaf.crt", "leaf.csr", "usage"))
-    openssl("req", "-x509", "-new", "-key", root_key, "-subj", "/CN=Somebody's root", "-days", 2, "-out", root)
-    openssl("req", "-new", "-key", leaf_key, "-subj", "/CN=Trainer", "-out", request)
-    usage.write_text("keyUsage=digitalSignature\nextendedKeyUsage=codeSigning\n")
-    openssl("x509", "-req", "-in", request, "-CA", root, "-CAkey", root_key, "-CAcreateserial", "-days", 2, "-extfile", usage,
-            "-out", leaf)  # fmt: skip
-    return leaf_key, leaf, root
+    """A root, one between, and a key with a certificate below that: (private key, certificate, between, root)."""
+    pairs = {name: (keys(folder, name)[0], folder / f"{name}.crt") for name in ("root", "between", "leaf")}
+    openssl(
+        "req", "-x509", "-new", "-key", pairs["root"][0], "-subj", "/CN=Somebody's root", "-days", 2, "-out", pairs["root"][1]
+    )
+    ends = "keyUsage=digitalSignature\nextendedKeyUsage=codeSigning\n"
+    for above, name, subject, usage in (
+        ("root", "between", "Their CA", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n"),
+        ("between", "leaf", "Trainer", ends),
+    ):
+        request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
+        extensions.write_text(usage)
+        openssl("req", "-new", "-key", pairs[name][0], "-subj", f"/CN={subject}", "-out", request)
+        openssl("x509", "-req", "-in", request, "-CA", pairs[above][1], "-CAkey", pairs[above][0], "-CAcreateserial", "-days", 2,
+                "-extfile", extensions, "-out", pairs[name][1])  # fmt: skip
+    return *pairs["leaf"], pairs["between"][1], pairs["root"][1]
 
 
 def test_a_certificate_signs_too(built, tmp_path):
     """Signed with a certificate, both forms verify below its root, here and by OpenSSF's command; below another root neither."""
-    key, leaf, root = certificates(tmp_path)
+    key, leaf, between, root = certificates(tmp_path)
     path = built["result"]
-    sign(path, key, certificate=leaf)
+    sign(path, key, certificate=leaf, chain=(between,))
     assert check(path, Trust(certificates=(root,))) == "CN=Trainer"
     with pytest.raises(InputError, match="was signed with a certificate: check it with --certificates"):
         check(path, Trust(key=keys(tmp_path, "bare")[1]))
@@ -156,7 +164,23 @@ def test_a_certificate_signs_too(built, tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / "else").mkdir()
     with pytest.raises(InputError, match="is no signature of"):
-        check(path, Trust(certificates=(certificates(tmp_path / "else")[2],)))
+        check(path, Trust(certificates=(certificates(tmp_path / "else")[3],)))
+
+
+def test_no_host_is_asked(built, tmp_path, monkeypatch):
+    """Neither signing nor checking opens a connection, with a bare key and with certificates."""
+
+    def refused(*address):
+        raise AssertionError(f"a connection was opened: {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    path, (private, public) = built["result"], keys(tmp_path, "mine")
+    sign(path, private)
+    assert "mine.pub" in check(path, Trust(key=public))
+    key, leaf, between, root = certificates(tmp_path)
+    sign(path, key, certificate=leaf, chain=(between,))
+    assert check(path, Trust(certificates=(root,))) == "CN=Trainer"
 
 
 def test_keys_that_do_not_serve(built, tmp_path):
