@@ -43,7 +43,9 @@ def test_a_card_is_in_the_form_of_the_hub(ledger, outputs):
     assert "| zero | all zeros (A1111, reForge) | Works after merge under v. | 0.90 |" in text
     assert f"](../evaluations/{RUN}/grid.png)" in text
     assert "└── 25112201-0.50 (merge of 25112201 with AK-NIL-1.2 at 0.50)" in text
-    assert gather(ledger, outputs, RUN).models[RUN].sha256 in text
+    digest = gather(ledger, outputs, RUN).models[RUN].sha256
+    assert digest in text
+    assert f"| its AutoV2 (A1111, Civitai) | `{digest[:10]}` |" in text
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 import pytest
 
+from astolfo.checkpoint.safefile import open_file
 from astolfo.files import read_sidecar, sha256_of
 from astolfo.program import LOCK
 from astolfo.provenance import jobs, stale
+from tests.checkpoint.test_modelspec import faults
+from tests.provenance.standards import valid_attestations
 
 BASE, RESULT = "bases/own.safetensors", "results/first.safetensors"
 
@@ -20,6 +23,14 @@ def test_jobs_leave_a_record_of_who_made_what(built):
     beside = {path.name.removeprefix("first.safetensors") for path in (built.directory / "results").iterdir()}
     assert beside == {"", ".sha256", ".attestation.json"}
     assert stale.find(built.directory, lock) == []
+
+
+def test_others_read_what_was_built(built):
+    """A trained result keeps to ModelSpec's published text, and every attestation of the build is a Statement to in-toto's classes."""
+    assert faults(open_file(built.directory / RESULT).metadata) == []
+    found = sorted(built.directory.rglob("*.attestation.json"))
+    assert len(found) > 5
+    valid_attestations(found)
 
 
 @pytest.mark.parametrize("damaged", [BASE, RESULT])
