@@ -117,9 +117,9 @@ def training(folder: Path, steps: int, recipe: Recipe) -> Inputs:
 def chain(folder: Path, steps: int, recipe: Recipe) -> None:
     """A training and all that follows from it: merge, evaluation and autoencoder.
 
-    An evaluation compares with 192 drawn pictures, each of which takes an emulated autoencoder over ten seconds; here it draws two.
+    An evaluation compares with 192 drawn pictures, each of which takes an emulated autoencoder over ten seconds; here it draws one.
     """
-    evaluation.DRAWN = 2
+    evaluation.DRAWN = 1
     inputs, result = training(folder, steps, recipe), folder / "result.safetensors"
     merge(inputs.base, result, {0.5: folder / "merged.safetensors"})
     models = evaluation.Models(trained=result, vocabulary=inputs.vocabulary, base=inputs.base)
