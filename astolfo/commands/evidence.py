@@ -146,9 +146,9 @@ def reproduce(context: click.Context, target: str, output: Path | None, director
     from astolfo.provenance.published import read
     from astolfo.provenance.reproduce import reproduce as rebuild
 
-    if "/" in target and not target.endswith(".safetensors") and not Path(target).is_dir():
-        raise InputError(f"{target} is no folder: expected the name of a model, or a published folder with a model in it.")
     published = read(Path(target)) if target and Path(target).is_dir() else None
+    if published is None and "/" in target and not target.endswith(".safetensors"):
+        raise InputError(f"{target} is no folder: expected the name of a model, or a published folder with a model in it.")
     if published:
         from astolfo.ledger import load
         from astolfo.ledger.ledger import read_pins

@@ -272,6 +272,25 @@ def _loss(state: Path) -> dict[str, Any]:
         return {"name": "loss", "digest": {"sha256": digest}, "annotations": {"step": int(file.metadata["astolfo.position"])}}
 
 
+def ancestry(path: Path) -> tuple[dict[str, Attestation], list[Parent]]:
+    """The attestations of the artifact `path` and of all that it comes from, by name, and those ancestors that have none there.
+
+    Raises InputError where the artifact's own is missing, or any is damaged.
+    """
+    top = read(path)
+    root, found, missing, waiting = root_of(path), {name_of(path): top}, {}, [*top.parents]
+    while waiting:
+        parent = waiting.pop()
+        if parent.name in found:
+            continue
+        if attestation_path(root / parent.name).exists():
+            found[parent.name] = read(root / parent.name)
+            waiting += found[parent.name].parents
+        else:
+            missing[parent.name] = parent
+    return found, list(missing.values())
+
+
 def root_of(path: Path) -> Path:
     """The working directory that an artifact lies in, as its name tells; its own folder where it does not."""
     return Path(*path.absolute().parts[: -len(name_of(path).split("/"))])

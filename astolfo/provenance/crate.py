@@ -57,12 +57,9 @@ def chain(path: Path) -> list[Attestation]:
 
     Raises InputError where one is missing or damaged.
     """
-    root, waiting = attestation.root_of(path), [path]
-    found: dict[str, Attestation] = {}
-    while waiting:
-        read = attestation.read(waiting.pop())
-        found.setdefault(_name(read), read)
-        waiting += [root / parent.name for parent in read.parents if parent.name not in found]
+    found, missing = attestation.ancestry(path)
+    for parent in missing:
+        attestation.read(attestation.root_of(path) / parent.name)  # raises, and says what is missing
     ordered: dict[str, Attestation] = {}
 
     def visit(name: str) -> None:

@@ -32,22 +32,6 @@ class Published:
     ledger: Path
 
 
-def _missing(model: Path) -> list[str]:
-    """What a model comes from and whose attestation is not in the folder, as far as the others tell."""
-    root, waiting, seen, missing = attestation.root_of(model), [model], set(), []
-    while waiting:
-        for parent in attestation.read(waiting.pop()).parents:
-            if parent.name in seen or parent.attestation is None:
-                continue
-            seen.add(parent.name)
-            path = root / parent.name
-            if attestation.attestation_path(path).exists():
-                waiting.append(path)
-            else:
-                missing.append(parent.name)
-    return sorted(missing)
-
-
 def read(folder: Path) -> Published:
     """Reads a published folder. Raises InputError for what it lacks, all of it at once, and for an attestation that is damaged.
 
@@ -67,12 +51,13 @@ def read(folder: Path) -> Published:
         )
     if len(models) > 1:
         raise InputError(f"{folder} holds {len(models)} models, {', '.join(path.name for path in models)}: expected one.")
-    found = attestation.read(models[0])
-    if missing := _missing(models[0]):
+    chain, gaps = attestation.ancestry(models[0])
+    if missing := sorted(parent.name for parent in gaps if parent.attestation):
         log.warning(
             "%s lacks the attestations of %s: it can be rebuilt, and `astolfo verify` cannot follow it to its bases",
             folder, ", ".join(missing),
         )  # fmt: skip
+    found = chain[attestation.name_of(models[0])]
     attested, digest = next(iter(found.subjects.items()))
     if (own := sha256_of(models[0])) != digest:
         raise InputError(f"{models[0]} is not the file that its attestation names: expected sha256 {digest}, found {own}.")

@@ -94,8 +94,7 @@ def check(path: Path, trust: Trust) -> str:
                 f"{path} is not signed: expected {file}. `astolfo sign {path} --key KEY` signs it, if it is yours; if not, ask "
                 "its author for that file."
             )
-    if trust.key is not None:
-        _public(trust.key)
+    key = None if trust.key is None else _public(trust.key)
     _check_form(path, trust)
     config = verifying.Config()
     with _refusing(f"{signature_path(path)} is no signature of {path} by {_names(trust)}"):
@@ -104,7 +103,7 @@ def check(path: Path, trust: Trust) -> str:
         else:
             config.use_certificate_verifier(certificate_chain=trust.certificates)
         config.verify(path.resolve(), signature_path(path))
-        who, key = _signer(path, trust)
+        who, key = _signer(path, trust, key)
     with _refusing(f"{envelope_path(path)} is no DSSE envelope"):
         (line,) = envelope_path(path).read_text(encoding="utf-8").splitlines()
         found = Envelope.from_dict(json.loads(line))
@@ -153,14 +152,14 @@ def encrypted(key: Path) -> bool:
     return key.is_file() and b"ENCRYPTED" in key.read_bytes()
 
 
-def _signer(path: Path, trust: Trust) -> tuple[str, Any]:
-    """Who signed, and their public key: the trusted one, or that of the certificate in the (already verified) bundle."""
+def _signer(path: Path, trust: Trust, key: Any) -> tuple[str, Any]:
+    """Who signed, and their public key: the trusted `key`, or that of the certificate in the (already verified) bundle."""
     from cryptography import x509
     from securesystemslib.signer import SSlibKey
 
     if trust.key is not None:
-        key = SSlibKey.from_crypto(_public(trust.key))
-        return f"the key {trust.key.name} ({key.keyid[:12]})", key
+        found = SSlibKey.from_crypto(key)
+        return f"the key {trust.key.name} ({found.keyid[:12]})", found
     bundle = json.loads(signature_path(path).read_text(encoding="utf-8"))
     first = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"][0]["rawBytes"]
     certificate = x509.load_der_x509_certificate(base64.b64decode(first))
