@@ -118,8 +118,8 @@ def over_alphas(verdicts: Mapping[float, Verdict], scores: Mapping[float, float]
         return {"verdict": trained.word, "alpha": top, "sentence": f"{_begun(trained)} {_at(top)}. {trained.reason}", **found}
     if best is not None:
         word = "works after merge" if works else "kinda works"
-        sentence = f"{_begun(verdicts[best])} after merge at alpha {best:.2f}; {_at(top)} it is {_noun(trained)}. "
-        return {"verdict": word, "alpha": best, "sentence": sentence + verdicts[best].reason, **found}
+        sentence = f"{_begun(verdicts[best])} after merge; {_at(top)} it is {_noun(trained)}. {evidence}"
+        return {"verdict": word, "alpha": best, "sentence": sentence, **found}
     others = ", and no merge that was tried works" if any(0.0 < alpha < top for alpha in verdicts) else ""
     sentence = f"{_noun(trained).capitalize()} {_at(top)}{others}. {trained.reason}"
     return {"verdict": trained.word, "alpha": top, "sentence": sentence, **found}

@@ -82,8 +82,8 @@ def _trust(known: Past, words: Sequence[str]) -> str:
         return "no run is on record with both an outcome and a verdict of the miniature."
     right = [run.id for run, own in known if verdicts.agrees(run, own)]
     kinds = []
-    for kind, expected in verdicts.WORDS.items():
-        outcomes = [run.id for run, _ in known if run.entry.outcome.kind == kind]
+    for expected in dict.fromkeys(verdicts.WORDS.values()):
+        outcomes = [run.id for run, _ in known if verdicts.WORDS[run.entry.outcome.kind] == expected]
         if outcomes:
             kinds.append(f'{len(set(outcomes) & set(right))} of {len(outcomes)} that were to be "{" or ".join(expected)}"')
     hits = [_hits(known, word) for word in words]

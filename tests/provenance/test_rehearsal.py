@@ -18,12 +18,12 @@ datasets: {my-pictures: {images: 20000}}
 runs:
   my-first: {base: my-base, dataset: my-pictures, epochs: 4, learning_rate: {unet: 1.0e-5}}
 """
-KNOWN = {"good": "works", "blurred": "works", "grey": "blur", "merged": "works after merge", "first": "blur"}
+KNOWN = {"good": "works", "blurred": "works", "grey": "blur", "merged": "works after merge", "ended": "blur", "first": "blur"}
 
 
 @pytest.fixture
 def record(ledger, monkeypatch):
-    """The program's ledger with verdicts on five of its runs: three as recorded, one that differs, one that is not comparable."""
+    """The program's ledger with verdicts on six of its runs: four as recorded, one that differs, one that is not comparable."""
     folder = ledger.folder
     path = folder / verdicts.FOLDER / "miniature" / "0.json"
     path.parent.mkdir(parents=True)
@@ -63,21 +63,22 @@ def test_a_recorded_run_is_held_against_its_outcome(record, tmp_path, monkeypatc
     said = rehearsed(monkeypatch, tmp_path, "blurred", "blur", "--config", str(record))
     assert said["It saw"] == "v runtime, null uncond: It is blur."
     assert said["Expected"] == 'the ledger says "Failure with blur image.", and that is what was seen.'
-    assert "of 3 other runs" in said["How far to trust it"]
-    assert "gave 3 as recorded" in said["How far to trust it"]
-    assert 'It said "blur" of 1 of them, and 1 were.' in said["How far to trust it"]
+    assert "of 4 other runs" in said["How far to trust it"]
+    assert "gave 4 as recorded" in said["How far to trust it"]
+    assert 'It said "blur" of 2 of them, and 2 were.' in said["How far to trust it"]
     assert "at 100 times its rates, less what bf16 rounds away at them, with fp32 weights for bf16" in said["It cannot tell"]
 
 
 def test_a_run_of_ones_own_is_trusted_as_far_as_the_record_goes(record, tmp_path, monkeypatch):
-    """In a ledger without verdicts the program's record counts, with what it got wrong; a run without an outcome expects nothing."""
+    """In a ledger without verdicts the program's record counts, with what it got wrong, and one count for the outcomes that
+    expect the same words; a run without an outcome expects nothing."""
     own = tmp_path / "own"
     (own / "config").mkdir(parents=True)
     (own / "config" / "ledger.yaml").write_text(LEAST)
     said = rehearsed(monkeypatch, own, "my-first", "works")
     assert said["Expected"] == "the ledger says no outcome of this run."
-    assert "of 4 other runs whose outcome is known in such words the miniature gave 3 as recorded" in said["How far to trust it"]
-    assert '1 of 2 that were to be "blur or broken"' in said["How far to trust it"]
+    assert "of 5 other runs whose outcome is known in such words the miniature gave 4 as recorded" in said["How far to trust it"]
+    assert ', 2 of 3 that were to be "blur or broken". ' in said["How far to trust it"]
     assert said["How far to trust it"].endswith('It said "works" of 2 of them, and 1 were.')
     assert "--scale full plan my-first`)" in said["It cannot tell"]
 
