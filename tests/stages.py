@@ -158,7 +158,7 @@ STAGES = (
     Stage(
         "processors",
         "operator calls and whole artifacts are the same on an emulated Intel Haswell, Intel Skylake and AMD Rome",
-        60,
+        25,
         pytest("tests/processors"),
         needs=EMULATOR,
         install=EMULATOR_FROM,
