@@ -1,5 +1,6 @@
 """The numerics class is set in one place, named in full, and what cannot be deterministic is an error that says so."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from astolfo import numerics, operators
 from astolfo.cli import cli
 from astolfo.errors import NumericsError
+from tests.conftest import STAND_INS
 
 
 def test_the_class_of_a_cpu_is_named_without_torch():
@@ -148,3 +150,26 @@ def test_files_are_compared_in_a_class_that_is_here():
     """Without a card what was made for one is compared in the CPU's class; a card's own class is named where there is a card."""
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert numerics.class_here("cuda") == numerics.numerics_class(expected)
+
+
+@pytest.mark.parametrize("verb", ["import", "sheet", "mecha"])
+def test_a_verb_that_computes_pins_before_a_library_loads(tmp_path, verb):
+    """Typed in a shell that sets nothing: no verb loads numpy or torch before the switches are set."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "recipe.mecha").write_text(
+        'version 0.1.0\nmodel "a"\nmodel "b"\nmerge "weighted_sum" &0 &1 alpha=0.3\n', encoding="utf-8"
+    )
+    models = [f"{name}={STAND_INS / 'sdxl-eps.safetensors'}" for name in "ab"]
+    typed = {
+        "import": ["dataset", "import", "folder", "pictures", "-o", "store"],
+        "sheet": ["dataset", "sheet", "no-store", "-o", "sheet.png"],
+        "mecha": ["mecha", "recipe.mecha", *models, "-o", "out.safetensors"],
+    }[verb]
+    shell = {name: value for name, value in os.environ.items() if name not in {one.name for one in numerics.ENVIRONMENT}}
+    encoder = ["--autoencoder", str(STAND_INS / "sdxl-vae.safetensors")] if verb != "mecha" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "astolfo", *typed, *encoder], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False
+    )
+    said = {"import": "No sample can be used", "sheet": "no-store", "mecha": ""}[verb]
+    assert (done.returncode, said in done.stderr) == (int(verb != "mecha"), True), done.stderr
+    assert "were pinned" not in done.stderr

@@ -96,6 +96,9 @@ def dataset() -> None:
 @dataset.group("import")
 def import_() -> None:
     """Makes a store, and reports what was left out. The same command goes on with an import that was killed."""
+    from astolfo import numerics
+
+    numerics.pin()  # before any road loads numpy
 
 
 @import_.command()

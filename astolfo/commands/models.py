@@ -80,6 +80,9 @@ def merge(
 )
 def mecha(recipe: Path, models: tuple[str, ...], output: Path, dtype: str | None) -> None:
     """Merges checkpoints by a .mecha RECIPE of sd-mecha; NAME=FILE says what each model of the recipe stands for."""
+    from astolfo import numerics
+
+    numerics.pin()
     from astolfo.merging.mecha import merge_mecha
 
     _nothing_in_the_way((output,))

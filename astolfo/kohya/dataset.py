@@ -6,7 +6,7 @@ laid over the line's: subset over dataset over [general], as that trainer does i
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class DatasetEntry:
     parts: dict[str, int] = field(default_factory=dict)  # names of other datasets, and how often each is taken
     folder: str = ""  # of pictures that the graph imports as they are
     words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
+    made_from: dict[str, Any] = field(default_factory=dict)  # what tells it from every other one of a single store
     encoder: str = ""  # the file whose autoencoder that trainer encodes with: its own, or the base's; "" where it is none
 
     @property
@@ -311,7 +312,10 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
 def entry(name: str, found: Source, beside: Path, autoencoder: str, encoder: str) -> DatasetEntry:
     """The ledger's entry of a dataset of one subset, and how its store is made."""
     [one] = found.subsets
-    made = DatasetEntry(name=name, source=found, images=_count(one, beside), autoencoder=autoencoder, encoder=encoder)
+    made = DatasetEntry(
+        name=name, source=found, images=_count(one, beside), autoencoder=autoencoder, made_from=made_from(found, beside),
+        encoder=encoder,
+    )  # fmt: skip
     folder = whole_path(one.folder or ".", beside)
     if one.index:
         made.words = ["kohya", whole_path(one.index, beside), folder, "-o", made.store]
@@ -340,6 +344,10 @@ def _count(one: Subset, beside: Path) -> int | None:
     return count(beside / one.folder)
 
 
-def same(first: Source, second: Source) -> bool:
-    """Whether two launches train on one dataset."""
-    return replace(first, proposal="") == replace(second, proposal="")
+def made_from(found: Source, beside: Path) -> dict[str, Any]:
+    """All that the store of a source of one subset follows from: two launches with the same train on one dataset."""
+    [one] = found.subsets
+    autoencoder = whole_path(found.autoencoder, beside) if found.autoencoder else ""
+    about: dict[str, Any] = {"family": found.family, "index": one.index and whole_path(one.index, beside)}
+    about |= {"folder": whole_path(one.folder or ".", beside), "flip": one.flip, "autoencoder": autoencoder}
+    return {key: value for key, value in about.items() if value} | dict(found.bucketing)

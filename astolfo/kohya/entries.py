@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astolfo.kohya.dataset import DatasetEntry
-from astolfo.kohya.launch import Launch
+from astolfo.kohya.launch import Launch, whole_path
 from astolfo.kohya.values import Refusal, Values
 
 
@@ -23,6 +23,12 @@ class ImportedRun:
     def launch(self) -> Launch:
         return self.values.launch
 
+    @property
+    def saved(self) -> str:
+        """The whole path of the model that the launch saves last."""
+        slash = "\\" if "\\" in self.folder else "/"
+        return whole_path(f"{self.folder.rstrip('/') or '.'}{slash}{self.stem or 'last'}.safetensors", self.launch.path.parent)
+
 
 @dataclass(kw_only=True)
 class BaseEntry:
@@ -31,6 +37,7 @@ class BaseEntry:
     name: str
     fields: dict[str, Any]
     path: str  # as the line has it
+    whole: str  # the same as a whole path, where it is one
     file: str  # the whole path, where it is a file that can be pinned
 
 

@@ -1,7 +1,7 @@
 """Where an import is written: `astolfo ledger import`.
 
 A folder without a ledger gets ledger.yaml. In a ledger every import has files of its own: the era in runs/, and each base and
-dataset by its name in bases/ and datasets/. No file that is there is changed.
+dataset by its name in bases/ and datasets/. No file that is there is changed but imported.yaml, which says what was read.
 """
 
 import re
@@ -12,6 +12,7 @@ from astolfo.errors import InputError, LedgerError
 from astolfo.files import write_text
 from astolfo.kohya import write
 from astolfo.kohya.entries import Imported
+from astolfo.kohya.known import Known
 from astolfo.kohya.read import imported as read
 from astolfo.ledger import load
 from astolfo.ledger.references import problem_of
@@ -31,7 +32,8 @@ def import_files(
     Raises InputError for what cannot be read, and, unless `lossy`, LedgerError naming all that has no counterpart.
     """
     ledger = load(folder, "full") if is_ledger(folder) else None
-    found = read(paths, ledger, ranks)
+    known = Known.read(folder) if ledger else Known()
+    found = read(paths, ledger, ranks, known)
     if found.refusals and not lossy:
         raise LedgerError(_refused(found))
     if not found.runs:
@@ -43,7 +45,8 @@ def import_files(
     if not write:
         return "\n".join(text if len(files) == 1 else f"# {path}\n{text}" for path, text in files.items())
     _write(folder, files)
-    return _report(found, files, folder)
+    known.add(found)
+    return _report(found, [*files, known.write(folder)], folder)
 
 
 def is_ledger(folder: Path) -> bool:
@@ -86,7 +89,7 @@ def _refused(found: Imported) -> str:
     )
 
 
-def _report(found: Imported, files: dict[Path, str], folder: Path) -> str:
+def _report(found: Imported, files: Sequence[Path], folder: Path) -> str:
     """What was read, where it is, what became of every option, and what follows."""
     lines = [f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {', '.join(run.name for run in found.runs)}"]
     lines += ["", "What became of every option:", *(f"  {line}" for line in write.account(found))]

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from astolfo.errors import InputError
 from astolfo.kohya import dataset, training
 from astolfo.kohya.entries import Imported, ImportedRun
+from astolfo.kohya.known import Known
 from astolfo.kohya.launch import Files, Launch, launches
 from astolfo.kohya.sources import Sources, is_file
 from astolfo.kohya.values import Refusal, Values
@@ -29,18 +30,28 @@ from astolfo.ledger.ledger import Ledger
 from astolfo.ledger.references import mistaken_for
 
 
-def imported(paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | None = None) -> Imported:
-    """Reads files. `ledger` lends its bases and runs; `ranks` is how many cards trained, where the files do not say.
+def imported(
+    paths: Sequence[Path], ledger: Ledger | None = None, ranks: int | None = None, known: Known | None = None
+) -> Imported:
+    """Reads files. `ledger` lends its bases, datasets and runs, of which `known` has the files that earlier imports read.
+
+    `ranks` is how many cards trained, where the files do not say.
 
     Raises InputError, with file, line and option, for what cannot be read.
     """
     found, files = launches(paths, ranks_given=ranks is not None)
     if not found:
         raise InputError(f"Expected scripts or TOML files that train, found none in {', '.join(map(str, paths))}.")
-    return reading(found, files, ledger, ranks)
+    return reading(found, files, ledger, ranks, known)
 
 
-def reading(found: Sequence[Launch], files: Files, ledger: Ledger | None = None, ranks: int | None = None) -> Imported:
+def reading(
+    found: Sequence[Launch],
+    files: Files,
+    ledger: Ledger | None = None,
+    ranks: int | None = None,
+    known: Known | None = None,
+) -> Imported:
     """What launches say, as a ledger has it."""
     result = Imported()
     for number, launch in enumerate(found, 1):
@@ -50,7 +61,7 @@ def reading(found: Sequence[Launch], files: Files, ledger: Ledger | None = None,
             )
             result.left_out.append(f"{launch.place}: {launch.refused}.")
         else:
-            _Reading(result, launch, files, ledger, ranks).run(number, len(found))
+            _Reading(result, launch, files, ledger, ranks, known or Known()).run(number, len(found))
     for run in result.runs:
         result.refusals += run.values.refusals
         result.remarks += run.launch.remarks
@@ -63,8 +74,11 @@ _NATIVE = ("sdxl_train_v2.py", "sdxl_train_native.py")
 class _Reading:
     """One launch, read into `result`."""
 
-    def __init__(self, result: Imported, launch: Launch, files: Files, ledger: Ledger | None, ranks: int | None):
+    def __init__(
+        self, result: Imported, launch: Launch, files: Files, ledger: Ledger | None, ranks: int | None, known: Known
+    ):  # fmt: skip
         self.result, self.launch, self.files, self.ledger, self.ranks_given = result, launch, files, ledger, ranks
+        self.known = known
         self.values = Values(launch=launch)
         self.notes: list[str] = []
         self.called = ""  # as the line calls the run, before another one's name is avoided
@@ -79,7 +93,7 @@ class _Reading:
         ranks = self._ranks()
         schedule = training.schedule(values, optimizer)
         semantics = self._semantics()
-        sources = Sources(result=self.result, ledger=self.ledger, values=values, called=self.called)
+        sources = Sources(result=self.result, ledger=self.ledger, known=self.known, values=values, called=self.called)
         reference, continues = sources.base(family, objective)
         fields: dict[str, Any] = {
             "base": reference,

@@ -1,6 +1,7 @@
 """What a launch starts from and trains on, by the ledger's names: entries that are there already, or new ones of the import."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from astolfo.errors import InputError
 from astolfo.kohya import dataset
 from astolfo.kohya.dataset import AUTOENCODERS, DatasetEntry, Source
 from astolfo.kohya.entries import BaseEntry, Imported
+from astolfo.kohya.known import Known
 from astolfo.kohya.launch import Launch, last, plain_path, whole_path
 from astolfo.kohya.values import Values
-from astolfo.ledger import parse
-from astolfo.ledger.ledger import Ledger
+from astolfo.ledger import parse, schema
+from astolfo.ledger.ledger import Ledger, Run
 
 _MODELS = (".safetensors", ".ckpt", ".pt")
 
@@ -23,6 +25,7 @@ class Sources:
 
     result: Imported
     ledger: Ledger | None
+    known: Known
     values: Values
     called: str  # the run's name as its line has it
 
@@ -58,13 +61,18 @@ class Sources:
         return self._named_base(path, family, objective if isinstance(objective, str) else objective["kind"]), False
 
     def _checkpoint(self, path: str) -> str | None:
-        """The run that saved a file: one that was read before, or one whose ID the folder's name ends with."""
+        """The run that saved a file: one that this import or an earlier one read, or one whose ID ends the folder's name."""
         whole = plain_path(path)
         stem, folder = whole.stem, whole.parent
         for run in reversed(self.result.runs):
             if plain_path(run.folder or "?") == folder and (kind := _saved_as(stem, run.stem)) is not None:
                 return run.name + kind
-        for name in [*(run.name for run in self.result.runs), *(self.ledger.runs if self.ledger else ())]:
+        for name, saved in reversed(self.known.runs.items()):
+            there = plain_path(saved)
+            kind = _saved_as(stem, "" if there.stem == "last" else there.stem)
+            if name in self._runs and kind is not None and plain_path(self._whole(path)).parent == there.parent:
+                return name + kind
+        for name in [*(run.name for run in self.result.runs), *self._runs]:
             if name != self.called and folder.name.endswith(f"_{name}") and (kind := _saved_as(stem, "")):
                 return name + kind
         return None
@@ -79,12 +87,14 @@ class Sources:
         return None
 
     def _named_base(self, path: str, family: str, objective: str) -> str:
-        file = last(path)
+        file, whole = last(path), self._whole(path)
         for entry in self.result.bases.values():
-            if entry.path == path:
+            if entry.whole == whole:
                 return entry.name
         for known, base in (self.ledger.bases if self.ledger else {}).items():
-            if base.full and base.full.file == file:
+            read = self.known.bases.get(known)
+            same = base.full and base.full.file == file and base.family == family
+            if read == whole if read else same:
                 return known
         stem = file[: -len(Path(file).suffix)] if Path(file).suffix.lower() in _MODELS else file
         name = self._free(_plain(stem), {*self.result.bases, *(self.ledger.bases if self.ledger else ())})
@@ -95,7 +105,8 @@ class Sources:
             self.launch.remarks.append(f"{place}: {path} is {what}. Convert it to .safetensors, and pin that.")
             file = f"{name}.safetensors"
         fields["full"] = {"file": file}
-        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path, file=self._pinned(path))
+        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path, whole=whole, file=self._pinned(path))
+        self._told("base", _plain(stem), name)
         return name
 
     def dataset(self, source: Source) -> str:
@@ -107,11 +118,13 @@ class Sources:
             place = _plain(plain_path(subset.index).parent.name or last(subset.folder) if subset.index else last(subset.folder))
             name = self._store(replace(source, subsets=(replace(subset, repeats=1),), proposal=place))
             parts[name] = parts.get(name, 0) + subset.repeats
-        for known, entry in self.result.datasets.items():
-            if entry.parts == parts:
+        there = {name: entry.parts for name, entry in self._datasets.items()}
+        for known, others in (there | {name: entry.parts for name, entry in self.result.datasets.items()}).items():
+            if others == parts:
                 return known
-        name = "-".join(f"{part}-x{repeats}" for part, repeats in parts.items()) if len(parts) == 1 else _plain(source.proposal)
-        name = self._free(name, {*self.result.datasets, *(self.ledger.datasets if self.ledger else ())})
+        wanted = "-".join(f"{part}-x{repeats}" for part, repeats in parts.items()) if len(parts) == 1 else _plain(source.proposal)
+        name = self._free(wanted, {*self.result.datasets, *self._datasets})
+        self._told("dataset", wanted, name)
         self.result.datasets[name] = DatasetEntry(name=name, source=source, parts=parts)
         repeated = ", ".join(f"{part} {repeats} times" if repeats > 1 else part for part, repeats in parts.items())
         self.values.key("dataset_config" if self.values.on("dataset_config") else "train_data_dir", f"datasets.parts: {repeated}")
@@ -119,18 +132,63 @@ class Sources:
 
     def _store(self, source: Source) -> str:
         """A dataset of one store."""
+        made_from = dataset.made_from(source, self.launch.path.parent)
         for known, entry in self.result.datasets.items():
-            if not entry.parts and dataset.same(entry.source, source):
+            if not entry.parts and entry.made_from == made_from:
                 return known
-        name = _plain(source.proposal) or "dataset"
-        if self.ledger and name in self.ledger.datasets:
-            self.launch.remarks.append(f"{self.launch.place}: {name} is a dataset of the ledger already, and that one is taken.")
-            return name
-        name = self._free(name, set(self.result.datasets))
+        for known, read in self.known.datasets.items():
+            if known in self._datasets and read == made_from:
+                return known
+        wanted = _plain(source.proposal) or "dataset"
+        if wanted in self._datasets and (self._exported(wanted, source) or self._may_be(wanted, source, made_from)):
+            self.launch.remarks.append(f"{self.launch.place}: {wanted} is a dataset of the ledger, and that one is taken.")
+            return wanted
+        name = self._free(wanted, {*self.result.datasets, *self._datasets})
+        self._told("dataset", wanted, name)
         autoencoder = self._autoencoder(source) if source.autoencoder else AUTOENCODERS[source.family]
         encoder = self._pinned(source.autoencoder or str(self.values.get("pretrained_model_name_or_path")))
         self.result.datasets[name] = dataset.entry(name, source, self.launch.path.parent, autoencoder, encoder)
         return name
+
+    @property
+    def _datasets(self) -> Mapping[str, schema.Dataset]:
+        return self.ledger.datasets if self.ledger else {}
+
+    @property
+    def _runs(self) -> Mapping[str, Run]:
+        return self.ledger.runs if self.ledger else {}
+
+    @staticmethod
+    def _exported(name: str, source: Source) -> bool:
+        """Whether a source is what `astolfo dataset export` wrote of a dataset, as a run's exported line names it."""
+        return plain_path(source.subsets[0].index).parts[-3:-1] == ("exported", name)
+
+    def _may_be(self, name: str, source: Source, made_from: Mapping[str, Any]) -> bool:
+        """Whether an entry that was written by hand may be what a line trains on: as far as it says, nothing is otherwise."""
+        entry = self._datasets[name]
+        if name in self.known.datasets or entry.parts or not self.ledger:
+            return False
+        encoder = self.ledger.bases.get(entry.autoencoder)
+        folder = entry.folder and str((self.ledger.folder / Path(entry.folder).expanduser()).resolve())
+        return (
+            (encoder is None or encoder.family == source.family)
+            and bool(entry.flip) == source.subsets[0].flip
+            and (not folder or folder == made_from.get("folder"))
+        )
+
+    def _told(self, what: str, wanted: str, name: str) -> None:
+        """Says that another entry of the ledger has a name already."""
+        entries = {"base": self.ledger.bases if self.ledger else {}, "dataset": self._datasets}[what]
+        if name != wanted and wanted in entries:
+            self.launch.remarks.append(
+                f"{self.launch.place}: {wanted} is another {what} of the ledger, so this one is {name}. If they are the same, "
+                f"delete {name} and write {wanted} in the run."
+            )
+
+    def _whole(self, path: str) -> str:
+        """The path of a model made whole; a name on the Hub is as the line has it."""
+        beside = self.launch.path.parent
+        return whole_path(path, beside) if is_file(path) or (beside / path).exists() else path
 
     def _pinned(self, path: str) -> str:
         """The whole path of a file that can be pinned; "" for any other."""
@@ -144,8 +202,12 @@ class Sources:
         file = file if can_be_pinned(file) else f"{name}.safetensors"
         fields = {"family": source.family, "kind": "autoencoder", "full": {"file": file}}
         self.result.bases.setdefault(
-            name, BaseEntry(name=name, fields=fields, path=source.autoencoder, file=self._pinned(source.autoencoder))
-        )
+            name,
+            BaseEntry(
+                name=name, fields=fields, path=source.autoencoder, whole=self._whole(source.autoencoder),
+                file=self._pinned(source.autoencoder),
+            ),
+        )  # fmt: skip
         return name
 
     @staticmethod

@@ -17,7 +17,7 @@ import yaml
 
 from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.entries import Imported, ImportedRun
-from astolfo.kohya.launch import Launch, whole_path
+from astolfo.kohya.launch import Launch
 from astolfo.kohya.options import accelerate, options
 from astolfo.program import command
 
@@ -94,10 +94,7 @@ def commands(found: Imported, ledger: Path) -> list[str]:
         if entry.words:
             lines += [_typed("dataset", "import", *entry.words), _typed("pin", entry.name, entry.store)]
     for run in found.runs:
-        slash = "\\" if "\\" in run.folder else "/"
-        saved = f"{run.folder.rstrip('/') or '.'}{slash}{run.stem or 'last'}.safetensors"
-        file = whole_path(saved, run.launch.path.parent)
-        lines.append(_typed("adopt", run.name, file) + "    # if you have that file, and do not want to train it again")
+        lines.append(_typed("adopt", run.name, run.saved) + "    # if you have that file, and do not want to train it again")
     return lines
 
 

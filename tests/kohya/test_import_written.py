@@ -42,13 +42,67 @@ def test_what_is_written_is_a_ledger(files, run, tmp_path):
     assert run("import", str(two)).exit_code == 0
     assert (tmp_path / "mine/ledger.yaml").read_bytes() == before
     assert sorted(path.relative_to(tmp_path / "mine").as_posix() for path in (tmp_path / "mine").rglob("*.yaml")) == [
-        "bases/other.yaml", "datasets/more.yaml", "ledger.yaml", "runs/two.yaml",
+        "bases/other.yaml", "datasets/more.yaml", "imported.yaml", "ledger.yaml", "runs/two.yaml",
     ]  # fmt: skip
     ledger = load(tmp_path / "mine")
     assert list(ledger.runs) == ["two", "one"]
     assert recipe_of(ledger, ledger.run("one")).seed == 1
     assert "one" in run("show", "one").output
     assert "is there already" in str(run("import", str(two)).exception)
+
+
+LINES = {  # each in a script of its own; what a later one shares with an earlier one is one entry, and what only looks so is not
+    "first": f"{LAUNCH} --output_dir=/o",
+    "again": f"{LAUNCH} --output_dir=/o",
+    "flipped": f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --train_data_dir=/d/pics --flip_aug --resolution=1024",
+    "smaller": f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --train_data_dir=/d/pics --resolution=512",
+    "other_base": f"{LAUNCH.replace('/m/base', '/elsewhere/base')} --v_parameterization",
+    "encoded": f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --train_data_dir=/d/pics --vae=/m/fix.safetensors "
+    "--resolution=1024",
+    "older": "accelerate launch --num_processes=1 fine_tune.py --v2 --pretrained_model_name_or_path=/m/base21.safetensors "
+    "--in_json=/d/pics/meta21.json --train_data_dir=/d/pics",
+    "second_stage": f"{LAUNCH.replace('/m/base', '/o/first')}",
+}
+
+
+def test_an_import_knows_what_earlier_ones_read(files, run, tmp_path):
+    """Scripts imported one by one give the recipes that they give together: a name alone makes no two files the same."""
+    lines = {name: f"{line} --output_name={name} --max_train_steps=10 --seed=1\n" for name, line in LINES.items()}
+    paths = files(**{f"{name}__sh": line for name, line in lines.items()})
+    for path in paths:
+        done = run("import", str(path))
+        assert done.exit_code == 0, done.exception
+    CliRunner().invoke(cli, ["--config", "together", "ledger", "import", *map(str, paths)], catch_exceptions=False)
+    apart, together = load(tmp_path / "mine"), load(tmp_path / "together")
+    for name in LINES:
+        one, other = (ledger.run(name).fields for ledger in (apart, together))
+        assert (one.base, one.dataset) == (other.base, other.dataset), name
+    assert apart.run("second_stage").fields.base == "first"
+    assert apart.run("again").fields.dataset == apart.run("first").fields.dataset
+    assert len({apart.run(name).fields.dataset for name in ("first", "flipped", "smaller", "encoded", "older")}) == 5
+    assert apart.run("other_base").fields.base == "base-2"
+
+
+def test_an_entry_that_was_written_by_hand_is_taken_where_nothing_is_otherwise(files, run, tmp_path):
+    """A dataset of the line's name is the ledger's own, which is said; one that is encoded otherwise is another, which is said too."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ledger.yaml").write_text("bases: {base: {}}\ndatasets: {pics: {images: 20}}\nruns: {}\n")
+    indexed, flipped = files(
+        one__sh=f"{LAUNCH} --output_name=one --seed=1\n", two__sh=f"{LINES['flipped']} --output_name=two --seed=1\n"
+    )
+    assert "one.sh:1: pics is a dataset of the ledger, and that one is taken." in run("import", str(indexed)).output
+    said = run("import", str(flipped)).output
+    assert "pics is another dataset of the ledger, so this one is pics-2. If they are the same, delete pics-2" in said
+    ledger = load(tmp_path / "mine")
+    assert (ledger.run("one").fields.dataset, ledger.run("two").fields.dataset) == ("pics", "pics-2")
+
+
+def test_a_damaged_table_of_imports_is_named(files, run, tmp_path):
+    """What is no such table is an error that says what to do, and nothing is written."""
+    [one] = files(one__sh=f"{LAUNCH} --output_name=one --seed=1\n")
+    run("import", str(one))
+    (tmp_path / "mine/imported.yaml").write_text("[1, 2]\n")
+    assert "imported.yaml: expected names and files below" in str(run("import", str(one), "--era", "two").exception)
 
 
 def test_the_commands_that_follow_can_be_typed(files, run, tmp_path, monkeypatch):

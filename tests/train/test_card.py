@@ -23,10 +23,11 @@ from astolfo.train.placement import Placement
 from astolfo.train.ranks import Processes
 from tests.conftest import CONFIG
 from tests.train.card import REFUSED, Card, parts_on_card
+from tests.train.conftest import few
 from tests.train.test_samples import MOVES
 from tests.train.wire import Mismatch, checked
 
-FULL = load(CONFIG, "full")
+FULL, SHAPES = load(CONFIG, "full"), load(CONFIG).scale.architectures
 BLOCKS = {"sdxl": ["Down", "CrossAttnDown"], "sd2": ["CrossAttnDown", "Down"]}  # of a UNet of which a step takes a second
 ENGINE_MOVES = MOVES | {
     ("number", "stage_1_and_2.DeepSpeedZeroOptimizer.has_overflow"): ("after",),  # one byte: a gradient of any rank is not finite
@@ -108,28 +109,18 @@ class Memory(_Living):
 
 
 @pytest.fixture
-def recipe(ledger):
+def recipe():
     """A function that gives a run's recipe at full scale with the miniature's shapes, but for the UNet's `blocks`, and `changes`."""
 
     def of(run, blocks=BLOCKS, **changes):
         found = recipe_of(FULL, FULL.run(run))
-        shapes = dict(ledger.scale.architectures[found.family])
+        shapes = dict(SHAPES[found.family])
         if blocks:
             shapes["unet"] = shapes["unet"] | few(blocks[found.family])
         small = {"architecture": shapes, "steps_per_epoch": None, "engine": None}
         return found.model_copy(update=small | {"ranks": 1, "accumulation": 1, "batch_size": min(found.batch_size, 2)} | changes)
 
     return of
-
-
-def few(blocks):
-    """The keys of a UNet of these blocks and one layer each."""
-    ups = [kind.replace("Down", "Up") + "Block2D" for kind in reversed(blocks)]
-    return {
-        "layers_per_block": 1, "down_block_types": [f"{kind}Block2D" for kind in blocks], "up_block_types": ups,
-        "block_out_channels": [32] * len(blocks), "transformer_layers_per_block": [1] * len(blocks),
-        "attention_head_dim": [2] * len(blocks),
-    }  # fmt: skip
 
 
 def judged(card, moves=MOVES):
