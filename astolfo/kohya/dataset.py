@@ -244,7 +244,10 @@ def _laid_over(values: Values, each: list[dict[str, Any]], text: str, label: str
         values._by_table(name, values.launch.given[name])
         if any(one != given[0] for one in given) and name not in _EACH:
             values.refuse(
-                name, "Subsets differ in it, and a run reads all its captions and pictures in one way", f"{given[0]!r} for all"
+                name,
+                "Subsets differ in it, and a run reads all its captions and pictures in one way",
+                f"{given[0]!r} for all",
+                instead=f"the first subset's {given[0]!r} for all of them",
             )
 
 

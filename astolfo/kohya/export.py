@@ -57,10 +57,24 @@ def exported(ledger: Ledger, run: Run) -> str:
     lines.append(
         f"# `astolfo dataset export datasets/{name} exported/{name}` writes what it reads: an index, and a folder of latents."
     )
+    lines += _of_dataset(ledger, str(name))
     if "--flow_model" in command:
         lines.append("# --flow_model and what belongs to it are options of forks, such as bluvoll's.")
     lines += [f"# astolfo: {key}: {flow(value)}  # {_reason(key)}" for key, value in _not_in_line(ledger, run, command)]
     return "\n".join([*lines, command])
+
+
+def _of_dataset(ledger: Ledger, name: str) -> Iterator[str]:
+    """What an exported index does not have of a dataset."""
+    entry = ledger.datasets[name]
+    parts = entry.parts or {}
+    if any(repeats > 1 for repeats in parts.values()):
+        each = ", ".join(f"{part} {repeats}" for part, repeats in parts.items())
+        yield f"# Its parts are taken so many times an epoch: {each}. An index has no repeats: export each part, and"
+        yield "# name them in a dataset TOML for --dataset_config, a subset each with its metadata_file and num_repeats."
+    if flipped := [one for one in (name, *parts) if ledger.datasets[one].flip]:
+        which = ", ".join(flipped)
+        yield f"# Pictures are also taken mirrored ({which}); the export has them as they are, and the line no --flip_aug."
 
 
 def _not_in_line(ledger: Ledger, run: Run, command: str) -> Iterator[tuple[str, Any]]:

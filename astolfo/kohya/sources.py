@@ -97,7 +97,7 @@ class Sources:
             if read == whole if read else same:
                 return known
         stem = file[: -len(Path(file).suffix)] if Path(file).suffix.lower() in _MODELS else file
-        name = self._free(_plain(stem), {*self.result.bases, *(self.ledger.bases if self.ledger else ())})
+        name = self._free(_plain(stem), self._taken())
         fields: dict[str, Any] = {"family": family, "objective": objective}
         if not can_be_pinned(path):
             what = "a pickle, which can hold code" if is_file(path) else "no single file"
@@ -123,7 +123,7 @@ class Sources:
             if others == parts:
                 return known
         wanted = "-".join(f"{part}-x{repeats}" for part, repeats in parts.items()) if len(parts) == 1 else _plain(source.proposal)
-        name = self._free(wanted, {*self.result.datasets, *self._datasets})
+        name = self._free(wanted, self._taken())
         self._told("dataset", wanted, name)
         self.result.datasets[name] = DatasetEntry(name=name, source=source, parts=parts)
         repeated = ", ".join(f"{part} {repeats} times" if repeats > 1 else part for part, repeats in parts.items())
@@ -143,12 +143,16 @@ class Sources:
         if wanted in self._datasets and (self._exported(wanted, source) or self._may_be(wanted, source, made_from)):
             self.launch.remarks.append(f"{self.launch.place}: {wanted} is a dataset of the ledger, and that one is taken.")
             return wanted
-        name = self._free(wanted, {*self.result.datasets, *self._datasets})
+        name = self._free(wanted, self._taken())
         self._told("dataset", wanted, name)
         autoencoder = self._autoencoder(source) if source.autoencoder else AUTOENCODERS[source.family]
         encoder = self._pinned(source.autoencoder or str(self.values.get("pretrained_model_name_or_path")))
         self.result.datasets[name] = dataset.entry(name, source, self.launch.path.parent, autoencoder, encoder)
         return name
+
+    def _taken(self) -> set[str]:
+        """Every base's and dataset's name: `astolfo pin` takes either, so none is both."""
+        return {*self.result.bases, *self.result.datasets, *self._datasets, *(self.ledger.bases if self.ledger else ())}
 
     @property
     def _datasets(self) -> Mapping[str, schema.Dataset]:

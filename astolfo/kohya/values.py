@@ -41,6 +41,7 @@ class Refusal:
     what: str
     reason: str
     nearest: str
+    instead: str = ""  # what a run that is taken all the same has, where it is not simply without
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}: {self.reason}." + (f" What comes nearest: {self.nearest}." if self.nearest else "")
@@ -89,12 +90,16 @@ class Values:
         """An option has no effect on the bits of this run."""
         self._row(name, "none", why)
 
-    def refuse(self, name: str, reason: str, nearest: str) -> None:
-        """An option, or its value, has no counterpart."""
+    def refuse(self, name: str, reason: str, nearest: str, instead: str = "") -> None:
+        """An option, or its value, has no counterpart; `instead` is what a run taken all the same has in its place."""
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))
         shown = f"--{name.removeprefix('accelerate ')}" + (f" {_shown(given)}" if given and not given.option.flag else "")
-        self.refusals.append(Refusal(place=self.place(name), what=shown, reason=reason, nearest=nearest))
-        self._row(name, "refused", reason + (f"; {nearest}" if nearest else ""))
+        self.refusals.append(Refusal(place=self.place(name), what=shown, reason=reason, nearest=nearest, instead=instead))
+        self._row(
+            name,
+            "key" if instead else "refused",
+            f"{instead}: {reason}" if instead else "; ".join(filter(None, (reason, nearest))),
+        )
 
     def _row(self, name: str, becomes: Becomes, text: str) -> None:
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))

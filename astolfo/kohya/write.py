@@ -141,7 +141,12 @@ def _body(found: Imported) -> str:
 
 def _without(run: ImportedRun) -> list[str]:
     """What a run was taken without, as sentences of its note."""
-    return [f"Without the line's {one.what.removesuffix('.')}: {one.reason}." for one in run.values.refusals]
+    return [
+        f"{one.instead[0].upper()}{one.instead[1:]}, for the line's {one.what}: {one.reason}."
+        if one.instead
+        else f"Without the line's {one.what.removesuffix('.')}: {one.reason}."
+        for one in run.values.refusals
+    ]
 
 
 def _shared(runs: list[ImportedRun]) -> dict[str, Any]:

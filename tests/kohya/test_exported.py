@@ -90,6 +90,21 @@ def test_what_the_line_cannot_say_stands_above_it():
     assert all("  # " in line for line in said)
 
 
+def test_what_an_index_does_not_have_of_a_dataset_is_said(tmp_path):
+    """Repeats of parts and mirrored pictures are named above the line; a dataset without them has no such comment."""
+    (tmp_path / "ledger.yaml").write_text(
+        "bases: {base: {}}\n"
+        "datasets: {plain: {images: 9}, turned: {images: 9, flip: true}, both: {parts: {plain: 1, turned: 5}}}\n"
+        "defaults: {base: base, epochs: 1, learning_rate: {unet: 1.0e-5}}\n"
+        "runs: {one: {dataset: both}, two: {dataset: plain}}\n"
+    )
+    ledger = load(tmp_path, "full")
+    said = exported(ledger, ledger.run("one"))
+    assert "taken so many times an epoch: plain 1, turned 5. An index has no repeats" in said
+    assert "taken mirrored (turned)" in said
+    assert not [word for word in ("repeats", "mirrored") if word in exported(ledger, ledger.run("two"))]
+
+
 def test_the_verb_prints_it():
     """`astolfo ledger export ID` prints the line; an unknown run is named with near ones."""
     found = CliRunner().invoke(cli, ["ledger", "export", "26011101"])
