@@ -129,6 +129,10 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name in {name for one in cli.params for name in one.opts}:
+            verb = error.ctx.command_path.removeprefix("astolfo ") if error.ctx else "VERB"
+            hint = f"{error.option_name} is an option of astolfo itself: `astolfo {error.option_name} ... {verb}`."
+            error = click.UsageError(hint, ctx=error.ctx)
         error.show()
         sys.exit(2)
     except AstolfoError as error:

@@ -62,6 +62,12 @@ def in_use(directory: Path, config: Path | None = None, scale: str | None = None
     return Use(config=config or remembered or near, scale=scale or at or SCALE)
 
 
+def is_far_from_home(use: Use, directory: Path) -> bool:
+    """Whether the program's own ledger is used outside of the program's checkout, by a directory that does not remember it."""
+    at_home = directory.resolve().is_relative_to(CONFIG.resolve().parent)
+    return use.config == CONFIG and not at_home and _held(directory, "ledger") is None
+
+
 def remember(directory: Path, use: Use) -> None:
     """Notes what a working directory uses, where it remembers nothing yet."""
     folder = use.config.resolve()

@@ -1,7 +1,9 @@
 """The verbs of the command line, by subject, and what they share. Heavy libraries are imported inside the verbs."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from astolfo import program
 from astolfo.errors import CheckpointError, LedgerError
 from astolfo.program import LOCK as LOCK
 
+log = logging.getLogger(__name__)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 WHOLE = click.Path(path_type=Path, dir_okay=False, exists=True)  # of a file that must be there
@@ -42,7 +45,14 @@ def use_of(context: click.Context, directory: Path | None = None) -> program.Use
     given = context.obj["config"], context.obj["scale"]
     use = program.in_use(directory or Path(), *given, Path(), strict=directory is not None)
     program.set_use(use)
+    if given[0] is None and program.is_far_from_home(use, directory or Path()):
+        _say_far_from_home(use.config)
     return use
+
+
+@cache
+def _say_far_from_home(config: Path) -> None:
+    log.info("astolfo: no ledger is here (no config/), so the one that comes with the program is used: %s", config)
 
 
 def ledger_of(context: click.Context, directory: Path | None = None, pins: bool = False) -> Any:

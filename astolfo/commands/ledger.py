@@ -29,21 +29,22 @@ def ledger_list(context: click.Context) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON: of a run, the effective entry and the recipe.")
 @click.pass_context
 def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
-    """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest. Or one era."""
+    """Shows one run: its effective entry, where each value comes from, its steps and its recipe's digest; or an era; or both."""
     from astolfo.ledger import show
     from astolfo.ledger.files import unknown
 
     found = ledger_of(context)
     eras = {run.era.era: run.era for run in found.runs.values()}
-    if name in eras:
-        era = eras[name]
-        click.echo(json.dumps(show.era_as_data(found, era), indent=2) if as_json else show.era_as_text(found, era))
-    elif name not in found.runs:
-        problem = f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all."
-        raise LedgerError(found.of_the_library(name) or problem)
-    else:
+    if name in found.runs:
         run = found.run(name)
         click.echo(json.dumps(show.as_data(found, run), indent=2) if as_json else show.as_text(found, run))
+    if name in eras and not (as_json and name in found.runs):  # an import names both after the script
+        era = eras[name]
+        between = "\n" if name in found.runs else ""
+        click.echo(json.dumps(show.era_as_data(found, era), indent=2) if as_json else between + show.era_as_text(found, era))
+    if name not in {*found.runs, *eras}:
+        problem = f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all."
+        raise LedgerError(found.of_the_library(name) or problem)
 
 
 @ledger.command("table")

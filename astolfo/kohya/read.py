@@ -244,8 +244,8 @@ class _Reading:
                 "save_every_n_epochs", "The run's length is in steps, and so is what it saves: say save_every: {steps: N}"
             )
             self.launch.remarks.append(
-                f"{values.place('save_every_n_epochs')}: the run keeps no checkpoint of every {epochs} epochs, since its length is "
-                "in steps. Write save_every: {steps: N} in it, N being the steps of so many epochs."
+                f"{values.place('save_every_n_epochs')}: the run keeps no checkpoint of every {epochs} epochs, since its length "
+                "is in steps. Write save_every: {steps: N} in it, N being the steps of so many epochs."
             )
         return {"save_every": {"steps": steps}} if steps else {}
 

@@ -95,11 +95,10 @@ class Values:
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))
         shown = f"--{name.removeprefix('accelerate ')}" + (f" {_shown(given)}" if given and not given.option.flag else "")
         self.refusals.append(Refusal(place=self.place(name), what=shown, reason=reason, nearest=nearest, instead=instead))
-        self._row(
-            name,
-            "key" if instead else "refused",
-            f"{instead}: {reason}" if instead else "; ".join(filter(None, (reason, nearest))),
-        )
+        if instead:
+            self._row(name, "key", f"{instead}: {reason}")
+        else:
+            self._row(name, "refused", "; ".join(filter(None, (reason, nearest))))
 
     def _row(self, name: str, becomes: Becomes, text: str) -> None:
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))

@@ -143,7 +143,7 @@ def validated(layers: Sequence[Layer], kind: type[T], also: Iterable[str] = ()) 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """ "unknown run 'my-frst': did you mean my-first?" """
-    names = list(known)
+    names = list(dict.fromkeys(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return f"unknown {what} {name!r}. Did you mean {' or '.join(close)}?"

@@ -213,6 +213,10 @@ class Ledger:
         kind = "store" if size.folder is None else "folder"
         return kind, Path(INPUTS, name) if place is None else self._place(place)
 
+    def is_drawn(self, name: str) -> bool:
+        """Whether a dataset is all procedural pictures at this scale, or others of which each is."""
+        return all(map(self.is_drawn, self.datasets[name].parts or ())) and self.dataset_source(name)[0] in ("drawn", "parts")
+
     def dataset_of(self, run: Run) -> schema.ScaleDataset:
         """The dataset of a run at this scale."""
         return self.dataset(str(run.fields.dataset))

@@ -192,7 +192,10 @@ def _optimizer(ledger: Ledger, run: Run) -> str:
 
 def _schedule(ledger: Ledger, run: Run) -> str:
     optimizer, schedule = run.fields.optimizer, run.fields.schedule
-    if optimizer and optimizer.relative_step is False:
+    bare = schedule is None or (
+        schedule.kind in ("constant", "warmup") and not schedule.warmup_steps and not _given(schedule, _COURSE)
+    )
+    if optimizer and optimizer.relative_step is False and bare:
         return "overridden schedule"
     if schedule is None:
         return ""

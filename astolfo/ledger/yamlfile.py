@@ -29,6 +29,10 @@ class Document:
             root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         except FileNotFoundError:
             raise LedgerError(f"{path} is missing: the ledger needs this file.") from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            place = f":{mark.line + 1}: column {mark.column + 1}" if mark else ""
+            raise LedgerError(f"{path}{place}: this is not valid YAML: {error.problem} ({error.context}).") from None
         except yaml.YAMLError as error:
             raise LedgerError(f"{path} is not valid YAML: {error}") from None
         self._loader = yaml.CSafeLoader("")

@@ -109,8 +109,7 @@ def _limits(ledger: Ledger, run: Run) -> str:
         parts.append(f"at {scale.learning_rate_multiplier:g} times its rates{lost}")
     if run.fields.precision and run.fields.precision.weights != recipe.precision.weights:
         parts.append(f"with {recipe.precision.weights} weights for {run.fields.precision.weights}")
-    kind, _ = ledger.dataset_source(str(run.fields.dataset))
-    pictures = "pictures of coloured shapes" if kind in ("drawn", "parts") else "small pictures"
+    pictures = "pictures of coloured shapes" if ledger.is_drawn(str(run.fields.dataset)) else "the dataset's pictures made small"
     parts.append(f"on {pictures}, with a toy model in the place of every base")
     costs = program.command("plan", run.id, scale="full")
     return f"{', '.join(parts)}. How good its pictures would be, and what it costs (`{costs}`), it does not say."

@@ -43,13 +43,19 @@ def build(ledger: Ledger, directory: Path, out: Path) -> dict[str, int]:
     counts = {
         "runs": len(ledger.runs),
         "models": len(facts.models),
-        "losses": len(facts.curves),
+        "loss curves": len(facts.curves),
         "evaluations": len(facts.evaluations),
     }
     log.info(
-        "%s: %s, in %.1f s", out / "index.html", ", ".join(f"{n} {what}" for what, n in counts.items()), time.monotonic() - begun
+        "%s: %s, in %.1f s",
+        out / "index.html",
+        ", ".join(f"{n} {what if n != 1 else _ONE[what]}" for what, n in counts.items()),
+        time.monotonic() - begun,
     )
     return counts
+
+
+_ONE = {"runs": "run", "models": "model", "loss curves": "loss curve", "evaluations": "evaluation"}
 
 
 def _write(facts: Facts, folder: Path) -> None:

@@ -14,7 +14,8 @@ from astolfo.files import read_sidecar, sidecar, write_text
 from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
-from astolfo.ledger.show import tree
+from astolfo.ledger.schema import RunFields
+from astolfo.ledger.show import plain, tree
 from astolfo.ledger.table import facets
 from astolfo.site import views
 from astolfo.site.facts import Facts, gather
@@ -53,6 +54,8 @@ def card(facts: Facts, run: Run) -> str:
         own=own_verdicts(facts.evaluation(run.id)), parent=run.fields.base, scale=ledger.scale_name,
         semantics=run.fields.semantics,
         tree=tree(ledger, Reference(run=run.id), facts.directory).replace("  [built]", "").replace("  [not built]", ""),
+        pictures="procedural pictures" if ledger.is_drawn(str(run.fields.dataset)) else "the dataset's pictures made small",
+        values=[(name, plain(value)) for name in RunFields.model_fields if (value := getattr(run.fields, name)) is not None],
         lengths=views.lengths(facts, run), hashes=_hashes(facts.directory / Reference(run=run.id).path),
     )  # fmt: skip
 

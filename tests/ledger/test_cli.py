@@ -10,15 +10,17 @@ from click.testing import CliRunner
 
 from astolfo.cli import cli
 from astolfo.errors import AstolfoError, LedgerError
-from tests.conftest import ROOT, SMALL
+from tests.conftest import CONFIG, ROOT, SMALL
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 LEDGER = ("--config", str(SMALL))
 ALIKE = ["near", "near-0", "near-1", "near-2"]
 
 
-def astolfo(*arguments, check=True):
-    return subprocess.run([sys.executable, "-m", "astolfo", *arguments], capture_output=True, text=True, check=check)
+def astolfo(*arguments, check=True, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "astolfo", *arguments], capture_output=True, text=True, check=check, cwd=cwd
+    )
 
 
 def test_list_shows_every_run():
@@ -70,6 +72,28 @@ def test_an_unknown_run_is_one_line(verb, what):
     assert done.returncode == 1
     assert done.stderr.startswith(f"astolfo: unknown {what} 'velocty'. Did you mean velocity")
     assert "Traceback" not in done.stderr
+
+
+def test_the_ledger_of_the_program_is_named_where_it_is_not_at_home(tmp_path):
+    """In a folder without a ledger a line says that the program's own is used; in the checkout, or where one is named, none does."""
+    assert f"the one that comes with the program is used: {CONFIG}" in astolfo("ledger", "list", cwd=tmp_path).stderr
+    assert astolfo("ledger", "list", cwd=ROOT).stderr == ""
+    assert astolfo(*LEDGER, "ledger", "list", cwd=tmp_path).stderr == ""
+
+
+def test_an_option_in_the_wrong_place_is_told_its_own():
+    """--scale and --config stand before the verb."""
+    done = astolfo(*LEDGER, "plan", "plain", "--scale", "full", check=False)
+    assert "--scale is an option of astolfo itself: `astolfo --scale ... plan`." in done.stderr
+
+
+def test_what_is_no_yaml_is_told_with_its_line(tmp_path):
+    """File, line and column, and what the parser found."""
+    (tmp_path / "ledger.yaml").write_text("title: mine\nbases: {a: [}\n")
+    with pytest.raises(
+        LedgerError, match=r"ledger.yaml:2: column 13: this is not valid YAML: did not find expected node content"
+    ):
+        CliRunner().invoke(cli, ["--config", str(tmp_path), "ledger", "list"], catch_exceptions=False)
 
 
 MISTYPED = {  # what is typed, and what is said

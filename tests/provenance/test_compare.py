@@ -163,5 +163,5 @@ def test_the_command(reference, tmp_path):
 def test_the_bounds_are_stated():
     """The shipped ledger states bounds, and where they were measured."""
     found = bounds_of(load(SMALL))
-    assert 0 < found.weights < found.tensor < 1
+    assert all(0 < bound < 1 for bound in (found.weights, found.tensor, found.loss, found.pictures))
     assert "benchmarks/spread.py" in found.measured

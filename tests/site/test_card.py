@@ -46,6 +46,10 @@ def test_a_card_is_in_the_form_of_the_hub(ledger, outputs):
     digest = gather(ledger, outputs, RUN).models[RUN].sha256
     assert digest in text
     assert f"| its AutoV2 (A1111, Civitai) | `{digest[:10]}` |" in text
+    values = text.split("<summary>Every value</summary>")[1].split("</details>")[0]
+    assert "| objective | kind v, zero_terminal_snr True, min_snr_gamma 5.0" in values
+    assert "| captions | kind " in values
+    assert ", tokens 225" in values
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_the_verb_makes_the_site(outputs, tmp_path):
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
-    assert f"site/index.html: {len(load(CONFIG).runs)} runs, 4 models, 3 losses, 1 evaluations, in" in done.stderr
+    assert f"site/index.html: {len(load(CONFIG).runs)} runs, 4 models, 3 loss curves, 1 evaluation, in" in done.stderr
     assert (tmp_path / "site" / "index.html").exists()
 
 

@@ -132,10 +132,15 @@ def test_init_overwrites_nothing(tmp_path):
 
 
 def test_a_module_stands_beside_other_rules(folder):
-    """As a module under names of its own the workflow plans and runs, and neither other rules nor others' configuration is in the way."""
+    """As a module under names of its own the workflow plans and runs, and neither other rules nor others' configuration is in the way.
+
+    A misspelt key of its own is refused all the same.
+    """
     (folder / "Snakefile").write_text(MODULE)
     planned = call("snakemake", "-n", "results/my-second.safetensors", "--cores", "1", "--config", "other=1", cwd=folder).stdout
     assert re.search(r"^training_segment +2$", planned, re.MULTILINE)
+    misspelt = call("snakemake", "-n", "mine.txt", "--cores", "1", "--config", "scal=full", cwd=folder, check=False)
+    assert "unknown config scal: expected scale" in misspelt.stderr + misspelt.stdout
     call("snakemake", "mine.txt", "vocabulary/vocab.json", "--cores", "1", cwd=folder)
     assert (folder / "mine.txt").read_text() == "mine\n"
     assert (folder / ".astolfo" / "ledger").read_text() == "config\n"

@@ -1,6 +1,7 @@
 """What all rules share: the graph in use (`astolfo/graph.py`), and how its answers are given to Snakemake."""
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 from snakemake.io import IOFile
@@ -24,7 +25,10 @@ sys.setrecursionlimit(100_000)
 
 KEYS = ("scale", "ledger", "rebuild", "device")
 MAIN = workflow.modifier.is_main_snakefile()
-if MAIN and (odd := sorted(set(config) - set(KEYS))):  # as a module, others' keys may stand beside ours
+odd = sorted(set(config) - set(KEYS))
+if not MAIN:  # as a module others' keys may stand beside ours, but none that is ours misspelt
+    odd = [name for name in odd if get_close_matches(name, KEYS, cutoff=0.75)]
+if odd:
     raise WorkflowError(f"unknown config {', '.join(odd)}: expected {', '.join(KEYS)}.")
 
 
