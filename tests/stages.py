@@ -134,7 +134,7 @@ STAGES = (
     Stage(
         "true-size",
         "random models of SDXL's true shapes go through the graph on a CPU; skipped where 21 GB of memory are not free",
-        20,
+        23,
         pytest("tests/workflow/test_true_size.py::test_from_random_weights_to_a_card[true]"),
     ),
     Stage(
