@@ -95,8 +95,6 @@ def test_subsets_that_differ_are_refused(read):
                                        "captions and pictures in one way")  # fmt: skip
     noted = " ".join(write.era(found, "e", "t", Path()).split())
     assert "The first subset's 'ink' for all of them, for the line's --caption_prefix ink: Subsets differ" in noted
-        found, "e", "t", Path()
-    )
 
 
 def test_folders_of_repeats(read, tmp_path):
