@@ -16,10 +16,11 @@ from torch import nn
 from astolfo import deferred_imports, numerics
 from astolfo.checkpoint.architecture import Architecture
 from astolfo.errors import PlacementError
+from astolfo.ledger import load
 from astolfo.ledger.recipe import Recipe
 from astolfo.ledger.schema import LearningRate, Optimizer
 from astolfo.train import optimizer as optimizers
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL
 
 DECAY = {"weight_decay": 1e-2}
 RELATIVE = {"kind": "AdaFactor", "relative_step": True, "warmup_init": True, **DECAY}
@@ -353,9 +354,9 @@ def test_paging_decides_no_bit(build, caplog):
     assert "PagedAdamW8bit runs unpaged" in caplog.text
 
 
-def test_small_tensors_keep_32_bits(build, ledger):
+def test_small_tensors_keep_32_bits(build):
     """Of the miniature's UNet exactly the tensors from 4,096 elements on have 8-bit moments: the matrices and the kernels."""
-    unet = Architecture.from_mapping(ledger.scale.architectures["sdxl"], "sdxl").build("unet", "cpu")
+    unet = Architecture.from_mapping(load(SMALL).scale.architectures["sdxl"], "sdxl").build("unet", "cpu")
     names, parameters = zip(*unet.named_parameters(), strict=True)
     optimizer = build({"kind": "AdamW8bit"}, parameters)
     for parameter in parameters:
