@@ -14,7 +14,7 @@ from astolfo.errors import InputError
 from astolfo.kohya.launch import Files, Given, last, plain_path, toml, toml_line, whole_path
 from astolfo.kohya.options import options
 from astolfo.kohya.values import Values
-from astolfo.ledger.content import count
+from astolfo.ledger.content import captioned, count
 
 _ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # names of the TOML that the line spells otherwise
 _OWN = {"image_dir", "metadata_file", "is_reg", "class_tokens", "subsets", "custom_attributes", "network_multiplier",
@@ -142,8 +142,9 @@ def _pieces(values: Values, kind: str) -> dict[str, Any]:
 
 def _words(values: Values, found: Source) -> None:
     """Class tokens caption pictures that have no caption; say so."""
-    words = sorted({one.words for one in found.subsets if one.words and not one.index})
-    if words:
+    beside = values.launch.path.parent
+    spoken = [one for one in found.subsets if one.words and not one.index]
+    if words := sorted({one.words for one in spoken if not captioned(Path(whole_path(one.folder, beside)))}):
         values.launch.remarks.append(
             f"{values.launch.place}: pictures without a caption file had {' or '.join(map(repr, words))} as their caption there. "
             "Here they have none: give them caption files."
@@ -152,7 +153,7 @@ def _words(values: Values, found: Source) -> None:
 
 def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
     """The folders REPEATS_NAME below a folder, where it is here."""
-    here = values.launch.path.parent / folder
+    here = Path(whole_path(folder, values.launch.path.parent))
     if not here.is_dir():
         values.launch.remarks.append(
             f"{values.place('train_data_dir')}: {folder} is not here, so its folders REPEATS_NAME are not known; "
@@ -162,6 +163,11 @@ def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
     found = []
     for one in sorted(here.iterdir()):
         number, _, words = one.name.partition("_")
+        if one.is_dir() and not (number.isdecimal() and int(number)) and count(one):
+            values.launch.remarks.append(
+                f"{values.place('train_data_dir')}: {Path(folder) / one.name} has pictures and no number of repeats in its name "
+                f"(1_{one.name}), so that trainer leaves it out, and so does this."
+            )
         if one.is_dir() and number.isdecimal() and int(number):
             found.append(
                 Subset(folder=str(Path(folder) / one.name), repeats=int(number), flip=values.get("flip_aug"), words=words)
@@ -324,7 +330,7 @@ def entry(name: str, found: Source, beside: Path, autoencoder: str, encoder: str
         made.words = ["kohya", whole_path(one.index, beside), folder, "-o", made.store]
         return made
     if made.images and not found.bucketing:
-        made.folder = str((beside / one.folder).resolve())
+        made.folder = str(Path(folder).resolve())
         return made
     made.words = ["folder", folder, "-o", made.store, *(["--family", found.family] if found.family != "sdxl" else [])]
     made.words += ["--flip"] if one.flip else []
@@ -337,14 +343,14 @@ def entry(name: str, found: Source, beside: Path, autoencoder: str, encoder: str
 def _count(one: Subset, beside: Path) -> int | None:
     """How many samples a subset has, where it is here and quick to count."""
     if one.index:
-        index = beside / one.index
+        index = Path(whole_path(one.index, beside))
         if not index.is_file() or index.stat().st_size > _LARGEST_INDEX:
             return None
         try:
             return len(json.loads(index.read_bytes())) or None
         except ValueError:
             return None
-    return count(beside / one.folder)
+    return count(Path(whole_path(one.folder or ".", beside)))
 
 
 def made_from(found: Source, beside: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import yaml
 from astolfo.errors import InputError
 from astolfo.files import write_text
 from astolfo.kohya.entries import Imported
+from astolfo.ledger.files import IMPORTED
 
-FILE = "imported.yaml"
 _HEAD = """\
 # Which files the entries of this ledger were imported from (`astolfo ledger import`), so that the next import knows them again.
 # An entry that is not named here was written by hand. Nothing else reads this file.
@@ -36,7 +36,7 @@ class Known:
     @classmethod
     def read(cls, folder: Path) -> "Known":
         """What is known of the ledger in `folder`. Raises InputError for a file that is no such table."""
-        path = folder / FILE
+        path = folder / IMPORTED
         if not path.exists():
             return cls()
         try:
@@ -58,5 +58,5 @@ class Known:
         """Writes imported.yaml; returns its path."""
         content: Mapping[str, Any] = {"bases": self.bases, "datasets": self.datasets, "runs": self.runs}
         text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=10**6)
-        write_text(folder / FILE, _HEAD + text)
-        return folder / FILE
+        write_text(folder / IMPORTED, _HEAD + text)
+        return folder / IMPORTED

@@ -7,6 +7,7 @@ names is looked for where the line says, beside the script, and among the files 
 that says what to train is a launch of its own.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -105,7 +106,11 @@ def last(name: str) -> str:
 
 
 def whole_path(name: str, beside: Path) -> str:
-    """A relative path of this machine made whole: from `beside` (the script's folder), or from here where it is here."""
+    """A relative path of this machine made whole: from `beside` (the script's folder), or from here where it is here.
+
+    A home folder (~, $HOME) is this user's.
+    """
+    name = os.path.expanduser(re.sub(r"^\$(HOME|\{HOME\})(?=/|$)", "~", name))
     if isinstance(plain_path(name), PureWindowsPath) or name.startswith(("/", "~", "$")):
         return name
     place = beside if (beside / name).exists() or not Path(name).exists() else Path()

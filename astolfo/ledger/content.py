@@ -70,6 +70,14 @@ def count(place: Path) -> int | None:
     return len({(name.parent, normalized(split(name.name)[0])) for name in names}) or None  # of a.jpg and a.png one is taken
 
 
+def captioned(place: Path) -> bool:
+    """Whether a folder is here and each of its pictures has a caption beside it: 1.txt of 1.jpg, or 1.jpg.txt."""
+    names = list(_files(place)) if place.is_dir() else []
+    captions = {normalized(split(name)[0]) for name in names if role(name) != PICTURE}
+    pictures = [normalized(name) for name in names if role(name) == PICTURE]
+    return bool(pictures) and all(captions & {name, split(name)[0]} for name in pictures)
+
+
 def digest_of_store(folder: Path) -> str:
     """The digest that a store's manifest says; "unknown" where there is no store. The store's own reader checks it."""
     try:

@@ -23,6 +23,7 @@ from astolfo.ledger.yamlfile import Document
 
 T = TypeVar("T", bound=BaseModel)
 WHOLE = "ledger.yaml"  # the file that can hold everything
+IMPORTED = "imported.yaml"  # what `astolfo ledger import` read: no part of the ledger
 RUNS = "runs"
 SECTIONS = ("bases", "datasets", "evaluations", "prompts", "hardware", "scales", "equivalence", "stand-ins")
 _NAMED = 12  # names that an error lists at most

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import astolfo
 from astolfo.errors import InputError
 from astolfo.files import verified
+from astolfo.ledger.files import IMPORTED
 from astolfo.ledger.ledger import PINS, Ledger
 from astolfo.ledger.references import Reference
 from astolfo.program import LOCK, SNAKEFILE, build_command
@@ -231,7 +232,8 @@ _EPOCH = datetime(1980, 1, 1, tzinfo=UTC)  # where no job left a time: the same 
 
 def texts(folder: Path) -> Iterator[Path]:
     """The texts of a ledger: what says what is built, and nothing that was."""
-    yield from sorted(file for kind in ("*.yaml", "*.mecha") for file in folder.rglob(kind) if file.is_file())
+    files = (file for kind in ("*.yaml", "*.mecha") for file in folder.rglob(kind) if file.is_file())
+    yield from sorted(file for file in files if file.name != IMPORTED)  # it has paths of this machine
 
 
 def _name(one: Attestation) -> str:

@@ -11,6 +11,7 @@ from astolfo.checkpoint.architecture import Architecture
 from astolfo.checkpoint.model import save
 from astolfo.data import vocabulary
 from astolfo.data.procedural import draw
+from astolfo.evaluate import evaluate as evaluation
 from astolfo.evaluate.prompts import procedural_prompts
 from astolfo.ledger import load
 from astolfo.train.initialise import initialise
@@ -41,10 +42,12 @@ ARCHITECTURE = {
 
 @pytest.fixture(scope="session", autouse=True)
 def pinned():
-    """One thread and deterministic kernels, as every verb has them; torch's own values afterwards."""
-    threads = torch.get_num_threads()
+    """One thread and deterministic kernels, as every verb has them, and few drawn pictures; what was before afterwards."""
+    threads, drawn = torch.get_num_threads(), evaluation.DRAWN
     numerics.make_deterministic()
+    evaluation.DRAWN = 16
     yield
+    evaluation.DRAWN = drawn
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 

@@ -20,39 +20,42 @@ from astolfo.train.initialise import initialise
 from tests.conftest import SMALL, STAND_INS
 from tests.workflow.conftest import jobs, snakemake
 
-COUNT = 24
+SEED, COUNT = 25112201, 24
 
 
 @pytest.fixture(scope="module")
-def candidate(tmp_path_factory):
-    numerics.make_deterministic()
+def words(tmp_path_factory):
+    """A vocabulary's folder."""
     folder = tmp_path_factory.mktemp("vocabulary")
     vocabulary.write(folder)
-    return Candidate(architecture(), None, STAND_INS / "sdxl-eps.safetensors", folder)
+    return folder
 
 
-def architecture():
-    return Architecture.from_mapping(load(SMALL).scale.architectures["sdxl"], "sdxl")
+@pytest.fixture(scope="module")
+def candidate(words):
+    numerics.make_deterministic()
+    return Candidate(architecture(), None, STAND_INS / "sdxl-eps.safetensors", words)
+
+
+def architecture(family="sdxl"):
+    return Architecture.from_mapping(load(SMALL).scale.architectures[family], family)
 
 
 def shown(candidate, count=COUNT, runtime="eps"):
-    """The share of prompts, by attribute, whose picture shows what was asked."""
-    prompts = procedural_prompts(7, count, width=48, height=48)
-    settings = Settings(
-        runtime=runtime, zero_terminal_snr=False, uncond="null", steps=20, cfg=3.0, height=48, width=48, shift=1.0
-    )
-    pictures, _ = sample(candidate.at(1.0), candidate.text, [prompt.text for prompt in prompts], settings, seed=7)
+    """The share of prompts, by attribute, whose picture shows what was asked, at the evaluations' usual settings."""
+    prompts = procedural_prompts(SEED, count, width=48, height=48)
+    settings = Settings(runtime=runtime, zero_terminal_snr=runtime == "v", steps=8, cfg=4.0, height=48, width=48)
+    pictures, _ = sample(candidate.at(1.0), candidate.text, [prompt.text for prompt in prompts], settings, seed=SEED)
     rows = agreements(pictures, [prompt.scene for prompt in prompts])
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def test_the_base_draws_what_is_asked(candidate):
-    """Colour, background and position are right in nine pictures of ten, the shape in at least seven of ten."""
-    found = shown(candidate)
-    assert found["colour"] >= 0.9, found
-    assert found["background"] >= 0.9, found
-    assert found["position"] >= 0.9, found
-    assert found["shape"] >= 0.7, found
+@pytest.mark.parametrize(("family", "runtime"), [("sdxl", "eps"), ("sdxl", "v"), ("sd2", "v")])
+def test_a_base_draws_what_is_asked(words, family, runtime):
+    """Of 24 prompts each shipped base shows 22 or more in every told attribute: shape, colour, background and position."""
+    numerics.make_deterministic()
+    found = shown(Candidate(architecture(family), None, STAND_INS / f"{family}-{runtime}.safetensors", words), runtime=runtime)
+    assert found["all"] * COUNT >= 22, found
 
 
 def test_a_stand_in_draws_as_the_base_does(tmp_path):

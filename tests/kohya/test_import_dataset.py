@@ -108,3 +108,28 @@ def test_folders_of_repeats(read, tmp_path):
     assert found.datasets["10_girl"].images == 2
     assert found.datasets["10_girl"].folder == str((tmp_path / "img/10_girl").resolve())
     assert found.datasets[found.runs[0].fields["dataset"]].parts == {"10_girl": 10}
+
+
+def test_what_a_folder_lacks_is_said(read, tmp_path):
+    """A folder without a number is left out, which is said; that class tokens were captions is said only where captions are missing."""
+    for name in ("img/1_girl/a.png", "img/1_girl/a.txt", "img/2_boy/b.png", "img/2_boy/b.png.txt", "img/more/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    line = f"accelerate launch sdxl_train.py {BASE} --train_data_dir=img --caption_extension=.txt --resolution=1024\n"
+    said = "\n".join(read(train__sh=line).remarks)
+    assert "img/more has pictures and no number of repeats in its name (1_more)" in said
+    assert "as their caption there" not in said
+    (tmp_path / "img/2_boy/b.png.txt").unlink()
+    assert "without a caption file had 'boy' as their caption there" in "\n".join(read(train__sh=line).remarks)
+
+
+def test_a_home_folder_is_this_users(read, tmp_path, monkeypatch):
+    """~ and $HOME in a line are made whole, so that the commands that follow can be typed."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "img/3_girl").mkdir(parents=True)
+    (tmp_path / "img/3_girl/a.png").touch()
+    found = read(
+        train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir=~/img --output_dir='$HOME/out' --enable_bucket\n"
+    )
+    assert found.datasets["3_girl"].folder == str(tmp_path / "img/3_girl")
+    assert found.runs[0].saved == str(tmp_path / "out/last.safetensors")
