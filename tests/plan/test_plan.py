@@ -190,7 +190,7 @@ TRAINED = [  # run, what of its recipe was different, processor seconds of one p
     ("stand-in-sdxl-rf", {}, 325 / 600), ("stand-in-sdxl-rf", {}, 409 / 600), ("stand-in-sd2-eps", {}, 407 / 600),
     ("25112201", {}, 1.89), ("25112201", {"unet": 100}, 2.37), ("25112201", {"batch_size": 8, "accumulation": 1}, 1.96),
     ("foundation-eps", {"batch_size": 1}, 0.31), ("foundation-eps", {"batch_size": 4}, 0.34), ("foundation-eps", {}, 0.56),
-    ("foundation-sd2", {"batch_size": 1}, 0.21), ("foundation-sd2", {}, 0.66),
+    ("foundation-sd2", {"batch_size": 1}, 0.21), ("foundation-sd2", {"batch_size": 8}, 0.66),
 ]  # fmt: skip
 
 
