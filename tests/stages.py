@@ -69,7 +69,7 @@ STAGES = (
     Stage(
         "sd2-base",
         "the rules of the shipped SD 2 base and of its autoencoder rebuild exactly their digests",
-        20,
+        25,
         pytest("tests/workflow/test_bases.py", "-k", "21b or sd2-vae"),
     ),
     Stage(
