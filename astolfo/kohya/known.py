@@ -41,7 +41,11 @@ class Known:
             return cls()
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            return cls(**{section: dict(found.pop(section, {})) for section in ("bases", "datasets", "runs")}, **found)
+            known = cls(**{section: dict(found.pop(section, {})) for section in ("bases", "datasets", "runs")}, **found)
+            for name, file in (known.bases | known.runs).items():
+                if not isinstance(file, str):
+                    raise ValueError(f"{name} has {file!r} for a file")
+            return known
         except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: expected names and files below bases, datasets and runs ({error}). Restore it, or delete it: the next "

@@ -101,8 +101,10 @@ def test_a_damaged_table_of_imports_is_named(files, run, tmp_path):
     """What is no such table is an error that says what to do, and nothing is written."""
     [one] = files(one__sh=f"{LAUNCH} --output_name=one --seed=1\n")
     run("import", str(one))
-    (tmp_path / "mine/imported.yaml").write_text("[1, 2]\n")
-    assert "imported.yaml: expected names and files below" in str(run("import", str(one), "--era", "two").exception)
+    for wrong in ("[1, 2]\n", "bases: 3\n", "runs: {one: 5}\n", "others: {}\n", "runs: [\n"):
+        (tmp_path / "mine/imported.yaml").write_text(wrong)
+        assert "imported.yaml: expected names and files below" in str(run("import", str(one), "--era", "two").exception)
+        assert (tmp_path / "mine/imported.yaml").read_text() == wrong
 
 
 def test_the_commands_that_follow_can_be_typed(files, run, tmp_path, monkeypatch):
