@@ -35,16 +35,15 @@ def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
 
     found = ledger_of(context)
     eras = {run.era.era: run.era for run in found.runs.values()}
-    if name in found.runs:
-        run = found.run(name)
-        click.echo(json.dumps(show.as_data(found, run), indent=2) if as_json else show.as_text(found, run))
-    if name in eras and not (as_json and name in found.runs):  # an import names both after the script
-        era = eras[name]
-        between = "\n" if name in found.runs else ""
-        click.echo(json.dumps(show.era_as_data(found, era), indent=2) if as_json else between + show.era_as_text(found, era))
-    if name not in {*found.runs, *eras}:
+    run, era = found.runs.get(name), eras.get(name)  # both: an import names them after the script
+    if run is None and era is None:
         problem = f"{unknown('run or era', name, [*found.runs, *eras])} `astolfo ledger list` shows them all."
         raise LedgerError(found.of_the_library(name) or problem)
+    if as_json:
+        click.echo(json.dumps(show.as_data(found, run) if run else show.era_as_data(found, eras[name]), indent=2))
+        return
+    texts = [show.as_text(found, run)] if run else []
+    click.echo("\n\n".join([*texts, show.era_as_text(found, era)] if era else texts))
 
 
 @ledger.command("table")

@@ -163,14 +163,13 @@ def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
     found = []
     for one in sorted(here.iterdir()):
         number, _, words = one.name.partition("_")
-        if one.is_dir() and not (number.isdecimal() and int(number)) and count(one):
+        repeats = int(number) if number.isdecimal() else 0
+        if one.is_dir() and repeats:
+            found.append(Subset(folder=str(Path(folder) / one.name), repeats=repeats, flip=values.get("flip_aug"), words=words))
+        elif one.is_dir() and count(one):
             values.launch.remarks.append(
                 f"{values.place('train_data_dir')}: {Path(folder) / one.name} has pictures and no number of repeats in its name "
                 f"(1_{one.name}), so that trainer leaves it out, and so does this."
-            )
-        if one.is_dir() and number.isdecimal() and int(number):
-            found.append(
-                Subset(folder=str(Path(folder) / one.name), repeats=int(number), flip=values.get("flip_aug"), words=words)
             )
     if not found:
         raise InputError(

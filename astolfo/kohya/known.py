@@ -7,8 +7,7 @@ A ledger says what its bases, datasets and runs are called, and not which files 
 know, so that a script's file is the entry that an earlier import made of it, and another file of the same name is not.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,6 @@ class Known:
 
     def write(self, folder: Path) -> Path:
         """Writes imported.yaml; returns its path."""
-        content: Mapping[str, Any] = {"bases": self.bases, "datasets": self.datasets, "runs": self.runs}
-        text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=10**6)
+        text = yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=10**6)
         write_text(folder / IMPORTED, _HEAD + text)
         return folder / IMPORTED

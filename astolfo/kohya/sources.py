@@ -91,7 +91,7 @@ class Sources:
         for entry in self.result.bases.values():
             if entry.whole == whole:
                 return entry.name
-        for known, base in (self.ledger.bases if self.ledger else {}).items():
+        for known, base in self._bases.items():
             read = self.known.bases.get(known)
             same = base.full and base.full.file == file and base.family == family
             if read == whole if read else same:
@@ -133,11 +133,9 @@ class Sources:
     def _store(self, source: Source) -> str:
         """A dataset of one store."""
         made_from = dataset.made_from(source, self.launch.path.parent)
-        for known, entry in self.result.datasets.items():
-            if not entry.parts and entry.made_from == made_from:
-                return known
-        for known, read in self.known.datasets.items():
-            if known in self._datasets and read == made_from:
+        there = {name: read for name, read in self.known.datasets.items() if name in self._datasets}
+        for known, read in (there | {name: entry.made_from for name, entry in self.result.datasets.items()}).items():
+            if read == made_from:
                 return known
         wanted = _plain(source.proposal) or "dataset"
         if wanted in self._datasets and (self._exported(wanted, source) or self._may_be(wanted, source, made_from)):
@@ -152,7 +150,11 @@ class Sources:
 
     def _taken(self) -> set[str]:
         """Every base's and dataset's name: `astolfo pin` takes either, so none is both."""
-        return {*self.result.bases, *self.result.datasets, *self._datasets, *(self.ledger.bases if self.ledger else ())}
+        return {*self.result.bases, *self.result.datasets, *self._datasets, *self._bases}
+
+    @property
+    def _bases(self) -> Mapping[str, schema.Base]:
+        return self.ledger.bases if self.ledger else {}
 
     @property
     def _datasets(self) -> Mapping[str, schema.Dataset]:
@@ -173,7 +175,7 @@ class Sources:
         if name in self.known.datasets or entry.parts or not self.ledger:
             return False
         encoder = self.ledger.bases.get(entry.autoencoder)
-        folder = entry.folder and str((self.ledger.folder / Path(entry.folder).expanduser()).resolve())
+        folder = entry.folder and str(self.ledger.dataset_source(name)[1].resolve())
         return (
             (encoder is None or encoder.family == source.family)
             and bool(entry.flip) == source.subsets[0].flip
@@ -182,7 +184,7 @@ class Sources:
 
     def _told(self, what: str, wanted: str, name: str) -> None:
         """Says that another entry of the ledger has a name already."""
-        entries = {"base": self.ledger.bases if self.ledger else {}, "dataset": self._datasets}[what]
+        entries = {"base": self._bases, "dataset": self._datasets}[what]
         if name != wanted and wanted in entries:
             self.launch.remarks.append(
                 f"{self.launch.place}: {wanted} is another {what} of the ledger, so this one is {name}. If they are the same, "

@@ -32,7 +32,8 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             place = f":{mark.line + 1}: column {mark.column + 1}" if mark else ""
-            raise LedgerError(f"{path}{place}: this is not valid YAML: {error.problem} ({error.context}).") from None
+            found = f"{error.problem} ({error.context})" if error.context else error.problem
+            raise LedgerError(f"{path}{place}: this is not valid YAML: {found}.") from None
         except yaml.YAMLError as error:
             raise LedgerError(f"{path} is not valid YAML: {error}") from None
         self._loader = yaml.CSafeLoader("")

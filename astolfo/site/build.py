@@ -41,21 +41,18 @@ def build(ledger: Ledger, directory: Path, out: Path) -> dict[str, int]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     counts = {
-        "runs": len(ledger.runs),
-        "models": len(facts.models),
-        "loss curves": len(facts.curves),
-        "evaluations": len(facts.evaluations),
+        "run": len(ledger.runs),
+        "model": len(facts.models),
+        "loss curve": len(facts.curves),
+        "evaluation": len(facts.evaluations),
     }
     log.info(
         "%s: %s, in %.1f s",
         out / "index.html",
-        ", ".join(f"{n} {what if n != 1 else _ONE[what]}" for what, n in counts.items()),
+        ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items()),
         time.monotonic() - begun,
     )
     return counts
-
-
-_ONE = {"runs": "run", "models": "model", "loss curves": "loss curve", "evaluations": "evaluation"}
 
 
 def _write(facts: Facts, folder: Path) -> None:

@@ -85,10 +85,10 @@ def test_subsets_that_differ_are_refused(read):
     """What differs between subsets, and regularization pictures, are refused by name."""
     found = read(
         train__sh=f"accelerate launch sdxl_train.py {BASE} --dataset_config data.toml --seed 1\n",
-        data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\ncaption_prefix = "ink"\n[[datasets.subsets]]\nimage_dir = "/b"\n'
+        data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/a"\nkeep_tokens = 1\ncaption_prefix = "ink"\n[[datasets.subsets]]\nimage_dir = "/b"\n'
         'num_repeats = 2\n[[datasets.subsets]]\nimage_dir = "/c"\nis_reg = true\n',
     )
-    assert {one.what.split()[0] for one in found.refusals} == {"--caption_prefix", "--reg_data_dir"}
+    assert {one.what.split()[0] for one in found.refusals} == {"--keep_tokens", "--caption_prefix", "--reg_data_dir"}
     assert found.datasets["a-b"].parts == {"a": 1, "b": 2}
     [row] = [row for row in found.runs[0].values.rows.values() if row.option == "caption_prefix"]
     assert (row.becomes, row.text) == ("key", "the first subset's 'ink' for all of them: Subsets differ in it, and a run reads all its "
