@@ -122,6 +122,18 @@ def check_processor(cpuinfo: Path = _CPUINFO) -> None:
         )
 
 
+@functools.cache
+def _survive_forks() -> None:
+    """Has every fork of this process make torch's pool of threads anew before it has threads of its own.
+
+    Torch does so when a fork first asks for the pool, without a lock: where two threads ask at once (a backward pass and a
+    gloo transfer), one finds no pool and ends the process. Source: pytorch's issue 178535.
+    """
+    import torch
+
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
+
+
 def make_deterministic() -> None:
     """Turns torch's switches: deterministic algorithms only, one thread, no shortened mantissas; and puts operators in place."""
     import torch
@@ -129,6 +141,7 @@ def make_deterministic() -> None:
     from astolfo import operators
 
     torch.set_num_threads(THREADS)
+    _survive_forks()
     homes = {"cudnn": torch.backends.cudnn, "matmul": torch.backends.cuda.matmul}
     for switch in SWITCHES:
         home, _, name = switch.name.rpartition(".")
