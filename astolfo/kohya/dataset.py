@@ -187,7 +187,7 @@ def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
         if values.on(ignored):
             values.refusals = [one for one in values.refusals if f"--{ignored}" not in one.what]
             values.none(ignored, "--dataset_config is read in its place")
-    found = files.text(name, values.launch.path.parent)
+    found = files.text(name, values.launch)
     if found is None:
         raise InputError(
             f"{values.place('dataset_config')}: --dataset_config {name} is not here. Give that file to the import too."

@@ -86,7 +86,7 @@ def _not_in_line(ledger: Ledger, run: Run, command: str) -> Iterator[tuple[str, 
 def read_back(ledger: Ledger, text: str) -> Imported:
     """What the import makes of a script's text, in this ledger."""
     files = Files([])
-    return reading(launches_in(shell.parse(Path("exported.sh"), text), files), files, ledger)
+    return reading(launches_in(shell.parse(Path("exported.sh"), text)), files, ledger)
 
 
 def _dumped(fields: schema.RunFields) -> dict[str, Any]:

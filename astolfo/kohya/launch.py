@@ -10,7 +10,7 @@ that says what to train is a launch of its own.
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -67,7 +67,8 @@ class Launch:
     given: dict[str, Given] = field(default_factory=dict)
     runner: dict[str, Given] = field(default_factory=dict)  # options of accelerate
     runs_by: str = "accelerate"
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Word] = field(default_factory=dict)
+    writes: Mapping[str, str] = field(default_factory=dict)  # files that its script has written by then, by their names there
     numa: str = ""
     remarks: list[str] = field(default_factory=list)
     ledger_keys: dict[str, Any] = field(default_factory=dict)  # of the ledger itself, in comments above: `# astolfo: unet: 71`
@@ -78,21 +79,32 @@ class Launch:
 
 
 class Files:
-    """The files that are given to an import, and those that scripts write, by the names that lines have for them."""
+    """Files that launches name: those that their scripts write, those that are given to an import, and those that are here."""
 
     def __init__(self, given: Sequence[Path]):
         self.given = given
-        self.written: dict[str, tuple[str, str]] = {}  # file name -> text, where it is written
         self.named: set[Path] = set()
 
-    def text(self, name: str, beside: Path) -> tuple[str, str] | None:
-        """The text of the file that a line calls `name`, and what to call it in messages; None where it is not here."""
-        file = last(name)
-        for path in [Path(name), beside / name, *(one for one in self.given if one.name == file), beside / file]:
+    def text(self, name: str, launch: Launch) -> tuple[str, str] | None:
+        """The text of the file that a launch calls `name`, and what to call it in messages; None where it is not here.
+
+        Raises InputError where two of the given files may be meant.
+        """
+        file, beside = last(name), launch.path.parent
+        written = {last(one): text for one, text in launch.writes.items()}
+        if file in written:
+            return written[file], f"{launch.path} ({name})"
+        given = [one for one in dict.fromkeys(path.resolve() for path in self.given) if one.name == file]
+        exact = [one for one in given if one in ((beside / name).resolve(), Path(name).resolve())]
+        if len(given) > 1 and not exact:
+            raise InputError(
+                f"{launch.place}: {name} may be {' or '.join(map(str, given))}, since both are given. Import them one by one."
+            )
+        for path in [*exact, *given, Path(name), beside / name, beside / file]:
             if path.is_file():
                 self.named.add(path.resolve())
                 return shell.read_text(path), str(path)
-        return self.written.get(file)
+        return None
 
 
 def plain_path(name: str) -> PurePosixPath | PureWindowsPath:
@@ -127,7 +139,7 @@ def launches(paths: Sequence[Path], ranks_given: bool = False) -> tuple[list[Lau
     machine = _machine(path for path in paths if path.suffix.lower() in (".yaml", ".yml"))
     scripts = [path for path in paths if path.suffix.lower() not in (".toml", ".yaml", ".yml", ".json")]
     for path in scripts:
-        found += launches_in(shell.read(path), files)
+        found += launches_in(shell.read(path))
     for launch in found:
         _configured(launch, files, machine, ranks_given)
     for path in paths:
@@ -141,10 +153,9 @@ def launches(paths: Sequence[Path], ranks_given: bool = False) -> tuple[list[Lau
     return found, files
 
 
-def launches_in(script: Script, files: Files) -> list[Launch]:
+def launches_in(script: Script) -> list[Launch]:
     """The launches of a script, its configuration files not yet read. Raises InputError where it has none."""
     path = script.path
-    files.written |= {last(name): (text, f"{path} ({name})") for name, text in script.writes.items()}
     own = [one for command in _continued(script.commands) if (one := _launch(path, command))]
     if not own:
         raise InputError(
@@ -215,8 +226,9 @@ def _launch(path: Path, command: Command) -> Launch | None:
         return None
     runs_by, begin = start
     launch = Launch(
-        path=path, line=command.line, text=command.text, trainer="", runs_by=runs_by, environment=dict(command.environment)
-    )
+        path=path, line=command.line, text=command.text, trainer="", runs_by=runs_by, environment=dict(command.environment),
+        writes=command.writes,
+    )  # fmt: skip
     before, words = command.words[:begin], list(command.words[begin:])
     launch.numa = _numa(before)
     script = _runner_options(launch, words)
@@ -350,7 +362,7 @@ def _hint(table: Table, name: str) -> str:
 def _configured(launch: Launch, files: Files, machine: dict[str, Given], ranks_given: bool) -> None:
     """Lays the line over its --config_file, and accelerate's options over its configuration."""
     if named := launch.runner.get("config_file"):
-        found = files.text(str(named.value), launch.path.parent)
+        found = files.text(str(named.value), launch)
         if found is None and not ranks_given:
             raise InputError(
                 f"{named.place}: accelerate's --config_file {named.value} is not here. Give that file to the import too, or say "
@@ -362,7 +374,7 @@ def _configured(launch: Launch, files: Files, machine: dict[str, Given], ranks_g
     if (named := launch.given.get("config_file")) and launch.trainer:
         name = str(named.value)
         name = name if name.endswith(".toml") else name + ".toml"
-        found = files.text(name, launch.path.parent)
+        found = files.text(name, launch)
         if found is None:
             raise InputError(f"{named.place}: --config_file {name} is not here. Give that file to the import too.")
         launch.given = _toml_options(launch, *found) | launch.given

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.shell import Command, State, Word
+from astolfo.kohya.shell import State, Word
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^]]*\])?(\+?)=")
@@ -267,24 +267,23 @@ def _simple(statement: _Statement, state: State, text: str) -> None:
     while tokens and tokens[0].keyword in ("then", "do", "else", "elif", "!", "time"):
         tokens = tokens[1:]
     declares = bool(tokens) and tokens[0].keyword in _DECLARE
-    own: dict[str, str] = {}
+    own: dict[str, Word] = {}
     rest = [token for token in tokens[1:] if not token.raw.startswith("-")] if declares else tokens
     while rest and _ASSIGNMENT.match(rest[0].parts[0][1] if rest[0].parts[0][0] == "plain" else ""):
         name = _assign(rest[0], state)
-        own[name] = state.variables[name].text if name in state.variables else ""
+        if name in state.variables:
+            own[name] = state.variables[name]
         rest = rest[1:]
     if declares or not rest:
         if declares and tokens[0].keyword == "export":
-            state.exported |= own | {token.raw: state.get(token.raw, 0, "").text for token in rest}
+            state.exported |= own | {token.raw: state.get(token.raw, token.line, f"${token.raw}") for token in rest}
         return
     words = tuple(word for token in rest for word in _expand(token, state))
     if document and targets and words and words[0].text == "cat":
         state.writes[targets[-1]] = document if literal else _within_text(document, state)
     first, last = statement.tokens[0], statement.tokens[-1]
     source = text[first.start : last.end]
-    state.commands.append(
-        Command(words=words, environment=state.exported | own, line=first.line, text=source, trouble=state.trouble)
-    )
+    state.run(words, first.line, source, own)
 
 
 def _redirected(tokens: list[Token], state: State) -> tuple[list[Token], list[str], str]:

@@ -206,7 +206,8 @@ class _Reading:
         """How many processes train together, and who says so."""
         given = self.values.runner("num_processes") if self.launch.runs_by != "python" else None
         if given is None:
-            cards = self.launch.environment.get("CUDA_VISIBLE_DEVICES") or self.values.runner("gpu_ids")
+            seen = self.launch.environment.get("CUDA_VISIBLE_DEVICES")
+            cards = self.values.runner("gpu_ids") or ("" if seen is None or seen.trouble else seen.text)
             if cards and cards != "all" and self.launch.runs_by != "python":
                 given = len([one for one in str(cards).split(",") if one.strip()])
         if given is None and self.launch.runs_by != "python":

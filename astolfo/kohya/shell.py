@@ -6,7 +6,7 @@ Nothing is executed. What only the shell can know (the output of another program
 that an `if` goes) makes a word's `trouble`: it is an error where the word is needed, and none where it is not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,23 +24,26 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command with its words, the variables that its program sees, and the lines of the script that it was read from."""
+    """A command with its words, the variables that its program sees, and the lines of the script that it was read from.
+
+    `writes`: the files that the script has written by then from its own lines (`cat > dataset.toml <<EOF`), with their texts.
+    """
 
     words: tuple[Word, ...]
-    environment: Mapping[str, str]
+    environment: Mapping[str, Word]
     line: int
     text: str
+    writes: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""  # why it may not run as it stands
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """What a file says: its commands, and the files that it writes from its own lines (`cat > dataset.toml <<EOF`)."""
+    """What a file says: its commands."""
 
     path: Path
     text: str
     commands: tuple[Command, ...]
-    writes: Mapping[str, str]
 
 
 @dataclass(kw_only=True)
@@ -49,21 +52,42 @@ class State:
 
     variables: dict[str, Word] = field(default_factory=dict)
     lists: dict[str, list[Word]] = field(default_factory=dict)
-    exported: dict[str, str] = field(default_factory=dict)
+    exported: dict[str, Word] = field(default_factory=dict)
     writes: dict[str, str] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
     trouble: str = ""
+    elsewhere: str = ""  # why a variable may have another value than the script gives it: "line 3 runs settings.sh, ..."
 
     def set(self, name: str, value: Word) -> None:
         """Gives a variable its value; within an `if`, nobody knows it afterwards."""
         self.variables[name] = replace(value, trouble=value.trouble or self.trouble)
         self.lists.pop(name, None)
 
+    def forget(self, name: str, line: int, why: str) -> None:
+        """A variable has a value from here on that only the shell knows: `why` it does."""
+        self.set(name, Word(text=f"${name}", line=line, trouble=why))
+
+    def forget_all(self, why: str) -> None:
+        """Every variable may have another value from here on."""
+        self.elsewhere = why
+        self.variables = {name: replace(word, trouble=word.trouble or why) for name, word in self.variables.items()}
+        self.lists = {name: [replace(one, trouble=one.trouble or why) for one in words] for name, words in self.lists.items()}
+        self.exported = {name: replace(word, trouble=word.trouble or why) for name, word in self.exported.items()}
+
     def get(self, name: str, line: int, spelt: str) -> Word:
         """The value of a variable, as a word at `line`."""
         if name in self.variables:
             return replace(self.variables[name], line=line)
-        return Word(text=spelt, line=line, trouble=f"the script does not set {name}")
+        return Word(text=spelt, line=line, trouble=self.elsewhere or f"the script does not set {name}")
+
+    def run(self, words: Iterable[Word], line: int, text: str, own: Mapping[str, Word] | None = None) -> None:
+        """A command is run, with what is exported and `own` variables of its line."""
+        self.commands.append(
+            Command(
+                words=tuple(words), environment=self.exported | dict(own or {}), line=line, text=text, writes=dict(self.writes),
+                trouble=self.trouble,
+            )
+        )  # fmt: skip
 
 
 def read(path: Path) -> Script:
@@ -82,7 +106,7 @@ def parse(path: Path, text: str) -> Script:
         state = windows.powershell(path, text)
     else:
         state = posix.run(path, text)
-    return Script(path=path, text=text, commands=tuple(state.commands), writes=state.writes)
+    return Script(path=path, text=text, commands=tuple(state.commands))
 
 
 def _continues(text: str, mark: str) -> bool:

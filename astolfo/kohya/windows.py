@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.shell import Command, State, Word
+from astolfo.kohya.shell import State, Word
 
 _SET = re.compile(r"""(?i)set\s+(?:"([A-Za-z_]\w*)=(.*)"|([A-Za-z_]\w*)=(.*))\s*$""")
 _SKIPPED = re.compile(r"(?i)@?\s*(rem\b|::|:\w+\s*$|title\b|pause\b|echo\b|setlocal\b|endlocal\b|color\b|cls\b)")
@@ -35,14 +35,12 @@ def batch(path: Path, text: str) -> State:
         if match := _SET.search(bare):
             name = match[1] or match[3]
             state.set(name.upper(), _percent(match[2] if match[1] else match[4].strip(), line, state))
-            state.exported[name] = state.variables[name.upper()].text
+            state.exported[name] = state.variables[name.upper()]
             continue
         for part in re.split(r"\s&&?\s(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", source):
             words = tuple(_batch_words(path, part.replace("^\n", " \n"), line, state))
             if words:
-                state.commands.append(
-                    Command(words=words, environment=dict(state.exported), line=line, text=part.strip(), trouble=state.trouble)
-                )
+                state.run(words, line, part.strip())
     return state
 
 
@@ -70,10 +68,7 @@ def powershell(path: Path, text: str) -> State:
             if words and words[0].text == "&":
                 words = words[1:]
             if words:
-                command = Command(
-                    words=words, environment=dict(state.exported), line=line, text=source.strip(), trouble=state.trouble
-                )
-                state.commands.append(command)
+                state.run(words, line, source.strip())
     return state
 
 
@@ -166,7 +161,7 @@ def _power_set(path: Path, match: re.Match, line: int, state: State) -> None:
         word = replace(word, text=state.variables[key].text + word.text)
     state.set(key, word)
     if scope:
-        state.exported[name] = word.text
+        state.exported[name] = state.variables[key]
 
 
 def _split(text: str) -> list[str]:

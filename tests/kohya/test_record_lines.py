@@ -64,7 +64,7 @@ def line(name, facts):
 def differences(name):
     """Keys (with dots) in which the imported line and the record's run differ."""
     files = Files([])
-    launch = launches_in(shell.parse(Path(f"{name}.sh"), line(name, FACTS[name])), files)
+    launch = launches_in(shell.parse(Path(f"{name}.sh"), line(name, FACTS[name])))
     found = schema.RunFields.model_validate(reading(launch, files, LEDGER).runs[0].fields).model_dump()
     record = LEDGER.run(name).fields.model_dump()
     for key in record:
@@ -99,6 +99,6 @@ def test_each_line_shows_its_trainer():
     """sdxl_train_v2.py is the fork's native trainer, all that came before it upstream's."""
     files = Files([])
     for name, facts in FACTS.items():
-        launch = launches_in(shell.parse(Path(f"{name}.sh"), line(name, facts)), files)
+        launch = launches_in(shell.parse(Path(f"{name}.sh"), line(name, facts)))
         found = reading(launch, files, LEDGER).runs[0].fields["semantics"]
         assert found == ("kohya-native" if name >= "25022301" else "kohya"), name

@@ -90,13 +90,14 @@ def test_what_only_the_shell_knows(name, text, trouble):
 def test_the_environment_of_a_command():
     """Exported variables and those before a command are its environment."""
     script = parse(Path("x.sh"), "export A=1\nB=2\nC=3 run\nrun")
-    assert [dict(command.environment) for command in script.commands] == [{"A": "1", "C": "3"}, {"A": "1"}]
+    found = [{name: word.text for name, word in command.environment.items()} for command in script.commands]
+    assert found == [{"A": "1", "C": "3"}, {"A": "1"}]
 
 
 def test_a_file_that_a_script_writes():
     """`cat > FILE <<EOF` is read as that file, with variables filled in unless the mark is quoted."""
-    assert parse(Path("x.sh"), 'D=/d\ncat > a.toml <<EOF\nx = "$D"\nEOF\nrun').writes == {"a.toml": 'x = "/d"\n'}
-    assert parse(Path("x.sh"), "D=/d\ncat <<'EOF' > a.toml\nx = \"$D\"\nEOF\n").writes == {"a.toml": 'x = "$D"\n'}
+    assert parse(Path("x.sh"), 'D=/d\ncat > a.toml <<EOF\nx = "$D"\nEOF\nrun').commands[-1].writes == {"a.toml": 'x = "/d"\n'}
+    assert parse(Path("x.sh"), "D=/d\ncat <<'EOF' > a.toml\nx = \"$D\"\nEOF\n").commands[-1].writes == {"a.toml": 'x = "$D"\n'}
 
 
 @pytest.mark.parametrize("text", ['run "a', "run 'a", "A=(1 2", "if x; then\nrun", "cat <<EOF\nx\n"])
