@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.errors import InputError
-from astolfo.kohya.launch import Files, Given, last, plain_path, toml, toml_line, whole_path
+from astolfo.kohya.launch import Files, Given, toml, toml_line
 from astolfo.kohya.options import options
+from astolfo.kohya.paths import Folder, last, plain_path, whole_path
 from astolfo.kohya.values import Values
 from astolfo.ledger.content import captioned, count
 
@@ -142,7 +143,7 @@ def _pieces(values: Values, kind: str) -> dict[str, Any]:
 
 def _words(values: Values, found: Source) -> None:
     """Class tokens caption pictures that have no caption; say so."""
-    beside = values.launch.path.parent
+    beside = values.launch.folder
     spoken = [one for one in found.subsets if one.words and not one.index]
     if words := sorted({one.words for one in spoken if not captioned(Path(whole_path(one.folder, beside)))}):
         values.launch.remarks.append(
@@ -153,7 +154,7 @@ def _words(values: Values, found: Source) -> None:
 
 def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
     """The folders REPEATS_NAME below a folder, where it is here."""
-    here = Path(whole_path(folder, values.launch.path.parent))
+    here = Path(whole_path(folder, values.launch.folder))
     if not here.is_dir():
         values.launch.remarks.append(
             f"{values.place('train_data_dir')}: {folder} is not here, so its folders REPEATS_NAME are not known; "
@@ -317,7 +318,7 @@ def _bucketing(values: Values, family: str, *, indexed: bool) -> tuple[tuple[str
     return tuple((name, value) for name, value in found.items() if value != defaults.get(name))
 
 
-def entry(name: str, found: Source, beside: Path, autoencoder: str, encoder: str) -> DatasetEntry:
+def entry(name: str, found: Source, beside: Folder, autoencoder: str, encoder: str) -> DatasetEntry:
     """The ledger's entry of a dataset of one subset, and how its store is made."""
     [one] = found.subsets
     made = DatasetEntry(
@@ -339,7 +340,7 @@ def entry(name: str, found: Source, beside: Path, autoencoder: str, encoder: str
     return made
 
 
-def _count(one: Subset, beside: Path) -> int | None:
+def _count(one: Subset, beside: Folder) -> int | None:
     """How many samples a subset has, where it is here and quick to count."""
     if one.index:
         index = Path(whole_path(one.index, beside))
@@ -352,7 +353,7 @@ def _count(one: Subset, beside: Path) -> int | None:
     return count(Path(whole_path(one.folder or ".", beside)))
 
 
-def made_from(found: Source, beside: Path) -> dict[str, Any]:
+def made_from(found: Source, beside: Folder) -> dict[str, Any]:
     """All that the store of a source of one subset follows from: two launches with the same train on one dataset."""
     [one] = found.subsets
     autoencoder = whole_path(found.autoencoder, beside) if found.autoencoder else ""

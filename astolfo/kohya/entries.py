@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from astolfo.kohya.dataset import DatasetEntry
-from astolfo.kohya.launch import Launch, whole_path
+from astolfo.kohya.launch import Launch
+from astolfo.kohya.paths import whole_path
 from astolfo.kohya.values import Refusal, Values
 
 
@@ -27,7 +28,7 @@ class ImportedRun:
     def saved(self) -> str:
         """The whole path of the model that the launch saves last."""
         slash = "\\" if "\\" in self.folder else "/"
-        return whole_path(f"{self.folder.rstrip('/') or '.'}{slash}{self.stem or 'last'}.safetensors", self.launch.path.parent)
+        return whole_path(f"{self.folder.rstrip('/') or '.'}{slash}{self.stem or 'last'}.safetensors", self.launch.folder)
 
 
 @dataclass(kw_only=True)

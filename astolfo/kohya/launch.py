@@ -7,13 +7,12 @@ names is looked for where the line says, beside the script, and among the files 
 that says what to train is a launch of its own.
 """
 
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,6 +20,7 @@ import yaml
 from astolfo.errors import InputError
 from astolfo.kohya import shell
 from astolfo.kohya.options import Option, Table, accelerate, options
+from astolfo.kohya.paths import Folder, last
 from astolfo.kohya.shell import Command, Script, Word
 
 _TRAINERS = {
@@ -40,8 +40,22 @@ _OTHERS = {
     "text_to_image": "is diffusers' example, whose options are its own",
     "dreambooth": "is diffusers' example, whose options are its own",
 }  # fmt: skip
-_RUNNERS = {"nproc_per_node": "num_processes", "num_gpus": "num_processes", "nnodes": "num_machines", "node_rank": "machine_rank",
-            "master_port": "main_process_port", "master_addr": "main_process_ip"}  # fmt: skip
+_UNREAD = "names a trainer within a word, which is not read here. Write the launch as a command of its own"
+_NO_RUNNERS = {
+    "echo", "printf", "cat", "grep", "pgrep", "pkill", "cp", "mv", "ln", "ls", "rm", "test", "[", "[[", "diff", "sed", "awk",
+    "tee", "head", "tail", "which", "where", "type", "command", "chmod", "git", "wget", "curl", "find", "pip", "copy", "move",
+    "del", "rem", "write-host", "write-output", "test-path", "notify-send", "trap",
+}  # fmt: skip
+_TRAINS = re.compile(r"accelerate\s+launch|\b(sdxl_train\w*|fine_tune)\.py\b")
+_RUNNERS = {
+    "nproc_per_node": "num_processes", "num_gpus": "num_processes", "nnodes": "num_machines", "num_nodes": "num_machines",
+    "node_rank": "machine_rank", "include": "gpu_ids", "master_port": "main_process_port", "master_addr": "main_process_ip",
+}  # fmt: skip
+_FLAGS = ("standalone", "no_python", "force_multi", "bind_cores_to_rank", "use_env")
+_MEETING = (*_FLAGS, "rdzv_backend", "rdzv_endpoint", "rdzv_id", "rdzv_conf", "max_restarts", "monitor_interval", "start_method",
+            "role", "log_dir", "redirects", "tee", "local_addr", "local_rank", "hostfile", "launcher", "launcher_args",
+            "bind_core_list")  # fmt: skip
+"""Options of torchrun and of deepspeed that say where processes run and how they meet; the first few take no value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,7 @@ class Launch:
     runner: dict[str, Given] = field(default_factory=dict)  # options of accelerate
     runs_by: str = "accelerate"
     environment: dict[str, Word] = field(default_factory=dict)
+    moved: str = ""  # where `cd` has led by then, as the script says it
     writes: Mapping[str, str] = field(default_factory=dict)  # files that its script has written by then, by their names there
     numa: str = ""
     remarks: list[str] = field(default_factory=list)
@@ -76,6 +91,11 @@ class Launch:
     @property
     def place(self) -> str:
         return f"{self.path}:{self.line}"
+
+    @property
+    def folder(self) -> Folder:
+        """Where its relative paths begin."""
+        return Folder(script=self.path, moved=self.moved)
 
 
 class Files:
@@ -90,43 +110,22 @@ class Files:
 
         Raises InputError where two of the given files may be meant.
         """
-        file, beside = last(name), launch.path.parent
+        file, script = last(name), launch.path.parent
         written = {last(one): text for one, text in launch.writes.items()}
         if file in written:
             return written[file], f"{launch.path} ({name})"
+        below = [launch.folder.here / name, Path(name), script / name]
         given = [one for one in dict.fromkeys(path.resolve() for path in self.given) if one.name == file]
-        exact = [one for one in given if one in ((beside / name).resolve(), Path(name).resolve())]
+        exact = [one for one in given if one in [path.resolve() for path in below]]
         if len(given) > 1 and not exact:
             raise InputError(
                 f"{launch.place}: {name} may be {' or '.join(map(str, given))}, since both are given. Import them one by one."
             )
-        for path in [*exact, *given, Path(name), beside / name, beside / file]:
+        for path in [*exact, *given, *below, script / file]:
             if path.is_file():
                 self.named.add(path.resolve())
                 return shell.read_text(path), str(path)
         return None
-
-
-def plain_path(name: str) -> PurePosixPath | PureWindowsPath:
-    """A path as the machine that it was written on understands it."""
-    return PureWindowsPath(name) if "\\" in name or re.match("[A-Za-z]:", name) else PurePosixPath(name)
-
-
-def last(name: str) -> str:
-    """The last part of a path."""
-    return plain_path(name.rstrip("/\\")).name
-
-
-def whole_path(name: str, beside: Path) -> str:
-    """A relative path of this machine made whole: from `beside` (the script's folder), or from here where it is here.
-
-    A home folder (~, $HOME) is this user's.
-    """
-    name = os.path.expanduser(re.sub(r"^\$(HOME|\{HOME\})(?=/|$)", "~", name))
-    if isinstance(plain_path(name), PureWindowsPath) or name.startswith(("/", "~", "$")):
-        return name
-    place = beside if (beside / name).exists() or not Path(name).exists() else Path()
-    return str((place / name).resolve())
 
 
 def launches(paths: Sequence[Path], ranks_given: bool = False) -> tuple[list[Launch], Files]:
@@ -157,10 +156,12 @@ def launches_in(script: Script) -> list[Launch]:
     """The launches of a script, its configuration files not yet read. Raises InputError where it has none."""
     path = script.path
     own = [one for command in _continued(script.commands) if (one := _launch(path, command))]
-    if not own:
+    if not any(one.trainer for one in own) and all(one.refused == _UNREAD for one in own):
+        places = ", ".join(str(one.line) for one in own)
+        hint = f" Line {places} names one within a word: write the launch as a command of its own." if own else ""
         raise InputError(
             f"{path}: expected `accelerate launch ... sdxl_train.py` or fine_tune.py, found no command that trains. "
-            "A configuration file of its options ends in .toml."
+            f"A configuration file of its options ends in .toml.{hint}"
         )
     lines = script.text.split("\n")
     for launch in own:
@@ -205,30 +206,41 @@ def _continued(commands: Iterable[Command]) -> list[Command]:
 def _runner(words: Sequence[Word]) -> tuple[str, int] | None:
     """What starts the trainer, and the index of the first word after it; None for a command that starts none."""
     names = [last(word.text).lower().removesuffix(".exe") for word in words]
+    if names and names[0] in _NO_RUNNERS:
+        return None
     for index, name in enumerate(names):
         if name == "accelerate-launch" or name == "accelerate.commands.launch":
             return "accelerate", index + 1
         if name == "accelerate" and names[index + 1 : index + 2] == ["launch"]:
             return "accelerate", index + 2
-        if name in ("torchrun", "deepspeed") or name == "torch.distributed.run":
+        if name in ("torchrun", "deepspeed", "torch.distributed.run", "torch.distributed.launch"):
             return "torchrun", index + 1
     for index, name in enumerate(names):
-        if re.fullmatch(r"python[\d.]*|py", name) and any(one.endswith(".py") for one in names[index + 1 : index + 3]):
+        if re.fullmatch(r"python[\d.]*w?|py", name) and any(one.endswith(".py") for one in names[index + 1 : index + 3]):
             return "python", index + 1
         if name in _TRAINERS:
             return "python", index
     return None
 
 
+def _names_a_trainer(command: Command) -> bool:
+    """Whether a command that is no launch holds one in a word of its own: `ssh host "accelerate launch ..."`, `$CMD`."""
+    first = last(command.words[0].text).lower() if command.words else ""
+    return first not in _NO_RUNNERS and any(_TRAINS.search(word.text) for word in command.words)
+
+
 def _launch(path: Path, command: Command) -> Launch | None:
     start = _runner(command.words)
-    if start is None:
+    if start is None and not _names_a_trainer(command):
         return None
-    runs_by, begin = start
+    runs_by, begin = start or ("", 0)
     launch = Launch(
         path=path, line=command.line, text=command.text, trainer="", runs_by=runs_by, environment=dict(command.environment),
-        writes=command.writes,
+        moved=command.folder, writes=command.writes,
     )  # fmt: skip
+    if start is None:
+        launch.refused = _UNREAD
+        return launch
     before, words = command.words[:begin], list(command.words[begin:])
     launch.numa = _numa(before)
     script = _runner_options(launch, words)
@@ -270,9 +282,14 @@ def _runner_options(launch: Launch, words: list[Word]) -> Word | None:
         word = words.pop(0)
         if not word.text.startswith("-"):
             return word
-        if launch.runs_by == "python":
+        if launch.runs_by == "python" or word.text == "--":
             continue
         name, equals, _ = word.text.lstrip("-").replace("-", "_").partition("=")
+        if launch.runs_by == "torchrun" and name in _MEETING:
+            if name not in _FLAGS and not equals and words:
+                words.pop(0)
+            launch.remarks.append(f"{launch.path}:{word.line}: --{name} says how processes are started, which decides no bit.")
+            continue
         name = _RUNNERS.get(name, {"m": "module", "q": "quiet"}.get(name, name))
         option = accelerate().find(name)
         place = f"{launch.path}:{word.line}"
@@ -291,6 +308,8 @@ def _runner_options(launch: Launch, words: list[Word]) -> Word | None:
                 raise InputError(f"{place}: {word.text} expects a value, found the end of the command.")
             following = words.pop(0)
             found, trouble = following.text, following.trouble
+        if launch.runs_by == "torchrun" and name == "gpu_ids":  # deepspeed's --include localhost:0,1
+            found = str(found).rpartition(":")[2]
         launch.runner[name] = Given(option=option, value=found, place=place, trouble=trouble)
     return None
 
@@ -434,7 +453,12 @@ def _accelerate_file(text: str, label: str) -> dict[str, Given]:
         raise InputError(f"{label}: expected accelerate's configuration, found no YAML: {error}") from None
     if not isinstance(content, dict) or not {"num_processes", "distributed_type", "compute_environment"} & content.keys():
         raise InputError(f"{label}: expected accelerate's configuration, with num_processes, as `accelerate config` writes it.")
-    flat = {**content, **(content.get("deepspeed_config") or {}), **(content.get("dynamo_config") or {})}
+    flat = dict(content)
+    for section in ("deepspeed_config", "dynamo_config"):
+        inner = content.get(section) or {}
+        if not isinstance(inner, dict):
+            raise InputError(f"{label}:{_yaml_line(text, section)}: expected keys and values in {section}, found {inner!r}.")
+        flat |= inner
     kind = str(content.get("distributed_type", "NO")).upper()
     if kind == "DEEPSPEED":
         flat["use_deepspeed"] = True

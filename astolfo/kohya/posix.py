@@ -1,295 +1,229 @@
 """POSIX shell scripts: quotes, continuations, comments, variables, lists, `for` over plain words, here-documents.
 
-A script is cut into tokens, tokens make statements, and statements are gone through with the variables that are set so far. A
-`for` whose words are known is gone through word by word. The bodies of `if`, `while`, `case` and functions are read, but what
-they set is known to nobody afterwards, and a command in them has that as its trouble.
+    run(Path("train.sh"), text).commands
+
+Statements are gone through with the variables that are set so far. A `for` whose words are known is gone through word by word.
+The bodies of `if`, `while`, `case` and functions are read, and so is what follows a test and `&&`, or any command and `||`; but
+what they set is known to nobody afterwards, and a command in them has that as its trouble. A variable that is changed in a way
+that is not followed here (`read`, `let`, another script that is not at hand) is known to nobody either.
 """
 
+import contextlib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.shell import State, Word
+from astolfo.kohya.posix_syntax import ASSIGNMENT, Reader, Statement, Token, within
+from astolfo.kohya.shell import State, Word, read_text
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^]]*\])?(\+?)=")
-_OPERATORS = (";;", "&&", "||", "|&", "&>>", "&>", ">>", "<<<", "<<-", "<<", ">&", "<&", ">|", ";", "&", "|", "(", ")", "<", ">")
-_REDIRECTS = {">", ">>", "<", "<<", "<<-", "<<<", ">&", "<&", "&>", "&>>", ">|"}
-_ENDS = {"if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}"}
 _DECLARE = ("export", "declare", "typeset", "readonly", "local")
+_KEYWORDS = ("then", "do", "else", "elif", "if", "while", "until", "!", "time")
+_TESTS = {
+    "[", "[[", "test", "((", "!", "false", "grep", "egrep", "pgrep", "pidof", "which", "command", "type", "hash", "diff", "cmp",
+    "read",
+}  # fmt: skip
+_SHELLS = {"bash", "sh", "zsh", "dash", "ksh"}
+_HARMLESS = re.compile(
+    r"(^|/)activate$|conda|mamba|brew|pyenv|ssh-agent|direnv|/etc/|\.(bashrc|bash_profile|profile|zshrc)$|setvars\.sh$"
+)
+_ARITHMETIC = re.compile(r"([A-Za-z_]\w*)(?:\[[^]]*\])?\s*(?:(?:[-+*/%&|^]|<<|>>)?=(?!=)|\+\+|--)|(?:\+\+|--)([A-Za-z_]\w*)")
+_BRACES = re.compile(r"(?<!\$)\{([^{}\s]*,[^{}\s]*|-?\d+\.\.-?\d+(?:\.\.-?\d+)?|[A-Za-z]\.\.[A-Za-z])\}")
 
 
-@dataclass(kw_only=True)
-class Token:
-    """A raw word (parts of a quoting each), an operator, or the end of a line; `start` and `end` are offsets in the text."""
-
-    line: int
-    start: int
-    end: int
-    operator: str = ""
-    parts: list[tuple[str, str]] = field(default_factory=list)  # (quoting: "plain", "single", "double"), text
-    elements: list["Token"] | None = None  # of NAME=(a b c)
-    document: str = ""  # what a << reads
-    literal: bool = False  # the mark of a << is quoted: its variables stay as they are
-
-    @property
-    def raw(self) -> str:
-        return "".join(text for _, text in self.parts)
-
-    @property
-    def keyword(self) -> str:
-        """The word as a keyword; "" when it is quoted or an operator."""
-        return self.raw if len(self.parts) == 1 and self.parts[0][0] == "plain" else ""
+class _Ended(Exception):
+    """The script, or a subshell of it, has come to an `exit`."""
 
 
 def run(path: Path, text: str) -> State:
     """Goes through a script. Raises InputError where it is not closed."""
-    reader = _Reader(path, text)
     state = State()
-    _go(reader.block(()), state, text)
+    _Run(path, text, state).whole(Reader(path, text).block(()))
     return state
 
 
-class _Reader:
-    """Cuts a script into tokens, and tokens into statements."""
+class _Run:
+    """Goes through the statements of one text, with the variables in `state`."""
 
-    def __init__(self, path: Path, text: str):
-        self.path, self.text, self.at, self.line = path, text, 0, 1
-        self._waiting: list[tuple[Token, str, bool]] = []  # here-documents that begin at the next line
-        self.tokens: list[Token] = []
-        while token := self._token():
-            self.tokens.append(token)
-        self.position = 0
+    def __init__(self, path: Path, text: str, state: State):
+        self.path, self.text, self.state = path, text, state
 
-    # ---- tokens
+    def whole(self, statements: list[Statement]) -> None:
+        """Goes through statements up to an `exit`."""
+        with contextlib.suppress(_Ended):
+            self._go(statements)
 
-    def _token(self) -> Token | None:
-        text = self.text
-        while self.at < len(text) and (text[self.at] in " \t" or text.startswith("\\\n", self.at)):
-            self._advance(2 if text[self.at] == "\\" else 1)
-        if self.at < len(text) and text[self.at] == "#":
-            self._advance((text + "\n").index("\n", self.at) - self.at)
-        if self.at >= len(text):
-            return None
-        start, line = self.at, self.line
-        if text[self.at] == "\n":
-            self._advance(1)
-            self._documents()
-            return Token(line=line, start=start, end=start, operator="\n")
-        for operator in _OPERATORS:
-            if text.startswith(operator, self.at):
-                self._advance(len(operator))
-                return Token(line=line, start=start, end=self.at, operator=operator)
-        return self._word()
+    def _go(self, statements: list[Statement]) -> None:
+        outer, before, why = self.state.trouble, None, ""
+        for statement in statements:
+            if statement.after == "&&" and before is not None:
+                if _is_test(before):
+                    why = f"it depends on the test of line {before.line}"
+                elif before.after == "||":
+                    why = ""
+            elif statement.after == "||" and before is not None:
+                why = f"it depends on whether the command of line {before.line} fails"
+            elif not statement.after:
+                why = ""
+            self.state.trouble = outer or why
+            self._statement(statement)
+            self.state.trouble = outer
+            before = statement
 
-    def _advance(self, count: int) -> None:
-        self.line += self.text.count("\n", self.at, self.at + count)
-        self.at += count
-
-    def _word(self) -> Token:
-        token = Token(line=self.line, start=self.at, end=self.at)
-        text = self.text
-        while self.at < len(text) and text[self.at] not in " \t\n;&|<>()":
-            token.parts.append(self._part(token))
-        if self.at < len(text) and text[self.at] == "(" and _ASSIGNMENT.fullmatch(token.raw):
-            token.elements = self._elements(token.line)
-        token.end = self.at
-        if self.tokens and self.tokens[-1].operator in ("<<", "<<-"):
-            bare = "".join(part.replace("\\", "") for _, part in token.parts)
-            self._waiting.append((self.tokens[-1], bare, any(quoting != "plain" for quoting, _ in token.parts)))
-        return token
-
-    def _part(self, token: Token) -> tuple[str, str]:
-        char, text = self.text[self.at], self.text
-        if char == "'":
-            end = text.find("'", self.at + 1)
-            self._closed(end, token.line, "a quote (')")
-            part = text[self.at + 1 : end]
-            self._advance(end + 1 - self.at)
-            return "single", part
-        if char == '"':
-            end = self.at + 1
-            while end < len(text) and text[end] != '"':
-                end = self._within(text, end)
-            self._closed(end if end < len(text) else -1, token.line, 'a quote (")')
-            part = text[self.at + 1 : end]
-            self._advance(end + 1 - self.at)
-            return "double", part
-        end = self.at
-        while end < len(text) and text[end] not in " \t\n;&|<>()'\"":
-            end = self._within(text, end)
-        part = text[self.at : end]
-        self._advance(end - self.at)
-        return "plain", part
-
-    @staticmethod
-    def _within(text: str, at: int) -> int:
-        """Where what stands at `at` ends: an escape, a substitution, or one character."""
-        if text[at] == "\\":
-            return at + 2
-        if text[at] == "`":
-            end = text.find("`", at + 1)
-            return end + 1 if end >= 0 else len(text)
-        if text.startswith(("$(", "${"), at):
-            opening, closing, depth, end = text[at + 1], ")" if text[at + 1] == "(" else "}", 0, at + 1
-            while end < len(text):
-                depth += (text[end] == opening) - (text[end] == closing)
-                end += 1
-                if not depth:
-                    break
-            return end
-        return at + 1
-
-    def _elements(self, line: int) -> list[Token]:
-        self._advance(1)
-        found: list[Token] = []
-        while True:
-            token = self._token()
-            self._closed(0 if token else -1, line, "a list, (")
-            assert token
-            if token.operator == ")":
-                return found
-            if not token.operator:
-                found.append(token)
-
-    def _documents(self) -> None:
-        """The bodies of the here-documents that the line before named."""
-        for token, end, literal in self._waiting:
-            token.literal = literal
-            lines = []
-            while True:
-                self._closed(0 if self.at < len(self.text) else -1, token.line, f"a here-document ({end})")
-                line, _, _ = self.text[self.at :].partition("\n")
-                self._advance(min(len(line) + 1, len(self.text) - self.at))
-                if (line.lstrip("\t") if token.operator == "<<-" else line) == end:
-                    break
-                lines.append(line)
-            token.document = "\n".join(lines) + "\n"
-        self._waiting = []
-
-    def _closed(self, found: int, line: int, what: str) -> None:
-        if found < 0:
-            raise InputError(f"{self.path}:{line}: {what} begins here and does not end. Close it.")
-
-    # ---- statements
-
-    def block(self, ends: tuple[str, ...]) -> list["_Statement"]:
-        """Statements up to a keyword of `ends`, which is left to be read; () is the end of the script."""
-        found: list[_Statement] = []
-        while self.position < len(self.tokens):
-            token = self.tokens[self.position]
-            if token.keyword in ends or (token.operator and token.operator in ends):
-                return found
-            if token.operator and token.operator != "(":
-                self.position += 1
-            else:
-                found.append(self._statement(token))
-        return found
-
-    def _statement(self, token: Token) -> "_Statement":
-        word = token.keyword
-        if token.operator == "(" or word == "{":
-            return self._compound(token, "", ")" if token.operator else "}")
-        if word == "for":
-            return self._for(token)
-        if word in _ENDS:
-            return self._compound(token, word, _ENDS[word])
-        following = [one.operator for one in self.tokens[self.position + 1 : self.position + 3]]
-        if word == "function" or following == ["(", ")"]:
-            while self.position < len(self.tokens) and self.tokens[self.position].keyword != "{":
-                self.position += 1
-            return self._compound(token, "function", "}")
-        begin = self.position
-        while self.position < len(self.tokens):
-            operator = self.tokens[self.position].operator
-            if operator and operator not in _REDIRECTS:
-                break
-            self.position += 1
-        return _Statement(line=token.line, tokens=self.tokens[begin : self.position])
-
-    def _compound(self, token: Token, kind: str, end: str) -> "_Statement":
-        self.position += 1
-        body = self.block((end,))
-        self._closed(0 if self.position < len(self.tokens) else -1, token.line, kind or "a group")
-        self.position += 1
-        return _Statement(line=token.line, kind=kind, body=body)
-
-    def _for(self, token: Token) -> "_Statement":
-        self.position += 1
-        header: list[Token] = []
-        while self.position < len(self.tokens) and self.tokens[self.position].keyword != "do":
-            header.append(self.tokens[self.position])
-            self.position += 1
-        statement = self._compound(token, "for", "done")
-        words = [one for one in header if not one.operator]
-        plain = len(words) > 2 and words[1].keyword == "in"
-        return replace(statement, tokens=[words[0], *words[2:]] if plain else [])
-
-
-@dataclass(kw_only=True)
-class _Statement:
-    """A simple command (tokens), or a compound one with its body; a `for` has its variable and words as tokens."""
-
-    line: int
-    kind: str = ""
-    tokens: list[Token] = field(default_factory=list)
-    body: list["_Statement"] | None = None
-
-
-# ---- going through
-
-
-def _go(statements: list[_Statement], state: State, text: str) -> None:
-    for statement in statements:
-        if statement.body is None:
-            _simple(statement, state, text)
+    def _statement(self, statement: Statement) -> None:
+        state = self.state
+        if statement.kind == "((":
+            self._compute(statement.tokens[0].raw, statement.line)
+        elif statement.body is None:
+            self._simple(statement)
+        elif statement.kind == "(":
+            _Run(self.path, self.text, state.inner()).whole(statement.body)
         elif not statement.kind:
-            _go(statement.body, state, text)
+            self._go(statement.body)
         elif statement.kind == "for" and statement.tokens:
-            _each(statement, state, text)
+            self._each(statement)
         else:
             outer, state.trouble = state.trouble, f"it depends on the `{statement.kind}` of line {statement.line}"
-            _go(statement.body, state, text)
+            self._go(statement.body)
             state.trouble = outer
 
+    def _each(self, statement: Statement) -> None:
+        name, *tokens = statement.tokens
+        for word in [word for token in tokens for word in _expand(token, self.state)]:
+            self.state.set(name.raw, word)
+            self._go(statement.body or [])
 
-def _each(statement: _Statement, state: State, text: str) -> None:
-    name, *tokens = statement.tokens
-    for word in [word for token in tokens for word in _expand(token, state)]:
-        state.set(name.raw, word)
-        _go(statement.body or [], state, text)
+    def _simple(self, statement: Statement) -> None:
+        state = self.state
+        tokens, targets, document = _redirected(statement.tokens, state)
+        literal = any(token.literal for token in statement.tokens)
+        while tokens and tokens[0].keyword in _KEYWORDS:
+            tokens = tokens[1:]
+        declares = bool(tokens) and tokens[0].keyword in _DECLARE
+        own: dict[str, Word] = {}
+        rest = [token for token in tokens[1:] if not token.raw.startswith("-")] if declares else tokens
+        while rest and ASSIGNMENT.match(rest[0].parts[0][1] if rest[0].parts[0][0] == "plain" else ""):
+            if declares or all(ASSIGNMENT.match(one.raw) for one in rest):
+                name = _assign(rest[0], state)
+                own |= {name: state.variables[name]} if name in state.variables else {}
+            else:  # before a command: the program's alone
+                inner = state.inner()
+                name = _assign(rest[0], inner)
+                own |= {name: inner.variables[name]} if name in inner.variables else {}
+            rest = rest[1:]
+        if declares or not rest:
+            exported = declares and tokens[0].keyword == "export"
+            for name in own if not exported else ():
+                if name in state.exported:
+                    state.exported[name] = own[name]
+            if exported:
+                state.exported |= own | {token.raw: state.get(token.raw, token.line, f"${token.raw}") for token in rest}
+            return
+        words = [word for token in rest for word in _expand(token, state)]
+        if not words:
+            return
+        if document and targets and words[0].text in ("cat", "tee"):
+            self._write(targets[-1], document if literal else _within_text(document, state))
+        first, last = statement.tokens[0], statement.tokens[-1]
+        if not self._built_in(words, first.line):
+            state.run(words, first.line, self.text[first.start : last.end], own)
+        if words[0].text == "exec" and not state.trouble and len(words) > 1:
+            raise _Ended
+
+    def _write(self, target: tuple[str, bool], document: str) -> None:
+        """A script writes a file; where nobody knows whether it does, a file of that name that is here counts."""
+        name, more = target
+        if not (self.state.trouble and (Path(name).exists() or (self.path.parent / name).exists())):
+            self.state.writes[name] = (self.state.writes.get(name, "") if more else "") + document
+
+    def _built_in(self, words: list[Word], line: int) -> bool:
+        """Does what the shell itself does, as far as variables go. Whether it was such a command, and no program."""
+        state, name, arguments = self.state, words[0].text, words[1:]
+        if name == "exit" or name == "return":
+            if not state.trouble:
+                raise _Ended
+        elif name in ("read", "mapfile", "readarray"):
+            for word in arguments:
+                if _NAME.fullmatch(word.text):
+                    state.forget(word.text, line, f"`{name}` of line {line} sets {word.text}")
+        elif name == "let":
+            self._compute(" ; ".join(word.text for word in arguments), line)
+        elif name == "printf" and arguments and arguments[0].text == "-v" and len(arguments) > 1:
+            state.forget(arguments[1].text, line, f"`printf` of line {line} sets {arguments[1].text}")
+        elif name == "unset":
+            for word in arguments:
+                state.unset(word.text)
+        elif name in ("source", ".") and arguments:
+            self._source(arguments[0], line)
+        elif name == "eval":
+            self._eval(arguments, line)
+        elif shell := _inner_script(words):
+            if shell.trouble:
+                return False
+            inner = state.inner()
+            inner.variables, inner.lists = dict(state.exported), {}
+            _Run(self.path, shell.text, inner).whole(Reader(self.path, shell.text, shell.line).block(()))
+        else:
+            return False
+        return True
+
+    def _compute(self, text: str, line: int) -> None:
+        """Arithmetic is not done here: what it changes is known to nobody."""
+        for match in _ARITHMETIC.finditer(text):
+            name = match[1] or match[2]
+            self.state.forget(name, line, f"the arithmetic of line {line} changes {name}")
+
+    def _source(self, file: Word, line: int) -> None:
+        """Another script is run in this one: what it sets is known where it is at hand."""
+        found = [self.path.parent / file.text, Path(file.text)]
+        path = next((one for one in found if not file.trouble and one.is_file()), None)
+        if path is None or path.resolve() == self.path.resolve():
+            if not _HARMLESS.search(file.text):
+                self.state.forget_all(f"line {line} runs {file.text}, which is not here and may set it")
+            return
+        text, before = read_text(path), len(self.state.commands)
+        try:
+            _Run(path, text, self.state).whole(Reader(path, text).block(()))
+        except InputError:
+            self.state.forget_all(f"line {line} runs {file.text}, which cannot be read")
+        why = f"it stands in {path}, which line {line} of {self.path.name} runs"
+        self.state.commands[before:] = [replace(one, line=line, trouble=why) for one in self.state.commands[before:]]
+
+    def _eval(self, words: list[Word], line: int) -> None:
+        text = " ".join(word.text for word in words)
+        if not any(word.trouble for word in words):
+            _Run(self.path, text, self.state)._go(Reader(self.path, text, line).block(()))
+        elif not _HARMLESS.search(text):
+            self.state.forget_all(f"`eval` of line {line} may set it")
 
 
-def _simple(statement: _Statement, state: State, text: str) -> None:
-    tokens, targets, document = _redirected(statement.tokens, state)
-    literal = any(token.literal for token in statement.tokens)
-    while tokens and tokens[0].keyword in ("then", "do", "else", "elif", "!", "time"):
-        tokens = tokens[1:]
-    declares = bool(tokens) and tokens[0].keyword in _DECLARE
-    own: dict[str, Word] = {}
-    rest = [token for token in tokens[1:] if not token.raw.startswith("-")] if declares else tokens
-    while rest and _ASSIGNMENT.match(rest[0].parts[0][1] if rest[0].parts[0][0] == "plain" else ""):
-        name = _assign(rest[0], state)
-        if name in state.variables:
-            own[name] = state.variables[name]
-        rest = rest[1:]
-    if declares or not rest:
-        if declares and tokens[0].keyword == "export":
-            state.exported |= own | {token.raw: state.get(token.raw, token.line, f"${token.raw}") for token in rest}
-        return
-    words = tuple(word for token in rest for word in _expand(token, state))
-    if document and targets and words and words[0].text == "cat":
-        state.writes[targets[-1]] = document if literal else _within_text(document, state)
-    first, last = statement.tokens[0], statement.tokens[-1]
-    source = text[first.start : last.end]
-    state.run(words, first.line, source, own)
+def _is_test(statement: Statement) -> bool:
+    """Whether a statement is run to see whether it succeeds, so that nobody knows whether what it guards is done."""
+    if statement.kind:
+        return statement.kind not in ("(", "for")
+    words = [token for token in statement.tokens if not token.operator and token.keyword not in _KEYWORDS[:-2]]
+    return bool(words) and words[0].raw in _TESTS
 
 
-def _redirected(tokens: list[Token], state: State) -> tuple[list[Token], list[str], str]:
-    """The tokens without redirections, the files that they write, and the here-document that they read."""
+def _inner_script(words: list[Word]) -> Word | None:
+    """The text that `bash -c TEXT` runs, whatever stands before."""
+    for index, word in enumerate(words[:-1]):
+        if word.text.rpartition("/")[2] in _SHELLS:
+            options = [one.text for one in words[index + 1 :]]
+            while options and options[0].startswith("-"):
+                if re.fullmatch(r"-\w*c", options.pop(0)):
+                    return words[len(words) - len(options)] if options else None
+            return None
+        if not re.fullmatch(r"nohup|time|nice|setsid|exec|env|-.*|\d+|\w+=.*|sudo|numactl|taskset", word.text):
+            return None
+    return None
+
+
+def _redirected(tokens: list[Token], state: State) -> tuple[list[Token], list[tuple[str, bool]], str]:
+    """The tokens without redirections, the files that they write (and whether at their end), and the here-document they read."""
     kept: list[Token] = []
-    targets: list[str] = []
+    targets: list[tuple[str, bool]] = []
     document, index = "", 0
     while index < len(tokens):
         token = tokens[index]
@@ -301,23 +235,32 @@ def _redirected(tokens: list[Token], state: State) -> tuple[list[Token], list[st
             kept.pop()  # of 2>&1
         document = token.document or document
         if token.operator in (">", ">>", ">|") and index + 1 < len(tokens):
-            targets += [word.text for word in _expand(tokens[index + 1], state)]
+            targets += [(word.text, token.operator == ">>") for word in _expand(tokens[index + 1], state)]
         index += 2
+    if kept and kept[0].keyword == "tee" and document:
+        more = any(token.keyword in ("-a", "--append") for token in kept)
+        targets = [(_join(token, state).text, more) for token in kept[1:] if not token.raw.startswith("-")][:1]
     return kept, targets, document
 
 
 def _assign(token: Token, state: State) -> str:
     quoting, text = token.parts[0]
-    match = _ASSIGNMENT.match(text)
+    match = ASSIGNMENT.match(text)
     assert match
-    name, more = match[1], match[3]
+    name, element, more = match[1], match[2], match[3]
     if token.elements is not None:
         before = state.lists.get(name, []) if more else []
-        found = [word for element in token.elements for word in _expand(element, state)]
+        found = [word for one in token.elements for word in _expand(one, state)]
         state.lists[name] = before + [replace(word, trouble=word.trouble or state.trouble) for word in found]
         state.variables.pop(name, None)
         return name
     value = _join(replace(token, parts=[(quoting, text[match.end() :]), *token.parts[1:]]), state)
+    if element:
+        why = f"line {token.line} changes a part of {name}"
+        state.lists[name] = [
+            replace(one, trouble=one.trouble or why) for one in state.lists.get(name, [replace(value, trouble=why)])
+        ]
+        return name
     if more and name in state.variables:
         earlier = state.variables[name]
         value = replace(value, text=earlier.text + value.text, trouble=earlier.trouble or value.trouble)
@@ -333,7 +276,7 @@ def _join(token: Token, state: State) -> Word:
 
 
 def _expand(token: Token, state: State) -> list[Word]:
-    """The words that a raw word becomes: a list's, those of an unquoted variable, else one."""
+    """The words that a raw word becomes: a list's, those of an unquoted variable or of braces, else one."""
     if len(token.parts) == 1:
         quoting, text = token.parts[0]
         if match := re.fullmatch(r"\$\{([A-Za-z_]\w*)\[[@*]\]\}", text):
@@ -343,7 +286,42 @@ def _expand(token: Token, state: State) -> list[Word]:
             value = state.get(match[1], token.line, text)
             split = value.text.split() if not value.trouble else [value.text]
             return [replace(value, text=one) for one in split]
-    return [_join(token, state)]
+    return [_unmatched(one, state) for one in _braced(token)]
+
+
+def _braced(token: Token) -> list[Token]:
+    """The words that {a,b} and {1..3} make of one."""
+    for index, (quoting, text) in enumerate(token.parts):
+        if quoting == "plain" and (match := _BRACES.search(text)):
+            made = [(quoting, text[: match.start()] + one + text[match.end() :]) for one in _alternatives(match[1])]
+            words = [replace(token, parts=[*token.parts[:index], one, *token.parts[index + 1 :]]) for one in made]
+            return [each for word in words for each in _braced(word)]
+    return [token]
+
+
+def _alternatives(inside: str) -> list[str]:
+    if "," in inside:
+        return inside.split(",")
+    begin, end, *step = inside.split("..")
+    if begin.isalpha():
+        first, last = ord(begin), ord(end)
+        return [chr(code) for code in range(first, last + (1 if last >= first else -1), 1 if last >= first else -1)]
+    first, last = int(begin), int(end)
+    way = (1 if last >= first else -1) * max(1, abs(int(step[0])) if step else 1)
+    width = max(len(begin), len(end)) if begin.startswith("0") or end.startswith("0") else 0
+    return [str(number).zfill(width) for number in range(first, last + (1 if way > 0 else -1), way)]
+
+
+def _unmatched(token: Token, state: State) -> Word:
+    """A word, whose trouble it is where the shell would put the names of files in its place."""
+    word = _join(token, state)
+    pattern = any(
+        quoting == "plain" and re.search(r"(?<![\\$])[*?]", re.sub(r"\$[*?@#]|\$\{[^}]*\}", "", text))
+        for quoting, text in token.parts
+    )
+    if pattern and not word.text.startswith("-") and not word.trouble:
+        return replace(word, trouble=f"only the shell knows which files {word.text} stands for")
+    return word
 
 
 def _within_text(text: str, state: State) -> str:
@@ -364,9 +342,11 @@ def _filled(quoting: str, text: str, line: int, state: State) -> Word:
             out.append(("\\" + escaped) if kept else "" if escaped == "\n" else escaped)
             at += 2
         elif char in "$`":
-            end = _Reader._within(text, at)
+            end = within(text, at)
             if end == at + 1 and (name := _NAME.match(text, at + 1)):
                 end = name.end()
+            elif end == at + 1 and re.match(r"[0-9@*#?!$-]", text[at + 1 : at + 2]):
+                end = at + 2
             word = _variable(text[at:end], line, state) if end > at + 1 else Word(text=char, line=line)
             out.append(word.text)
             trouble = trouble or word.trouble
@@ -378,8 +358,10 @@ def _filled(quoting: str, text: str, line: int, state: State) -> Word:
 
 
 def _variable(spelt: str, line: int, state: State) -> Word:
-    """What a `$...` stands for."""
+    """What a `$...` stands for. A home folder is left as it is, since paths are made whole where they are needed."""
     if match := re.fullmatch(r"\$\{?([A-Za-z_]\w*)\}?", spelt):
+        if match[1] == "HOME" and "HOME" not in state.variables:
+            return Word(text="$HOME", line=line)
         return state.get(match[1], line, spelt)
     if match := re.fullmatch(r"\$\{([A-Za-z_]\w*):?([-=])(.*)\}", spelt, re.DOTALL):
         if match[1] in state.variables and (state.variables[match[1]].text or state.variables[match[1]].trouble):

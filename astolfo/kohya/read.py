@@ -23,7 +23,8 @@ from astolfo.kohya import dataset, training
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.known import Known
 from astolfo.kohya.launch import Files, Launch, launches
-from astolfo.kohya.sources import Sources, is_file
+from astolfo.kohya.paths import is_file, plain_path, same_file, whole_path
+from astolfo.kohya.sources import Sources
 from astolfo.kohya.values import Refusal, Values
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger
@@ -54,7 +55,7 @@ def reading(
 ) -> Imported:
     """What launches say, as a ledger has it."""
     result = Imported()
-    for number, launch in enumerate(found, 1):
+    for number, launch in _in_order(found):
         if launch.refused:
             result.refusals.append(
                 Refusal(place=launch.place, what="the launch", reason=launch.refused, nearest="leave the launch out")
@@ -66,6 +67,35 @@ def reading(
         result.refusals += run.values.refusals
         result.remarks += run.launch.remarks
     return result
+
+
+def _in_order(found: Sequence[Launch]) -> list[tuple[int, Launch]]:
+    """Launches with their numbers, as they stand, but for those that start from what a later one saves: these follow it."""
+    waiting = list(enumerate(found, 1))
+    saves = {number: _saves(launch) for number, launch in waiting}
+    ordered: list[tuple[int, Launch]] = []
+    while waiting:
+        later = {saves[number] for number, _ in waiting}
+        free = next((one for one in waiting if not _begins_in(one[1]) & (later - {saves[one[0]]})), waiting[0])
+        ordered.append(free)
+        waiting.remove(free)
+    return ordered
+
+
+def _saves(launch: Launch) -> tuple[str, str]:
+    """The folder where a launch saves, and the name under which."""
+    folder, name = (launch.given[option].value if option in launch.given else "" for option in ("output_dir", "output_name"))
+    return same_file(whole_path(str(folder or "."), launch.folder)), str(name or "last")
+
+
+def _begins_in(launch: Launch) -> set[tuple[str, str]]:
+    """What a launch may begin from, as `_saves` says it: of any checkpoint its run."""
+    given = launch.given.get("pretrained_model_name_or_path")
+    if given is None or not is_file(str(given.value)):
+        return set()
+    whole = plain_path(whole_path(str(given.value), launch.folder))
+    stems = {whole.stem, re.sub(r"-(\d{6}|step\d{8})$", "", whole.stem)}
+    return {(same_file(str(whole.parent)), "last" if stem in ("epoch", "at") else stem) for stem in stems}
 
 
 _NATIVE = ("sdxl_train_v2.py", "sdxl_train_native.py")
@@ -93,7 +123,7 @@ class _Reading:
         ranks = self._ranks()
         schedule = training.schedule(values, optimizer)
         semantics = self._semantics()
-        sources = Sources(result=self.result, ledger=self.ledger, known=self.known, values=values, called=self.called)
+        sources = Sources(result=self.result, ledger=self.ledger, known=self.known, values=values, name=name, called=self.called)
         reference, continues = sources.base(family, objective)
         fields: dict[str, Any] = {
             "base": reference,
@@ -177,13 +207,24 @@ class _Reading:
         if mistaken_for(plain):  # a merge's or a checkpoint's name: one-0.50, one-epoch000004
             plain = f"{plain}-run"
         self.called = plain
-        taken = {run.name for run in self.result.runs} | set(self.ledger.runs if self.ledger else ())
+        runs = {run.name for run in self.result.runs} | set(self.ledger.runs if self.ledger else ())
+        bases = {*self.result.bases, *(self.ledger.bases if self.ledger else ())}
         name, again = plain, 2
-        while name in taken:
+        while name in runs or name in bases:
             name, again = f"{plain}-{again}", again + 1
         if name != given:
-            self.launch.remarks.append(f"{self.launch.place}: the run is named {name}, for {given}.")
+            why = f", since {plain} is a base" if plain in bases else f", since a run is named {plain}" if plain in runs else ""
+            self.launch.remarks.append(
+                f"{self.launch.place}: the run is named {name}, for {given}{why}.{self._base_saved(plain)}"
+            )
         return name
+
+    def _base_saved(self, name: str) -> str:
+        """That a base of the ledger is the very file that this run saves, where it is."""
+        saved = whole_path("{}/{}.safetensors".format(*_saves(self.launch)), self.launch.folder)
+        if same_file(self.known.bases.get(name, "")) != same_file(saved):
+            return ""
+        return f" That base is the file which this run saves: write its name in place of {name} in the runs that start from it."
 
     def _seed(self, name: str) -> int:
         values = self.values

@@ -6,11 +6,15 @@ Nothing is executed. What only the shell can know (the output of another program
 that an `if` goes) makes a word's `trouble`: it is an error where the word is needed, and none where it is not.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from astolfo.errors import InputError
+from astolfo.kohya.paths import joined
+
+_CHANGES = ("cd", "chdir", "pushd", "set-location", "sl", "push-location")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,7 @@ class Word:
 class Command:
     """A command with its words, the variables that its program sees, and the lines of the script that it was read from.
 
+    `folder`: where `cd` has led by then, as the script says it; "" is where the script was started.
     `writes`: the files that the script has written by then from its own lines (`cat > dataset.toml <<EOF`), with their texts.
     """
 
@@ -33,6 +38,7 @@ class Command:
     environment: Mapping[str, Word]
     line: int
     text: str
+    folder: str = ""
     writes: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""  # why it may not run as it stands
 
@@ -55,6 +61,7 @@ class State:
     exported: dict[str, Word] = field(default_factory=dict)
     writes: dict[str, str] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
+    folder: str = ""
     trouble: str = ""
     elsewhere: str = ""  # why a variable may have another value than the script gives it: "line 3 runs settings.sh, ..."
 
@@ -62,6 +69,17 @@ class State:
         """Gives a variable its value; within an `if`, nobody knows it afterwards."""
         self.variables[name] = replace(value, trouble=value.trouble or self.trouble)
         self.lists.pop(name, None)
+
+    def unset(self, name: str) -> None:
+        """A variable is there no more."""
+        for known in (self.variables, self.lists, self.exported):
+            known.pop(name, None)
+        if self.trouble:
+            self.forget(name, 0, self.trouble)
+
+    def inner(self) -> "State":
+        """The same for a shell within this one, whose variables and folder are its own."""
+        return replace(self, variables=dict(self.variables), lists=dict(self.lists), exported=dict(self.exported))
 
     def forget(self, name: str, line: int, why: str) -> None:
         """A variable has a value from here on that only the shell knows: `why` it does."""
@@ -82,12 +100,23 @@ class State:
 
     def run(self, words: Iterable[Word], line: int, text: str, own: Mapping[str, Word] | None = None) -> None:
         """A command is run, with what is exported and `own` variables of its line."""
+        given = tuple(words)
         self.commands.append(
             Command(
-                words=tuple(words), environment=self.exported | dict(own or {}), line=line, text=text, writes=dict(self.writes),
-                trouble=self.trouble,
+                words=given, environment=self.exported | dict(own or {}), line=line, text=text, folder=self.folder,
+                writes=dict(self.writes), trouble=self.trouble,
             )
         )  # fmt: skip
+        if given and given[0].text.lower() in _CHANGES:
+            self._change([word for word in given[1:] if not re.fullmatch(r"/d|--?\w+", word.text, re.IGNORECASE)])
+
+    def _change(self, to: Sequence[Word]) -> None:
+        """`cd`, by the folder that it names; to the script's own ("$(dirname "$0")", %~dp0) is where it was started, for us."""
+        target = to[0].text if to else "~"
+        if re.search(r"dirname|BASH_SOURCE|\$\{0|%~dp0|PSScriptRoot|MyInvocation", target, re.IGNORECASE):
+            self.folder = ""
+        else:
+            self.folder = joined(self.folder, target)
 
 
 def read(path: Path) -> Script:
@@ -125,4 +154,6 @@ def read_text(path: Path) -> str:
     try:
         return data.decode(encoding).replace("\r\n", "\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: expected a script or a TOML file, found no text in {encoding.upper()}.") from None
+        raise InputError(
+            f"{path}: expected a script or a TOML file, found bytes that are not {encoding.upper().removesuffix('-SIG')}."
+        ) from None

@@ -1,7 +1,7 @@
 """What a launch starts from and trains on, by the ledger's names: entries that are there already, or new ones of the import."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from astolfo.kohya import dataset
 from astolfo.kohya.dataset import AUTOENCODERS, DatasetEntry, Source
 from astolfo.kohya.entries import BaseEntry, Imported
 from astolfo.kohya.known import Known
-from astolfo.kohya.launch import Launch, last, plain_path, whole_path
+from astolfo.kohya.launch import Launch
+from astolfo.kohya.paths import can_be_pinned, is_file, last, plain_path, same_file, whole_path
 from astolfo.kohya.values import Values
 from astolfo.ledger import parse, schema
 from astolfo.ledger.ledger import Ledger, Run
-
-_MODELS = (".safetensors", ".ckpt", ".pt")
+from astolfo.ledger.references import mistaken_for
 
 
 @dataclass(kw_only=True)
@@ -27,7 +27,8 @@ class Sources:
     ledger: Ledger | None
     known: Known
     values: Values
-    called: str  # the run's name as its line has it
+    name: str  # the run's
+    called: str  # the same as its line has it
 
     @property
     def launch(self) -> Launch:
@@ -62,18 +63,15 @@ class Sources:
 
     def _checkpoint(self, path: str) -> str | None:
         """The run that saved a file: one that this import or an earlier one read, or one whose ID ends the folder's name."""
-        whole = plain_path(path)
-        stem, folder = whole.stem, whole.parent
-        for run in reversed(self.result.runs):
-            if plain_path(run.folder or "?") == folder and (kind := _saved_as(stem, run.stem)) is not None:
-                return run.name + kind
-        for name, saved in reversed(self.known.runs.items()):
+        whole = plain_path(self._whole(path))
+        earlier = {name: saved for name, saved in self.known.runs.items() if name in self._runs}
+        for name, saved in reversed([*earlier.items(), *((run.name, run.saved) for run in self.result.runs)]):
             there = plain_path(saved)
-            kind = _saved_as(stem, "" if there.stem == "last" else there.stem)
-            if name in self._runs and kind is not None and plain_path(self._whole(path)).parent == there.parent:
+            kind = _saved_as(whole.stem, "" if there.stem == "last" else there.stem)
+            if kind is not None and same_file(str(whole.parent)) == same_file(str(there.parent)):
                 return name + kind
         for name in [*(run.name for run in self.result.runs), *self._runs]:
-            if name != self.called and folder.name.endswith(f"_{name}") and (kind := _saved_as(stem, "")):
+            if name != self.called and whole.parent.name.endswith(f"_{name}") and (kind := _saved_as(whole.stem, "")):
                 return name + kind
         return None
 
@@ -87,26 +85,61 @@ class Sources:
         return None
 
     def _named_base(self, path: str, family: str, objective: str) -> str:
-        file, whole = last(path), self._whole(path)
+        if known := self._entry_of(path, family, ("model",)):
+            return known
+        whole, own = self._whole(path), plain_path(self._saved)
+        if same_file(whole) == same_file(str(own)):
+            raise InputError(
+                f"{self.launch.place}: it starts from {whole}, which it also saves. Give it another --output_name, or the file "
+                "from which it started at first."
+            )
+        fields: dict[str, Any] = {"family": family, "objective": _objective(last(path)) or objective}
+        if fields["objective"] != "eps" and not _objective(last(path)):
+            self.launch.remarks.append(
+                f"{self.values.place('pretrained_model_name_or_path')}: {last(path)} is taken for a model of the run's own "
+                f"objective, {objective}. If it is an eps model, write objective: eps in its entry."
+            )
+        return self._new_base(path, "pretrained_model_name_or_path", fields)
+
+    @property
+    def _saved(self) -> str:
+        folder, name = (str(self.values.get(option) or "") for option in ("output_dir", "output_name"))
+        return whole_path(f"{folder or '.'}/{name or 'last'}.safetensors", self.launch.folder)
+
+    def _entry_of(self, path: str, family: str, kinds: Iterable[str]) -> str | None:
+        """The base that a file is: one of this import, or one of the ledger that an import read from it or that may be it."""
+        whole = same_file(self._whole(path))
         for entry in self.result.bases.values():
-            if entry.whole == whole:
+            if same_file(entry.whole) == whole and entry.fields.get("kind", "model") in kinds:
                 return entry.name
-        for known, base in self._bases.items():
-            read = self.known.bases.get(known)
-            same = base.full and base.full.file == file and base.family == family
-            if read == whole if read else same:
-                return known
-        stem = file[: -len(Path(file).suffix)] if Path(file).suffix.lower() in _MODELS else file
-        name = self._free(_plain(stem), self._taken())
-        fields: dict[str, Any] = {"family": family, "objective": objective}
+        for name, base in self._bases.items():
+            if base.kind not in kinds or base.family != family or not base.full:
+                continue
+            read = self.known.bases.get(name)
+            if read and same_file(read) == whole:
+                return name
+            if not read and base.full.file == last(path):
+                self.launch.remarks.append(
+                    f"{self.launch.place}: {name} is a base of the ledger, and is taken for {path}, since its file is called so."
+                )
+                return name
+        return None
+
+    def _new_base(self, path: str, option: str, fields: dict[str, Any]) -> str:
+        """An entry for a model of which the ledger knows nothing."""
+        file = last(path)
+        stem = file[: -len(Path(file).suffix)] if is_file(file) else file
+        wanted = _plain(stem) or "base"
+        name = self._free(f"{wanted}-base" if mistaken_for(wanted) else wanted, self._taken())
         if not can_be_pinned(path):
             what = "a pickle, which can hold code" if is_file(path) else "no single file"
-            place = self.values.place("pretrained_model_name_or_path")
-            self.launch.remarks.append(f"{place}: {path} is {what}. Convert it to .safetensors, and pin that.")
+            self.launch.remarks.append(
+                f"{self.values.place(option)}: {path} is {what}. Convert it to .safetensors, and pin that."
+            )
             file = f"{name}.safetensors"
         fields["full"] = {"file": file}
-        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path, whole=whole, file=self._pinned(path))
-        self._told("base", _plain(stem), name)
+        self.result.bases[name] = BaseEntry(name=name, fields=fields, path=path, whole=self._whole(path), file=self._pinned(path))
+        self._told("base", wanted, name)
         return name
 
     def dataset(self, source: Source) -> str:
@@ -132,10 +165,13 @@ class Sources:
 
     def _store(self, source: Source) -> str:
         """A dataset of one store."""
-        made_from = dataset.made_from(source, self.launch.path.parent)
+        if source.autoencoder and same_file(self._whole(source.autoencoder)) == same_file(self._whole(self._base_path)):
+            self.values.none("vae", "It is the base's own")
+            source = replace(source, autoencoder="")
+        made_from = dataset.made_from(source, self.launch.folder)
         there = {name: read for name, read in self.known.datasets.items() if name in self._datasets}
         for known, read in (there | {name: entry.made_from for name, entry in self.result.datasets.items()}).items():
-            if read == made_from:
+            if _same_source(read, made_from):
                 return known
         wanted = _plain(source.proposal) or "dataset"
         if wanted in self._datasets and (self._exported(wanted, source) or self._may_be(wanted, source, made_from)):
@@ -144,13 +180,18 @@ class Sources:
         name = self._free(wanted, self._taken())
         self._told("dataset", wanted, name)
         autoencoder = self._autoencoder(source) if source.autoencoder else AUTOENCODERS[source.family]
-        encoder = self._pinned(source.autoencoder or str(self.values.get("pretrained_model_name_or_path")))
-        self.result.datasets[name] = dataset.entry(name, source, self.launch.path.parent, autoencoder, encoder)
+        encoder = self._pinned(source.autoencoder or self._base_path)
+        self.result.datasets[name] = dataset.entry(name, source, self.launch.folder, autoencoder, encoder)
         return name
 
     def _taken(self) -> set[str]:
-        """Every base's and dataset's name: `astolfo pin` takes either, so none is both."""
-        return {*self.result.bases, *self.result.datasets, *self._datasets, *self._bases}
+        """Every base's, dataset's and run's name: `astolfo pin` takes the first two, and a model is known by its name alone."""
+        runs = {self.name, *(run.name for run in self.result.runs), *self._runs}
+        return {*self.result.bases, *self.result.datasets, *self._datasets, *self._bases, *runs}
+
+    @property
+    def _base_path(self) -> str:
+        return str(self.values.get("pretrained_model_name_or_path") or "")
 
     @property
     def _bases(self) -> Mapping[str, schema.Base]:
@@ -175,17 +216,19 @@ class Sources:
         if name in self.known.datasets or entry.parts or not self.ledger:
             return False
         encoder = self.ledger.bases.get(entry.autoencoder)
-        folder = entry.folder and str(self.ledger.dataset_source(name)[1].resolve())
+        folder = entry.folder and same_file(str(self.ledger.dataset_source(name)[1]))
         return (
             (encoder is None or encoder.family == source.family)
             and bool(entry.flip) == source.subsets[0].flip
-            and (not folder or folder == made_from.get("folder"))
+            and (not folder or folder == same_file(made_from["folder"]))
         )
 
     def _told(self, what: str, wanted: str, name: str) -> None:
-        """Says that another entry of the ledger has a name already."""
+        """Says that another entry of the ledger, or a run, has a name already."""
         entries = {"base": self._bases, "dataset": self._datasets}[what]
-        if name != wanted and wanted in entries:
+        if name != wanted and wanted in {self.name, *(run.name for run in self.result.runs), *self._runs}:
+            self.launch.remarks.append(f"{self.launch.place}: the {what} is named {name}, since a run is named {wanted}.")
+        elif name != wanted and wanted in entries:
             self.launch.remarks.append(
                 f"{self.launch.place}: {wanted} is another {what} of the ledger, so this one is {name}. If they are the same, "
                 f"delete {name} and write {wanted} in the run."
@@ -193,28 +236,18 @@ class Sources:
 
     def _whole(self, path: str) -> str:
         """The path of a model made whole; a name on the Hub is as the line has it."""
-        beside = self.launch.path.parent
-        return whole_path(path, beside) if is_file(path) or (beside / path).exists() else path
+        return whole_path(path, self.launch.folder) if is_file(path) or (self.launch.folder.here / path).exists() else path
 
     def _pinned(self, path: str) -> str:
         """The whole path of a file that can be pinned; "" for any other."""
-        return whole_path(path, self.launch.path.parent) if can_be_pinned(path) else ""
+        return whole_path(path, self.launch.folder) if can_be_pinned(path) else ""
 
     def _autoencoder(self, source: Source) -> str:
-        file = last(source.autoencoder)
-        name = _plain(Path(file).stem)
-        if name in AUTOENCODERS.values():
+        path = source.autoencoder
+        if (name := _plain(Path(last(path)).stem)) in AUTOENCODERS.values():
             return name  # of the library
-        file = file if can_be_pinned(file) else f"{name}.safetensors"
-        fields = {"family": source.family, "kind": "autoencoder", "full": {"file": file}}
-        self.result.bases.setdefault(
-            name,
-            BaseEntry(
-                name=name, fields=fields, path=source.autoencoder, whole=self._whole(source.autoencoder),
-                file=self._pinned(source.autoencoder),
-            ),
-        )  # fmt: skip
-        return name
+        fields = {"family": source.family, "kind": "autoencoder"}
+        return self._entry_of(path, source.family, ("autoencoder",)) or self._new_base(path, "vae", fields)
 
     @staticmethod
     def _free(name: str, taken: set[str]) -> str:
@@ -229,14 +262,18 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
 
 
-def can_be_pinned(path: str) -> bool:
-    """Whether a path is that of a .safetensors file."""
-    return plain_path(path).suffix.lower() == ".safetensors"
+def _same_source(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two datasets are made from the same files in the same way."""
+    files = ("index", "folder", "autoencoder")
+    first, second = ({key: same_file(value) if key in files else value for key, value in each.items()} for each in (one, other))
+    return first == second
 
 
-def is_file(path: str) -> bool:
-    """Whether a path is that of a model in a single file, and not of a Diffusers folder or a name on the Hub."""
-    return plain_path(path).suffix.lower() in _MODELS
+def _objective(file: str) -> str | None:
+    """What a model predicts, by the name that its makers gave it: None where it says nothing."""
+    if re.search(r"v[-_ ]?pred", file, re.IGNORECASE):
+        return "v"
+    return "eps" if re.search(r"sd_?xl[-_](base|refiner|turbo)|[-_ ]eps(?=[-_. ]|$)", file, re.IGNORECASE) else None
 
 
 def _saved_as(stem: str, output_name: str) -> str | None:

@@ -113,5 +113,5 @@ def test_line_ends_and_encodings_of_windows(tmp_path):
         (tmp_path / "x.bat").write_bytes("run a ^\r\n b\r\n".encode(encoding))
         assert [word.text for word in read(tmp_path / "x.bat").commands[0].words] == ["run", "a", "b"]
     (tmp_path / "y.sh").write_bytes(b"\x80\x81")
-    with pytest.raises(InputError, match="found no text"):
+    with pytest.raises(InputError, match="found bytes that are not UTF-8"):
         read(tmp_path / "y.sh")
