@@ -46,6 +46,7 @@ class BaseEntry:
 class Imported:
     """All that files say, as a ledger has it."""
 
+    called: frozenset[str] = frozenset()  # what launches call their runs: no base or dataset takes such a name
     runs: list[ImportedRun] = field(default_factory=list)
     bases: dict[str, BaseEntry] = field(default_factory=dict)
     datasets: dict[str, DatasetEntry] = field(default_factory=dict)

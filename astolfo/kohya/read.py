@@ -54,7 +54,7 @@ def reading(
     known: Known | None = None,
 ) -> Imported:
     """What launches say, as a ledger has it."""
-    result = Imported()
+    result = Imported(called=frozenset(_saves(launch)[1] for launch in found))
     for number, launch in _in_order(found):
         if launch.refused:
             result.refusals.append(

@@ -186,8 +186,10 @@ class Sources:
 
     def _taken(self) -> set[str]:
         """Every base's, dataset's and run's name: `astolfo pin` takes the first two, and a model is known by its name alone."""
-        runs = {self.name, *(run.name for run in self.result.runs), *self._runs}
-        return {*self.result.bases, *self.result.datasets, *self._datasets, *self._bases, *runs}
+        return {*self.result.bases, *self.result.datasets, *self._datasets, *self._bases, *self._run_names()}
+
+    def _run_names(self) -> set[str]:
+        return {self.name, *self.result.called, *(run.name for run in self.result.runs), *self._runs}
 
     @property
     def _base_path(self) -> str:
@@ -226,7 +228,7 @@ class Sources:
     def _told(self, what: str, wanted: str, name: str) -> None:
         """Says that another entry of the ledger, or a run, has a name already."""
         entries = {"base": self._bases, "dataset": self._datasets}[what]
-        if name != wanted and wanted in {self.name, *(run.name for run in self.result.runs), *self._runs}:
+        if name != wanted and wanted in self._run_names():
             self.launch.remarks.append(f"{self.launch.place}: the {what} is named {name}, since a run is named {wanted}.")
         elif name != wanted and wanted in entries:
             self.launch.remarks.append(

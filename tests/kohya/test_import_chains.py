@@ -1,0 +1,166 @@
+"""Which file is which: what a launch starts from, across folders, spellings, scripts and imports; and what it is then called."""
+
+import pytest
+
+from astolfo.errors import InputError
+from astolfo.kohya.known import Known
+from astolfo.kohya.paths import Folder, same_file, whole_path
+from astolfo.kohya.read import imported
+from astolfo.ledger import load
+from tests.kohya.conftest import LAUNCH
+
+EPOCHS = "--output_name=one --seed=1 --max_train_epochs=4 --save_every_n_epochs=1"
+
+
+def launch(base="/m/base.safetensors", options=""):
+    return f"{LAUNCH.replace('/m/base.safetensors', base)} {options} --seed=1\n"
+
+
+def bases(found):
+    """Run -> what it starts from."""
+    return {run.name: run.fields["base"] for run in found.runs}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "train__sh",
+            f"{LAUNCH} --output_dir=output {EPOCHS}\n" + launch("HERE/output/one-000003.safetensors", "--output_name=two"),
+        ),
+        (
+            "train__sh",
+            f"{LAUNCH} --output_dir=output {EPOCHS}\n" + launch("./output//one-000003.safetensors", "--output_name=two"),
+        ),
+        ("train__sh", f"cd /a\n{LAUNCH} --output_dir=o {EPOCHS}\n" + launch("/a/o/one-000003.safetensors", "--output_name=two")),
+        (
+            "train__bat",
+            f"{LAUNCH} --output_dir=output {EPOCHS}\n" + launch(".\\output\\one-000003.safetensors", "--output_name=two"),
+        ),
+        ("train__bat", f"{LAUNCH} --output_dir=D:\\o {EPOCHS}\n" + launch("d:/O/one-000003.safetensors", "--output_name=two")),
+        ("train__sh", launch("output/one-000003.safetensors", "--output_name=two") + f"{LAUNCH} --output_dir=output {EPOCHS}\n"),
+    ],
+)
+def test_a_checkpoint_is_found_however_it_is_spelt(read, tmp_path, name, text):
+    """By relative and whole paths, after `cd`, in either way that Windows writes one, and where the later run stands first."""
+    found = read(**{name: text.replace("HERE", str(tmp_path))})
+    assert bases(found) == {"one": "base", "two": "one-epoch000003"}
+    assert list(found.bases) == ["base"]
+
+
+def test_runs_of_one_name_in_two_folders(read):
+    """A file of the same name in another folder is another run's."""
+    lines = [f"cd /{place}\n{LAUNCH} --output_dir=o --output_name=m --seed=1\n" for place in "ab"]
+    found = read(one__sh=lines[0], two__sh=lines[1], three__sh="cd /a\n" + launch("o/m.safetensors", "--output_name=n"))
+    assert bases(found) == {"m": "base", "m-2": "base", "n": "m"}
+    assert [run.saved for run in found.runs] == ["/a/o/m.safetensors", "/b/o/m.safetensors", "/a/n.safetensors"]
+
+
+def test_a_base_and_a_run_of_one_name(read):
+    """The run keeps its name, and the base gets another one, which is said; a launch that starts from what it saves is refused."""
+    found = read(train__sh=launch("/m/one.safetensors", "--output_name=two") + launch("/m/one.safetensors", "--output_name=one"))
+    assert bases(found) == {"two": "one-2", "one": "one-2"}
+    assert any("the base is named one-2, since a run is named one" in remark for remark in found.remarks)
+    with pytest.raises(InputError, match="it starts from /m/one.safetensors, which it also saves"):
+        read(train__sh=launch("/m/one.safetensors", "--output_name=one --output_dir=/m"))
+
+
+def test_stages_that_are_imported_in_the_wrong_order(files, tmp_path):
+    """The first stage's result is a base by then: its run gets another name, and is said to be that base."""
+    first, second = files(
+        first__sh=f"{LAUNCH} --output_dir=/o --output_name=one --seed=1\n",
+        second__sh=launch("/o/one.safetensors", "--output_name=two"),
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ledger.yaml").write_text("bases: {one: {full: {file: one.safetensors}}}\ndatasets: {}\nruns: {}\n")
+    known = Known(bases={"one": "/o/one.safetensors"})
+    assert bases(imported([second], load(tmp_path / "mine"), known=known)) == {"two": "one"}
+    found = imported([first], load(tmp_path / "mine"), known=known)
+    assert list(bases(found)) == ["one-2"]
+    assert any("That base is the file which this run saves" in remark for remark in found.remarks)
+
+
+def test_a_base_that_would_be_mistaken_for_a_checkpoint(read):
+    """A file of another's run is a base with a name that no run's checkpoint has."""
+    found = read(train__sh=launch("/q/foo-step00001000.safetensors", "--output_name=foo"))
+    assert bases(found) == {"foo": "foo-step00001000-base"}
+
+
+def test_what_a_base_predicts(read):
+    """Its makers' name says it; where that says nothing, the run's own objective is taken, and said to be."""
+    for name, objective in (("sd_xl_base_1.0", "eps"), ("noob-vpred-1", "v"), ("mine", "v")):
+        found = read(train__sh=launch(f"/m/{name}.safetensors", "--v_parameterization --output_name=one"))
+        assert found.bases[name].fields["objective"] == objective
+        assert any("write objective: eps" in remark for remark in found.remarks) == (name == "mine")
+
+
+def test_names_that_are_no_letters_here(read):
+    """A file whose name has no letter that a ledger takes is called base."""
+    assert bases(read(train__sh=launch("/m/モデル.safetensors", "--output_name=one"))) == {"one": "base"}
+
+
+def test_autoencoders(read):
+    """One entry for each file, whatever they are called; the base's own is none."""
+    lines = [launch(options=f"--output_name={name} --vae={vae}") for name, vae in
+             (("a", "/m/v.safetensors"), ("b", "/n/v.safetensors"), ("c", "/m/../m/v.safetensors"), ("d", "/m/base.safetensors"))]  # fmt: skip
+    found = read(train__sh="".join(lines))
+    used = [found.datasets[run.fields["dataset"]].autoencoder for run in found.runs]
+    assert used == ["v", "v-2", "v", "sdxl-vae"]
+    assert {name: base.whole for name, base in found.bases.items() if name != "base"} == {
+        "v": "/m/v.safetensors", "v-2": "/n/v.safetensors",
+    }  # fmt: skip
+
+
+def test_two_spellings_of_one_file(tmp_path):
+    """Windows knows neither case nor kind of slash; here a link is what it leads to."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert same_file("C:\\sd\\.\\x.safetensors") == same_file("c:/SD/X.safetensors")
+    assert same_file(f"{tmp_path}/link/x") == same_file(f"{tmp_path}//real/../real/x")
+    assert whole_path("link/x", Folder(script=tmp_path / "train.sh")) == f"{tmp_path}/link/x"
+    assert whole_path("out\\x", Folder(script=tmp_path / "train.bat", moved="D:\\sd")) == "D:\\sd\\out\\x"
+    assert whole_path("x", Folder(script=tmp_path / "train.sh", moved="$WORK/sd")) == "$WORK/sd/x"
+
+
+@pytest.mark.parametrize(
+    ("before", "ranks"),
+    [
+        ("python -m torch.distributed.launch --nproc_per_node=4", 4),
+        ("torchrun --standalone --rdzv_backend c10d --nproc_per_node 2", 2),
+        ("deepspeed --include localhost:0,1", 2),
+        ("accelerate launch --num_processes=2 --", 2),
+        ("export CUDA_VISIBLE_DEVICES=0,1; unset CUDA_VISIBLE_DEVICES; accelerate launch", 1),
+        ("export CUDA_VISIBLE_DEVICES=$1; accelerate launch", 1),
+        ("CUDA_VISIBLE_DEVICES=$(seq -s, 0 3) accelerate launch", 1),
+        ("CUDA_VISIBLE_DEVICES=0 accelerate launch --gpu_ids 0,1", 2),
+    ],
+)
+def test_ranks_of_other_launchers(read, before, ranks):
+    """torchrun's and DeepSpeed's own options, and cards that nobody knows of before the script runs."""
+    found = read(train__sh=LAUNCH.replace("accelerate launch --num_processes=1", before) + " --seed=1\n")
+    assert found.runs[0].fields["ranks"] == ranks
+    assert any("how many cards trained is not said" in remark for remark in found.remarks) == (ranks == 1)
+
+
+def test_what_names_a_trainer_and_starts_none(read):
+    """Commands about a trainer's file are none of ours; one that holds a launch within a word is left out, and says so."""
+    about = "while pgrep -f sdxl_train.py; do sleep 60; done\n[ -f sdxl_train.py ] || exit\ncp sdxl_train.py bak/\necho accelerate launch sdxl_train.py\n"
+    found = read(train__sh=f"{about}{LAUNCH} --seed=1\nssh host 'accelerate launch sdxl_train.py'\n")
+    assert len(found.runs) == 1
+    [refusal] = found.refusals
+    assert str(refusal).startswith("train.sh:6: the launch: names a trainer within a word")
+    with pytest.raises(InputError, match="Line 1 names one within a word"):
+        read(train__sh="ssh host 'accelerate launch sdxl_train.py'\n")
+
+
+def test_a_given_file_comes_before_one_that_is_here(files, tmp_path):
+    """A file that is given to the import is the one that is meant; of two of one name nobody knows which."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two, tmp_path):
+        folder.mkdir(exist_ok=True)
+        (folder / "data.toml").write_text(f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/from/{folder.name}"\n')
+    [script] = files(train__sh=f"{LAUNCH.replace('--in_json=/d/pics/meta.json', '--dataset_config=/w/data.toml')} --seed=1\n")
+    found = imported([script, two / "data.toml"])
+    assert found.datasets["two"].source.subsets[0].folder == "/from/two"
+    with pytest.raises(InputError, match="/w/data.toml may be .*, since both are given"):
+        imported([script, one / "data.toml", two / "data.toml"])
