@@ -64,12 +64,15 @@ class Sources:
     def _checkpoint(self, path: str) -> str | None:
         """The run that saved a file: one that this import or an earlier one read, or one whose ID ends the folder's name."""
         whole = plain_path(self._whole(path))
-        earlier = {name: saved for name, saved in self.known.runs.items() if name in self._runs}
-        for name, saved in reversed([*earlier.items(), *((run.name, run.saved) for run in self.result.runs)]):
+        runs = [*self.known.runs.items(), *((run.name, run.saved) for run in self.result.runs)]
+        for name, saved in reversed(runs):
             there = plain_path(saved)
             kind = _saved_as(whole.stem, "" if there.stem == "last" else there.stem)
-            if kind is not None and same_file(str(whole.parent)) == same_file(str(there.parent)):
+            if kind is None or same_file(str(whole.parent)) != same_file(str(there.parent)):
+                continue
+            if name in self._runs or any(run.name == name for run in self.result.runs):
                 return name + kind
+            self._gone("run", name, path)
         for name in [*(run.name for run in self.result.runs), *self._runs]:
             if name != self.called and whole.parent.name.endswith(f"_{name}") and (kind := _saved_as(whole.stem, "")):
                 return name + kind
@@ -169,10 +172,12 @@ class Sources:
             self.values.none("vae", "It is the base's own")
             source = replace(source, autoencoder="")
         made_from = dataset.made_from(source, self.launch.folder)
-        there = {name: read for name, read in self.known.datasets.items() if name in self._datasets}
-        for known, read in (there | {name: entry.made_from for name, entry in self.result.datasets.items()}).items():
+        made = {name: entry.made_from for name, entry in self.result.datasets.items() if not entry.parts}
+        for known, read in (self.known.datasets | made).items():
             if _same_source(read, made_from):
-                return known
+                if known in self._datasets or known in made:
+                    return known
+                self._gone("dataset", known, source.subsets[0].index or source.subsets[0].folder)
         wanted = _plain(source.proposal) or "dataset"
         if wanted in self._datasets and (self._exported(wanted, source) or self._may_be(wanted, source, made_from)):
             self.launch.remarks.append(f"{self.launch.place}: {wanted} is a dataset of the ledger, and that one is taken.")
@@ -183,6 +188,13 @@ class Sources:
         encoder = self._pinned(source.autoencoder or self._base_path)
         self.result.datasets[name] = dataset.entry(name, source, self.launch.folder, autoencoder, encoder)
         return name
+
+    def _gone(self, what: str, name: str, path: str) -> None:
+        """Says that an entry which an earlier import made is no longer in the ledger."""
+        self.launch.remarks.append(
+            f"{self.launch.place}: {path} was {name} in an earlier import, and the ledger has no {what} of that name any more. "
+            "If you renamed it, write its new name here."
+        )
 
     def _taken(self) -> set[str]:
         """Every base's, dataset's and run's name: `astolfo pin` takes the first two, and a model is known by its name alone."""

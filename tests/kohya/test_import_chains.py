@@ -80,6 +80,18 @@ def test_stages_that_are_imported_in_the_wrong_order(files, tmp_path):
     assert any("That base is the file which this run saves" in remark for remark in found.remarks)
 
 
+def test_entries_that_were_renamed(files, tmp_path):
+    """What an earlier import made and the ledger has no more is told where a launch would use it."""
+    [script] = files(second__sh=launch("/o/one.safetensors", "--output_name=two"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/ledger.yaml").write_text("bases: {}\ndatasets: {}\nruns: {}\n")
+    first = imported([script])
+    known = Known(runs={"one": "/o/one.safetensors"}, datasets={"photos": first.datasets["pics"].made_from})
+    remarks = imported([script], load(tmp_path / "mine"), known=known).remarks
+    assert "second.sh:1: /o/one.safetensors was one in an earlier import, and the ledger has no run of that name" in str(remarks)
+    assert "second.sh:1: /d/pics/meta.json was photos in an earlier import, and the ledger has no dataset of" in str(remarks)
+
+
 def test_a_base_that_would_be_mistaken_for_a_checkpoint(read):
     """A file of another's run is a base with a name that no run's checkpoint has."""
     found = read(train__sh=launch("/q/foo-step00001000.safetensors", "--output_name=foo"))
