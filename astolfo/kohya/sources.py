@@ -1,7 +1,7 @@
 """What a launch starts from and trains on, by the ledger's names: entries that are there already, or new ones of the import."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,10 @@ class Sources:
         return None
 
     def _named_base(self, path: str, family: str, objective: str) -> str:
-        if known := self._entry_of(path, family, ("model",)):
+        if known := self._entry_of(path, family, "model"):
             return known
-        whole, own = self._whole(path), plain_path(self._saved)
-        if same_file(whole) == same_file(str(own)):
+        whole = self._whole(path)
+        if same_file(whole) == same_file(self._saved):
             raise InputError(
                 f"{self.launch.place}: it starts from {whole}, which it also saves. Give it another --output_name, or the file "
                 "from which it started at first."
@@ -109,14 +109,14 @@ class Sources:
         folder, name = (str(self.values.get(option) or "") for option in ("output_dir", "output_name"))
         return whole_path(f"{folder or '.'}/{name or 'last'}.safetensors", self.launch.folder)
 
-    def _entry_of(self, path: str, family: str, kinds: Iterable[str]) -> str | None:
+    def _entry_of(self, path: str, family: str, kind: str) -> str | None:
         """The base that a file is: one of this import, or one of the ledger that an import read from it or that may be it."""
         whole = same_file(self._whole(path))
         for entry in self.result.bases.values():
-            if same_file(entry.whole) == whole and entry.fields.get("kind", "model") in kinds:
+            if same_file(entry.whole) == whole and entry.fields.get("kind", "model") == kind:
                 return entry.name
         for name, base in self._bases.items():
-            if base.kind not in kinds or base.family != family or not base.full:
+            if base.kind != kind or base.family != family or not base.full:
                 continue
             read = self.known.bases.get(name)
             if read and same_file(read) == whole:
@@ -261,7 +261,7 @@ class Sources:
         if (name := _plain(Path(last(path)).stem)) in AUTOENCODERS.values():
             return name  # of the library
         fields = {"family": source.family, "kind": "autoencoder"}
-        return self._entry_of(path, source.family, ("autoencoder",)) or self._new_base(path, "vae", fields)
+        return self._entry_of(path, source.family, "autoencoder") or self._new_base(path, "vae", fields)
 
     @staticmethod
     def _free(name: str, taken: set[str]) -> str:
