@@ -61,7 +61,7 @@ def test_windows_shell(text, expected):
     [
         (
             '$m = "C:/a b" # why\n$lr = 1e-5\nrun --m="$m/x" `\n  --lr=$lr --n \'$m\'\n',
-            [["run", "--m=C:/a b/x", "--lr=1e-5", "--n", "$m"]],
+            [["run", "--m=C:/a b/x", "--lr=1E-05", "--n", "$m"]],
         ),
         ("$a = @(\n  \"--x=1\", # one\n  '--y'\n)\n<# run no #>\n& run @a", [["run", "--x=1", "--y"]]),
     ],

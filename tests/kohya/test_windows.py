@@ -1,0 +1,177 @@
+"""Scripts of cmd and PowerShell are read as those would read them; what is not understood has trouble, and no value."""
+
+from pathlib import Path
+
+import pytest
+
+from astolfo.errors import InputError
+from astolfo.kohya.shell import parse
+
+
+def shown(text, name):
+    """The commands of a script: `?` before one that may not run, and after a word that only the shell knows."""
+    return [
+        " ".join((["?"] if command.trouble else []) + [f"[{word.text}]" + "?" * bool(word.trouble) for word in command.words])
+        for command in parse(Path(name), text).commands
+    ]
+
+
+def power(text):
+    return shown(text, "x.ps1")
+
+
+def unknown(value):
+    """Whether the words after `run` of the last command are not known."""
+    return all(word.endswith("?") for word in value[-1].split(" ")[1:]) and value[-1].startswith("[run] ")
+
+
+# ---- PowerShell
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "$x *= 20",
+        "$x -= 1",
+        "$x /= 2; $y = 1",
+        "$x++",
+        "--$x",
+        "$x ??= 2",
+        "$x = Get-Content y",
+        "$x = Read-Host 'rate'",
+        "$x = '2' + '3'",
+        "$x = (2)",
+        "$x = 2 * 3",
+        "$x = $y = 2",
+        "$y = $x = 2",
+        "$x = if ($y) { 2 } else { 3 }",
+        "$x, $y = 1, 2",
+        "$x.y = 1",
+        "$x[0] = 1",
+        "$x.Clear()",
+        "[void]($x = 2)",
+        "run (($x = 2))",
+        "[int]::TryParse('2', [ref]$x)",
+        "[int]$x = '2.5'",
+        ". .\\my.ps1",
+        "Set-Variable x 2",
+        "Set-Variable -Name x -Value 2",
+        "Invoke-Expression '$x = 2'",
+        "'$x = 2' | iex",
+        "Get-Date -OutVariable x",
+        "if ($y)\n{\n $x = 2\n}",
+        "if ($y) { run }\nelse\n{\n $x = 2\n}",
+        "if($y){run}elseif($z){$x=2}",
+        "try { $x = 2 } catch { run }",
+        "try { run } catch { $x = 2 } finally { run }",
+        "switch ($y)\n{\n 'a' { $x = 2 }\n default { run }\n}",
+        "foreach ($x in 1,2) { run }",
+        "for ($x = 0; $x -lt 3; $x++) { run }",
+        "while ($x -lt 3) { $x++ }",
+        "1, 2 | ForEach-Object { $x = $_ }",
+        "1, 2 | %{$x=$_}",
+        "function f { $script:x = 2 }\n$x = '1'\nf",
+        "function f { $script:x = 2 }\n$x = '1'\n$y = (f)",
+        "[scriptblock]$f = { $script:x = 2 }\n$x = '1'\n& $f",
+        "$f = { $script:x = 2 }\n$x = '1'\n$f.Invoke()",
+        "& { $script:x = 2 }",
+        'run "$($x++)"',
+        "check && $x = 2",
+        "check || ($x = 2)",
+    ],
+)
+def test_a_variable_of_powershell_is_unknown_once_it_may_have_changed(change):
+    """Arithmetic, commands, members, blocks and other scripts make a variable unknown, until it gets a plain value."""
+    found = power(f"$x = '1'\n{change}\nrun $x\n[string]$x = '3'\nrun $x")
+    assert unknown(found[:-1])
+    assert found[-1] == "[run] [3]"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["$x[0] = 1", "$x.Remove('a')", "$x.Add($x)", "& { $x.Add('c') }", "if ($y) { $x = @() }", "$x = @{a=1}", "$x += f 'a'"],
+)
+def test_a_list_of_powershell_is_unknown_once_it_may_have_changed(change):
+    """So does a list, of which nothing may be lost."""
+    assert power(f"$x = @('a', 'b')\n{change}\nrun @x $x")[-1].split(" ")[1:] in (["[@x]?", "[$x]?"], ["[a]", "[b]", "[f]?"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # quotes
+        ('run \'it\'\'s\' "a`"b" "a""b" # c', ['[run] [it\'s] [a"b] [a"b]']),
+        ("run “a b” 'c # d' e#f", ["[run] [a b] [c # d] [e#f]"]),
+        ('$m="q"\nrun $m/x "$m.z" ${m}x $m.x "$m:x" "a"b a"b"', ["[run] [q/x] [q.z] [qx] [q.x]? [$m:x]? [a] [b] [ab]"]),
+        ('$n = "1"\n$a = @"\nx "y" $n `$q\n"@\nrun $a', ['[run] [x "y" 1 $q]']),
+        ("$a = @'\nif (x) { $n\n'@\nrun $a", ["[run] [if (x) { $n]"]),
+        # values
+        ("$x = 1.10; $y = 007; $z = -1; $u = 1e3; $v = 0x10\nrun $x $y $z $u $v", ["[run] [1.1] [7] [-1] [1000] [$v]?"]),
+        ("$s = 'a'; $s += 'b'; $n = 1; $n += 1\nrun $s $n", ["[run] [ab] [$n]?"]),
+        ("${lr} = '1'; $script:m = $LR\nrun $lr $m $($lr) $($lr.x)", ["[run] [1] [1] [1] [$(1.x)]?"]),
+        ("param([string]$lr = '1')\nrun $lr", ["[run] [$lr]?"]),
+        # lists
+        ("$a = '--x', # one\n  '--y'\nrun $a", ["[run] [--x] [--y]"]),
+        ("$a = @()\n$a += '--x'\n$a += @('--y'; '--z')\n[string[]]$b = $a\nrun @b", ["[run] [--x] [--y] [--z]"]),
+        (
+            "$x = [System.Collections.ArrayList]::new()\n[void]$x.Add('--a')\n$x.Add('--b') | Out-Null\n$null = $x.Add('--c')\n"
+            "if ($q) { [void]$x.Add('--d') }\n$x.AddRange(@('--e'))\nrun $x",
+            ["[run] [--a] [--b] [--c] [--d]? [--e]"],
+        ),
+        ("$x = 'q'; run --a=$x,$x 1, 2", ["[run] [--a=q,q] [1,] [2]"]),
+        # several commands in a line
+        ('$env:CUDA_VISIBLE_DEVICES="0"; run a', ["[run] [a]"]),
+        ("cd x && run a; foo && run b; run c", ["[cd] [x]", "[run] [a]", "[foo]", "? [run] [b]", "[run] [c]"]),
+        ("foo || run a\nrun b", ["[foo]", "? [run] [a]", "[run] [b]"]),
+        ("run a 2>&1 | Tee-Object log\nrun b *>log c >> log 2>$null", ["[run] [a]", "[Tee-Object] [log]", "[run] [b] [c]"]),
+        ("run a\n--b 1\n++$n", ["[run] [a]", "[--b] [1]"]),
+        ("run a `\n  # remark\n  --b\nrun |\n  sort", ["[run] [a] [--b]", "[run]", "[sort]"]),
+        # blocks
+        ("if ($x)\n{\nrun a\n}\n# remark\nelse\n{\nrun b\n}\nrun c", ["? [run] [a]", "? [run] [b]", "[run] [c]"]),
+        ("do { run a } while ($x)\ntry { run b } finally { run c }", ["? [run] [a]", "? [run] [b]", "? [run] [c]"]),
+        ("function f {\n run $a\n}", ["? [run] [$a]?"]),
+        ("& { run a; $x = '1'; $env:y = '2' }\nrun $x $env:y", ["[run] [a]", "[run] [$x]? [2]"]),
+        # what does not run
+        ("run 1\nif ($x) { exit }\nrun 2; exit 0; run 3", ["[run] [1]", "[run] [2]"]),
+        ("run 1\nreturn\nrun 2", ["[run] [1]"]),
+        # commands in commands
+        ("$x = accelerate launch a.py 2>&1", ["[accelerate] [launch] [a.py]"]),
+        ("$x = (accelerate launch a.py)", ["[(accelerate launch a.py)]?"]),
+        ("if (accelerate launch a.py) { run }", ["? [(accelerate launch a.py)]?", "? [run]"]),
+        ('iex "accelerate launch a.py"', ["[iex] [accelerate launch a.py]"]),
+        (
+            "Start-Process accelerate -ArgumentList 'launch a.py'",
+            ["? [Start-Process] [accelerate] [-ArgumentList] [launch a.py]"],
+        ),
+        ('cmd /c "accelerate launch a.py"', ["? [cmd] [/c] [accelerate launch a.py]"]),
+        ("& 'C:\\a b\\python.exe' a.py", ["[C:\\a b\\python.exe] [a.py]"]),
+        ("$x = '1'\n. .\\venv\\Scripts\\Activate.ps1\nrun $x", ["[.\\venv\\Scripts\\Activate.ps1]", "[run] [1]"]),
+        ("Write-Host 'accelerate launch'; run", ["[run]"]),
+    ],
+)
+def test_powershell(text, expected):
+    """Quotes, values, lists, operators, blocks, and commands that are given to commands."""
+    assert power(text) == expected
+
+
+def test_the_environment_of_powershell():
+    """$env: is the environment; what another script may set in it is unknown afterwards."""
+    text = "$x = '1'; $env:CUDA_VISIBLE_DEVICES = '0'; run\n.\\setup.ps1\nrun\n$Env:cuda_visible_devices = ''\nrun $x"
+    found = [command.environment.get("CUDA_VISIBLE_DEVICES") for command in parse(Path("x.ps1"), text).commands]
+    assert (found[0].text, found[2].trouble, found[3]) == ("0", "line 2 runs .\\setup.ps1, which may set it", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("x.ps1", "$x = 1\nrun 'a", "a quote"),
+        ("x.ps1", "$x = 1\n$a = @(1,\n2", "a list"),
+        ("x.ps1", "$x = 1\nif ($x) {\nrun", "a block"),
+        ("x.ps1", "$x = 1\n$a = @'\nb", "a here-string"),
+        ("x.ps1", "$x = 1\n<# run", "a remark"),
+    ],
+)
+def test_what_windows_shells_find_not_closed(name, text, what):
+    """A quote, a list, a block or a remark without an end is an error with the line where it begins."""
+    with pytest.raises(InputError, match=rf"{name}:2: {what}.* begins here and does not end"):
+        parse(Path(name), text)
