@@ -16,6 +16,10 @@ def shown(text, name):
     ]
 
 
+def batch(text):
+    return shown(text, "x.bat")
+
+
 def power(text):
     return shown(text, "x.ps1")
 
@@ -23,6 +27,122 @@ def power(text):
 def unknown(value):
     """Whether the words after `run` of the last command are not known."""
     return all(word.endswith("?") for word in value[-1].split(" ")[1:]) and value[-1].startswith("[run] ")
+
+
+# ---- cmd
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "set /a X=%X%*20",
+        "set/a X+=1",
+        "@>nul set /a X+=1",
+        'set /a "Y=2, X<<=1"',
+        "(set /a X*=2)",
+        "set /p X=Rate?",
+        "set /p X=<rate.txt",
+        "call settings.bat",
+        "call settings",
+        "call :settings 1",
+        "call set X=%%Y%%",
+        "for /f \"tokens=*\" %%i in ('dir /b') do set X=%%i",
+        "for %%i in (\n 1\n 2\n) do set X=%%i",
+        "for /l %%i in (1,1,3) do set /a X+=1",
+        'if "%~1"=="" set X=2',
+        "if exist a (set Y=2) else (set X=2)",
+        "if 1 EQU 1 (\n echo no (really^)\n set X=2\n)",
+        "if what it is (\n set X=2\n)",
+        'if not defined Y if /i "a b" == "c" set X=2',
+        "check || set X=2",
+        "check && set X=2",
+        "set %Y%=2",
+        "setlocal\nset X=2\nset X=%Y%\nset X",
+    ],
+)
+def test_a_variable_of_cmd_is_unknown_once_it_may_have_changed(change):
+    """What calculates, asks, calls, or depends makes a variable unknown, until it gets a plain value."""
+    found = batch(f"set X=1\n{change}\nrun %X%\nset X=3\nrun %X%")
+    assert unknown(found[:-1])
+    assert found[-1] == "[run] [3]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # a variable may hold several words
+        ("set E=--p=foo --s\nrun %E%", ["[run] [--p=foo] [--s]"]),
+        ('set E="a b" c\nrun --x=%E%', ["[run] [--x=a b] [c]"]),
+        ('set "E=a b"\nrun "--x=%E%" %E%', ["[run] [--x=a b] [a] [b]"]),
+        ("set X=1\nset X=\nrun a%X%b %X%", ["[run] [ab]"]),
+        ("set X = 1\nrun %X% %X %", ["[run] [%X%]? [1]"]),
+        ("set my-name2=1\nrun %MY-Name2%", ["[run] [1]"]),
+        ("set A=1\nset B=%A%2\nset A=3\nrun %B%", ["[run] [12]"]),
+        ("set N=5\nset N=6& run %N%\nrun %N%", ["[run] [5]", "[run] [6]"]),
+        ("(\nset X=1\nrun %X%\n)\nrun %X%", ["[run] [%X%]?", "[run] [1]"]),
+        ("setlocal\nset X=1\nendlocal\nrun %X%", ["[run] [%X%]?"]),
+        ("set X=1| sort\nrun %X%", ["[sort]", "[run] [%X%]?"]),
+        # %
+        ('run "50%% off" %PATH', ["[run] [50% off] [PATH]"]),
+        ("set X=abc\nrun %X:a=b% %X:~0,2% %X%", ["[run] [%X:a=b%]? [%X:~0,2%]? [abc]"]),
+        ("run %1 %~dp0x %*", ["[run] [%1]? [%~dp0x]? [%*]?"]),
+        ("set X=1\nrun !X!", ["[run] [!X!]"]),
+        ('setlocal enabledelayedexpansion\nset X=1 2\nrun !X! "!X!" !X:1=2!', ["[run] [1] [2] [1 2] [!X:1=2!]?"]),
+        # escapes, quotes, redirections, remarks
+        ('run a^&b ^^ ^% "^&"', ["[run] [a&b] [^] [^&]"]),
+        ('run "a\\"b" "c""d" \\\\"e f" C:\\x\\', ['[run] [a"b] [c"d] [\\e f] [C:\\x\\]']),
+        ("run b\\\nrun c^^\nrun d", ["[run] [b\\]", "[run] [c^]", "[run] [d]"]),
+        ("2>nul set X=1\n>a.toml (\nrun %X%\n)", ["[run] [1]"]),
+        ("run a>log.txt 2>&1\nrun >>log.txt b 2> err <in", ["[run] [a]", "[run] [b]"]),
+        ("run a & rem b & run c", ["[run] [a]"]),
+        ("rem x & run y\n:: z\n:label\n@echo off\n@run a", ["[run] [a]"]),
+        ("rem a ^\nrun b\n:: c ^\nrun d\nrun e", ["[run] [b]", "? [run] [d]", "[run] [e]"]),
+        # several commands in a line
+        ("set C=0 && run a&run b|run c", ["[run] [a]", "[run] [b]", "[run] [c]"]),
+        ("foo || run 1\nfoo && run 2 & run 3", ["[foo]", "? [run] [1]", "[foo]", "? [run] [2]", "[run] [3]"]),
+        ("call venv\\Scripts\\activate && cd x && run", ["[venv\\Scripts\\activate]", "[cd] [x]", "[run]"]),
+        ('call "C:\\a b\\activate.bat" && run', ["[C:\\a b\\activate.bat]", "[run]"]),
+        ("echo y| run a | tee log", ["[run] [a]", "[tee] [log]"]),
+        ("accelerate launch sdxl_train.py && run || run 2", ["[accelerate] [launch] [sdxl_train.py]", "[run]", "? [run] [2]"]),
+        # blocks
+        ("if 1==1 (\nrun a\n) else (\nrun b\n)\nrun c", ["? [run] [a]", "? [run] [b]", "[run] [c]"]),
+        ("if a==b (run a) & run b\n(run c) > log", ["? [run] [a]", "? [run] [b]", "[run] [c]"]),
+        ('if a==b run --p="a (b)"\nrun (a)', ["? [run] [--p=a (b)]", "[run] [(a)]"]),
+        # what does not run
+        ("run 1\nif a==b exit /b 1\nrun 2\nexit /b\nrun 3", ["[run] [1]", "[run] [2]"]),
+        ("run 1\ngoto :eof\nrun 2", ["[run] [1]"]),
+        ("run 1\nexit & run 2", ["[run] [1]"]),
+        ("run 0\ngoto L\nrun 1\n:l\nrun 2", ["[run] [0]", "? [run] [1]", "? [run] [2]"]),
+        (":top\nrun 0\n:again\nrun 1\nif a==b goto again", ["[run] [0]", "? [run] [1]"]),
+        ("call :t 1\nexit /b\n:t\nrun %1\ngoto :eof", ["? [run] [%1]?"]),
+        ("venv\\Scripts\\activate.bat\nrun 1", ["[venv\\Scripts\\activate.bat]", "? [run] [1]"]),
+        ("set X=1\ncall conda activate a\nrun %X%", ["[conda] [activate] [a]", "[run] [1]"]),
+        # commands in commands
+        ('start /wait cmd /c "run a && run b"', ["[run] [a]", "? [run] [b]"]),
+        ('start "" /b accelerate launch --x "a b"', ["[accelerate] [launch] [--x] [a b]"]),
+        ('cmd /c "set X=2 & run"\nrun %X%', ["[run]", "[run] [%X%]?"]),
+        ('cmd.exe /s /c ""C:\\p y\\python.exe" a.py --b "c d""', ["[C:\\p y\\python.exe] [a.py] [--b] [c d]"]),
+        ('powershell -Command "accelerate launch a.py"', ["? [powershell] [-Command] [accelerate launch a.py]"]),
+        ("call accelerate launch --a=1\nrun %X%", ["[accelerate] [launch] [--a=1]", "[run] [%X%]?"]),
+    ],
+)
+def test_cmd(text, expected):
+    """Variables before words, escapes, operators, blocks, jumps, and commands that are given to commands."""
+    assert batch(text) == expected
+
+
+def test_the_environment_of_cmd():
+    """Every variable that is set is in the environment, by its name in capitals; the blank before && is none of its value."""
+    text = "set Cuda_Visible_Devices=0,1 && run\nset CUDA_VISIBLE_DEVICES=\nrun\nset /p CUDA_VISIBLE_DEVICES=\nrun"
+    found = [command.environment.get("CUDA_VISIBLE_DEVICES") for command in parse(Path("x.bat"), text).commands]
+    assert (found[0].text, found[1], found[2].trouble) == ("0,1", None, "line 4 asks for it")
+
+
+def test_a_command_of_cmd_has_its_own_lines():
+    """Its source is as it stands in the script, and its words know their lines."""
+    command = parse(Path("x.bat"), "set A=x y\ncd z & run %A% ^\n  --b ^\n  %A%\nrun").commands[1]
+    assert command.text == "run %A% ^\n  --b ^\n  %A%"
+    assert [(word.text, word.line) for word in command.words] == [("run", 2), ("x", 2), ("y", 2), ("--b", 3), ("x", 4), ("y", 4)]
 
 
 # ---- PowerShell
@@ -164,6 +284,10 @@ def test_the_environment_of_powershell():
 @pytest.mark.parametrize(
     ("name", "text", "what"),
     [
+        ("x.bat", 'set X=1\nrun "a', "a quote"),
+        ("x.bat", 'set X=1\nrun --d="C:\\a\\" --b', "a quote"),
+        ("x.bat", 'set X=1\nrun "a ^\n  b"', "a quote"),
+        ("x.bat", "set X=1\nif a==b (\nrun", "a block"),
         ("x.ps1", "$x = 1\nrun 'a", "a quote"),
         ("x.ps1", "$x = 1\n$a = @(1,\n2", "a list"),
         ("x.ps1", "$x = 1\nif ($x) {\nrun", "a block"),
@@ -175,3 +299,14 @@ def test_what_windows_shells_find_not_closed(name, text, what):
     """A quote, a list, a block or a remark without an end is an error with the line where it begins."""
     with pytest.raises(InputError, match=rf"{name}:2: {what}.* begins here and does not end"):
         parse(Path(name), text)
+
+
+def test_a_launch_of_windows_is_read_or_refused(read):
+    """A launch behind an `if` is refused with the reason, and one behind a variable that was changed too."""
+    launch = "accelerate launch --num_processes=1 sdxl_train.py --pretrained_model_name_or_path=D:\\m.safetensors --in_json=D:\\p\\m.json"
+    found = read(train__bat=f"set EXTRA=--seed 3 --gradient_checkpointing\nset CUDA_VISIBLE_DEVICES=0 && {launch} %EXTRA%\n")
+    assert found.runs[0].fields["seed"] == 3
+    with pytest.raises(InputError, match=r"train\.ps1:3: it depends on the `if` of line 1, so nobody knows whether it trains"):
+        read(train__ps1=f"if ($x)\n{{\n{launch} --seed 3\n}}\n")
+    with pytest.raises(InputError, match="line 2 calculates it"):
+        read(train__bat=f"set N=20\nset /a N=%N%*5\n{launch} --seed 3 --max_train_steps=%N%\n")
