@@ -197,7 +197,8 @@ def _continued(commands: Iterable[Command]) -> list[Command]:
         if found and (first.startswith("--") or first.endswith(".py")) and _runner(found[-1].words) is not None:
             before = found[-1]
             text = f"{before.text.rstrip()}\n{command.text.strip()}"
-            found[-1] = replace(before, words=before.words + command.words, text=text)
+            trouble = before.trouble or command.trouble
+            found[-1] = replace(before, words=before.words + command.words, text=text, trouble=trouble)
         else:
             found.append(command)
     return found
