@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from astolfo.errors import InputError, PlacementError, StateError
+from astolfo.errors import AstolfoError, InputError, PlacementError, StateError
 
 _PATIENCE = 5.0  # seconds
 _PIECE, _READERS = 1 << 22, 3  # bytes that are read at once, and by how many threads
@@ -80,6 +80,27 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Writes `value` as indented JSON with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path | str, kind: type[AstolfoError] = InputError) -> str:
+    """A text that a user wrote. Raises `kind` for another encoding than UTF-8, with the line of the first byte that is none."""
+    raw = Path(path).read_bytes()
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise kind(
+            f"{path}: expected text in UTF-8, found byte 0x{raw[error.start]:02x} at line {line}. Save it as UTF-8."
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """A JSON file of a ledger. Raises InputError where it is none, such as after a merge with conflicts."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: this is not valid JSON: {error.msg}. Take the file as it was.") from None
 
 
 def sha256_of(path: Path | str) -> str:

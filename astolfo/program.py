@@ -17,6 +17,7 @@ from pathlib import Path
 
 import astolfo
 from astolfo.errors import InputError
+from astolfo.files import read_text
 from astolfo.ledger.files import is_ledger
 
 ROOT = Path(__file__).parent.parent  # of the checkout: its config/, envs/ and workflow/
@@ -145,4 +146,4 @@ def _quoted(*words: str) -> str:
 
 def _held(directory: Path, name: str) -> str | None:
     path = directory / MEMORY / name
-    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+    return read_text(path).strip() if path.exists() else None

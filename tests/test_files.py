@@ -96,3 +96,20 @@ def test_a_lock_ends_with_its_process(tmp_path, monkeypatch):
         holder.kill()
     with files.exclusive(tmp_path / "lock", "The segment"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"), [(b"a\nb\xe9\n", "byte 0xe9 at line 2"), ("a".encode("utf-16"), "byte 0xff at line 1")]
+)
+def test_a_text_of_another_encoding_is_named(tmp_path, raw, message):
+    """What is not UTF-8 is refused with the first byte that is none, and its line."""
+    (tmp_path / "a").write_bytes(raw)
+    with pytest.raises(InputError, match=f"a: expected text in UTF-8, found {message}. Save it as UTF-8"):
+        files.read_text(tmp_path / "a")
+
+
+def test_a_record_with_a_conflict_is_named(tmp_path):
+    """A JSON file that a merge left half done is refused with its line."""
+    (tmp_path / "a.json").write_text("{\n<<<<<<< HEAD\n}")
+    with pytest.raises(InputError, match=r"a\.json:2: this is not valid JSON"):
+        files.read_json(tmp_path / "a.json")

@@ -37,7 +37,7 @@ from astolfo.checkpoint.metadata import MARKERS, inherited
 from astolfo.checkpoint.safefile import SIZES, Entry, SafeFile, open_file, plan
 from astolfo.digest_cache import digest_of
 from astolfo.errors import AstolfoError, CheckpointError, LedgerError, NumericsError
-from astolfo.files import canonical_json, sha256_of, sidecar, write_sidecar, written
+from astolfo.files import canonical_json, read_text, sha256_of, sidecar, write_sidecar, written
 from astolfo.merging import kernel
 from astolfo.merging.weighted_sum import DTYPES, UNMERGED, check_output
 from astolfo.merging.writer import BLOCK, changed
@@ -122,8 +122,8 @@ def merge_mecha(
 def normalised(recipe: Path | str) -> str:
     """A recipe's text without comments, empty lines and indentation: what of it decides the result."""
     try:
-        text = Path(recipe).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(recipe, LedgerError)
+    except OSError as error:
         raise LedgerError(f"Expected a .mecha recipe at {recipe}, but it cannot be read: {error}.") from None
     lines = [line.strip() for line in text.splitlines()]
     return "\n".join(line for line in lines if line and not line.startswith("#"))

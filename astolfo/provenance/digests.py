@@ -5,7 +5,6 @@ its reference. Where another class was measured to give every one of these diges
 "equal": the two are one class from then on. `compare` tells, model by model, whether a working directory holds the same files.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 from astolfo import program
 from astolfo.digest_cache import digest_of
 from astolfo.errors import InputError
-from astolfo.files import json_digest, verified, write_json
+from astolfo.files import json_digest, read_json, verified, write_json
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.references import Reference
 from astolfo.numerics import class_here
@@ -53,7 +52,7 @@ def models(ledger: Ledger) -> list[Reference]:
 def records(ledger: Ledger) -> list[dict[str, Any]]:
     """Every record of the ledger's scale: {"numerics": ..., "sha256": {reference: digest}, "stopped": {reference: why}}."""
     files = sorted((ledger.folder / FOLDER / ledger.scale_name).glob("*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return [read_json(path) for path in files]
 
 
 def recorded(ledger: Ledger, numerics: dict[str, str]) -> dict[str, str]:
@@ -94,7 +93,7 @@ def same_class(ledger: Ledger, one: dict[str, str], other: dict[str, str]) -> bo
 
 
 def compare(ledger: Ledger, directory: Path, numerics: dict[str, str]) -> list[Finding]:
-    """Looks at every model of the record in `directory`; each file is hashed and compared with its side-car on the way.
+    """Looks at every model of the ledger in `directory`; each file is hashed and compared with its side-car on the way.
 
     The digest that a finding names as recorded is `expected`'s.
     """

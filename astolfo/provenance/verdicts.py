@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.errors import InputError
-from astolfo.files import json_digest, write_json
+from astolfo.files import json_digest, read_json, write_json
 from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
 
@@ -30,7 +30,7 @@ WORDS = {
 def records(ledger: Ledger) -> list[dict[str, Any]]:
     """Every record of the ledger's scale: {"numerics": ..., "verdicts": {run: {"sha256", "objective", "summary"}}}."""
     files = sorted((ledger.folder / FOLDER / ledger.scale_name).glob("*.json"))
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return [read_json(path) for path in files]
 
 
 def found_in(ledger: Ledger, directory: Path) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 from astolfo.checkpoint.safefile import open_file
 from astolfo.digest_cache import digest_of, recorded
 from astolfo.errors import InputError, LedgerError
+from astolfo.files import read_text
 from astolfo.ledger.ledger import Ledger, Run
 from astolfo.provenance.digests import NOT_BUILT, records, verdict_of
 from astolfo.site.losses import Curve, read
@@ -109,7 +110,7 @@ def _check(ledger: Ledger, directory: Path) -> None:
     if not directory.is_dir():
         raise InputError(f"There is no folder {directory}: expected the working directory that holds the outputs.")
     record = directory / ".astolfo" / "scale"
-    held = record.read_text(encoding="utf-8").strip() if record.exists() else ledger.scale_name
+    held = read_text(record).strip() if record.exists() else ledger.scale_name
     if held != ledger.scale_name:
         raise InputError(f"{directory} holds the scale {held!r}, but {ledger.scale_name!r} was asked for: say --scale {held}.")
 

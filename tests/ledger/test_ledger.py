@@ -202,3 +202,31 @@ def test_architectures_hold_nothing_but_configs(scale):
     assert families["sd2"]["vae"] == families["sdxl"]["vae"] | {
         "scaling_factor": 0.18215, "force_upcast": False, "sample_size": families["sd2"]["vae"]["sample_size"]
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"a: 1\nb: caf\xe9\n", r"a\.yaml: expected text in UTF-8, found byte 0xe9 at line 2\. Save it as UTF-8"),
+        (b"a: 1\nb: &x {c: *x}\n", r"a\.yaml:2: b\.c is an alias of what it stands in"),
+        (b"a: &x\n  - *x\n", r"a\.yaml:1: a\.0 is an alias of what it stands in"),
+        (b"a: " + b"[" * 3000 + b"]" * 3000, r"a\.yaml: lists and mappings stand too deep in each other"),
+        (b"a: 1\n<<: 5\n", r"a\.yaml:2: <<: expected a mapping, or a list of them, found 5"),
+        (b"a: 1\nb: 2026-02-30\n", r"a\.yaml:2: '2026-02-30' cannot be read: day is out of range for month"),
+        (b"a: !!python/name:os.system\n", r"a\.yaml:1: '' cannot be read: could not determine a constructor"),
+        (b"? [a, b]\n: c\n", r"a\.yaml:1: expected a name as a key"),
+    ],
+)
+def test_yaml_that_nothing_can_be_made_of_is_named(tmp_path, raw, message):
+    """Another encoding, what contains itself, and values that cannot be built are errors with the file and, where there is one, the line."""
+    (tmp_path / "a.yaml").write_bytes(raw)
+    with pytest.raises(LedgerError, match=message):
+        Document(tmp_path / "a.yaml")
+
+
+def test_a_mapping_takes_over_several(tmp_path):
+    """Of a list after `<<` each key is the first one's that has it; an alias of another mapping may stand twice."""
+    (tmp_path / "a.yaml").write_text("x: &x {a: 1, b: 2}\ny: &y {b: 3}\nz: {<<: [*y, *x]}\nw: [*x, *x]\n")
+    found = Document(tmp_path / "a.yaml").value
+    assert found["z"] == {"a": 1, "b": 3}
+    assert found["w"] == [{"a": 1, "b": 2}] * 2
