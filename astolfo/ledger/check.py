@@ -138,6 +138,10 @@ def _optimizer(ledger: Ledger, run: Run) -> None:
     assert run.fields.optimizer
     assert run.fields.learning_rate
     kind, rates = run.fields.optimizer.kind, run.fields.learning_rate.every
+    parts = [part for part in run.fields.learning_rate.parts if part != "text_encoder_2" or ledger.family(run) == "sdxl"]
+    if not any(run.fields.learning_rate.largest[part] for part in parts):
+        encoder = "a text encoder" if len(parts) > 2 else "the text encoder"
+        raise run.error(f"nothing trains: every rate is 0. Give the UNet or {encoder} a rate.", "learning_rate")
     if kind != "Prodigy" and max(rates) >= 1:
         raise run.error(f"a learning rate of {max(rates):g} is a slip: expected one below 1 for {kind}.", "learning_rate")
     if kind not in ("Prodigy", "AdamWScheduleFree"):

@@ -9,6 +9,7 @@ which can hold a whole ledger. An entry of the ledger is laid over the library's
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,7 @@ IMPORTED = "imported.yaml"  # what `astolfo ledger import` read: no part of the 
 RUNS = "runs"
 SECTIONS = ("bases", "datasets", "evaluations", "prompts", "hardware", "scales", "equivalence", "stand-ins")
 _NAMED = 12  # names that an error lists at most
+_SURE = 0.85  # likeness of two names that are meant to be one: "run" and "runs"
 _ERA = ("defaults", RUNS)  # keys of ledger.yaml that make it an era as well
 _MARKS = (WHOLE, "runs.yaml", "bases.yaml", "datasets.yaml")  # a folder with one of them, or with runs/, is a ledger
 
@@ -121,6 +123,26 @@ class Files:
         return found
 
 
+def check_names(folder: Path) -> None:
+    """Raises LedgerError for a file of a ledger's folder that a reader would take for a part of it, and that nothing reads."""
+    places = (*SECTIONS, RUNS)
+    files = [Path(name).stem for name in (WHOLE, IMPORTED)] + list(places)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name in places:
+            for inner in sorted(path.iterdir()):
+                if _is_yaml(inner) and inner.suffix != ".yaml":
+                    raise LedgerError(f"{inner}: expected a name that ends in .yaml, or this file is not read. Rename it.")
+        elif path.is_dir() and (meant := near(path.name, places, _SURE)) and any(map(_is_yaml, path.iterdir())):
+            raise LedgerError(f"{path}: a ledger has no folder {path.name}. Did you mean {meant[0]}? Rename it, or move it away.")
+        elif _is_yaml(path) and (path.stem not in files or path.suffix != ".yaml") and (meant := near(path.stem, files, _SURE)):
+            hint = f"Did you mean {meant[0]}.yaml? Rename it, or move it away."
+            raise LedgerError(f"{path}: a ledger has no file of this name, so it is not read. {hint}")
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml") and path.is_file()
+
+
 def is_ledger(folder: Path) -> bool:
     """Whether a folder holds a ledger of its own."""
     return any((folder / name).is_file() for name in _MARKS) or (folder / RUNS).is_dir()
@@ -139,18 +161,33 @@ def validated(layers: Sequence[Layer], kind: type[T], also: Iterable[str] = ()) 
     except ValidationError as error:
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key is also a missing one
         location = [part for part in first["loc"] if not str(part).startswith("function-")]
-        raise _layer(layers, location).error(location, _explained(first, location, kind, also)) from None
+        layer = _layer(layers, location)
+        name = layer.path[-1] if layer.path else "the file"
+        raise layer.error(location, _explained(first, location, kind, also, name)) from None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """ "unknown run 'my-frst': did you mean my-first?" """
     names = list(dict.fromkeys(known))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
+    if close := near(name, names):
         return f"unknown {what} {name!r}. Did you mean {' or '.join(close)}?"
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     rest = f" Known: {', '.join(names[:_NAMED])}{more}." if names else " There is none yet."
     return f"unknown {what} {name!r}.{rest}"
+
+
+def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Up to three known names like `name`, the nearest first; capitals and underscores make no other name."""
+    plain: dict[str, list[str]] = {}
+    for one in known:
+        plain.setdefault(_plain(one), []).append(one)
+    if _plain(name) in plain:
+        return plain[_plain(name)][:3]
+    return [one for hit in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=cutoff) for one in plain[hit]][:3]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def _layer(layers: Sequence[Layer], keys: Sequence[Any]) -> Layer:
@@ -185,24 +222,52 @@ def _mapping(document: Document) -> Document:
 # ---- pydantic's errors in the ledger's own words
 
 
-def _explained(error: Any, location: list[Any], kind: type[BaseModel], also: Iterable[str]) -> str:
-    where, problem = ".".join(map(str, location)) or "the file", error["type"]
+_BOUNDS = {
+    "greater_than": "a number above {gt:g}", "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}", "less_than_equal": "a number of at most {le:g}",
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "finite_number": "a finite number", "bool_type": "true or false",
+    "bool_parsing": "true or false", "string_type": "a text", "tuple_type": "a list", "list_type": "a list",
+}  # fmt: skip
+"""pydantic's problem -> what was expected."""
+
+
+def _explained(error: Any, location: list[Any], kind: type[BaseModel], also: Iterable[str], name: str) -> str:
+    where, problem, found = ".".join(map(str, location)) or name, error["type"], error["input"]
     if problem == "extra_forbidden":
         return f"unknown key {str(location[-1])!r}.{_close_keys(kind, location, also)}"
     if problem == "missing":
         return f"{where} is missing. Add it."
     if problem in ("model_type", "dict_type"):
-        return f"{where}: expected keys and values. Found {error['input']!r}."
+        models = _models_at({kind}, location) if problem == "model_type" else ()
+        example = next(filter(None, (getattr(one, "example", "") for one in models)), "")
+        return f"{where}: expected keys {f'such as {example}' if example else 'and values'}; found {_shown(found)}."
+    if problem in _BOUNDS:
+        return f"{where}: expected {_BOUNDS[problem].format(**error.get('ctx', {}))}, found {_shown(found)}."
+    if problem == "literal_error":
+        return f"{where}: expected {error['ctx']['expected'].replace('True', 'true')}; found {found!r}.{_close_values(error)}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} Found {error['input']!r}."
+    return f"{where}: {message} Found {found!r}." if message.endswith(".") else f"{where}: {message}; found {found!r}."
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it: a number that YAML takes for text ("1e-5") as it is written."""
+    if isinstance(value, bool):
+        return "yes or true" if value else "no or false"
+    return value if isinstance(value, str) and re.fullmatch(r"[-+.\de]+", value) else repr(value)
+
+
+def _close_values(error: Any) -> str:
+    """The hint for a word that is not one of those that its key takes."""
+    close = near(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _close_keys(kind: type[BaseModel], location: Sequence[Any], also: Iterable[str]) -> str:
     """Hints for an unknown key from the keys that its place has."""
     places = _models_at({kind}, location[:-1])
     keys = sorted({field for model in places for field in model.model_fields} | (set(also) if len(location) == 1 else set()))
-    close = difflib.get_close_matches(str(location[-1]), keys, n=3)
-    if close:
+    if close := near(str(location[-1]), keys):
         return f" Did you mean {' or '.join(close)}?"
     if 0 < len(keys) <= 12:
         return f" Expected {', '.join(keys)}."

@@ -14,10 +14,11 @@ import yaml
 
 from astolfo import library
 from astolfo.errors import LedgerError
+from astolfo.files import read_text
 from astolfo.ledger import defaults, schema, standins
 from astolfo.ledger.content import count
 from astolfo.ledger.evaluations import EvaluationSet, PromptSet
-from astolfo.ledger.files import Files, Layer, unknown, validated
+from astolfo.ledger.files import Files, Layer, check_names, unknown, validated
 from astolfo.ledger.references import Reference, parse
 from astolfo.ledger.yamlfile import Document
 
@@ -62,6 +63,7 @@ class Ledger:
         self.folder, self.scale_name, self._pins = folder, scale, pins
         self.lent: set[str] = set()  # names of the library's runs that make stand-ins, of their bases and datasets
         self.files = files = Files(folder)
+        check_names(folder)
         self.about = files.about(schema.About)
         self.scale = files.read("scales", schema.Scale, scale)[scale]
         self.stand_ins = files.read("stand-ins", schema.StandIn)
@@ -213,6 +215,14 @@ class Ledger:
         kind = "store" if size.folder is None else "folder"
         return kind, Path(INPUTS, name) if place is None else self._place(place)
 
+    def absent(self, name: str) -> list[Path]:
+        """The folders and stores that a dataset's entry, or those of its parts, name at this scale, and that are not here."""
+        if parts := self.datasets[name].parts:
+            return [place for part in parts for place in self.absent(part)]
+        size = self.dataset(name)
+        place = self._place(path) if (path := size.folder or size.store) else None
+        return [place] if place and not place.is_dir() else []
+
     def is_drawn(self, name: str) -> bool:
         """Whether a dataset is all procedural pictures at this scale, or others of which each is."""
         return all(map(self.is_drawn, self.datasets[name].parts or ())) and self.dataset_source(name)[0] in ("drawn", "parts")
@@ -253,10 +263,16 @@ class Ledger:
             raise self.files.error("bases", name, [], str(problem)) from None
 
     def _counted(self, name: str, entry: schema.Dataset) -> schema.Dataset:
-        """A dataset whose entry does not say how many images it has, with as many as there are where it says they are."""
-        if entry.images or entry.parts:
-            return entry
+        """A dataset whose entry does not say how many images it has, with as many as there are where it says they are.
+
+        Where it says them of full scale alone, the miniature's are counted if they are here.
+        """
         small = entry.miniature
+        if entry.parts or (entry.images and (small is None or small.images or self.scale_name == "full")):
+            return entry
+        if small and entry.images:
+            own = count(self._place(path)) if (path := small.folder or small.store) else None
+            return entry.model_copy(update={"miniature": small.model_copy(update={"images": own})})
         own = self._images(name, small.folder or small.store, small.images) if small else None
         images = self._images(name, entry.folder or entry.store) or own or 0
         if small and own:
@@ -392,8 +408,8 @@ def read_pins(directory: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = yaml.safe_load(read_text(path, LedgerError)) or {}
+    except yaml.YAMLError as error:
         raise LedgerError(f"{path} is no YAML: {' '.join(str(error).split())}. Expected lines of NAME: SHA256.") from None
     if not isinstance(found, dict):
         raise LedgerError(f"{path}: expected lines of NAME: SHA256, found a {type(found).__name__}.")

@@ -19,11 +19,11 @@ RUN = "25010101"
 def mine(tmp_path):
     """A function that loads that ledger, its run with `keys` of its own."""
 
-    def make(scale="miniature", datasets=None, **keys):
+    def make(scale="miniature", datasets=None, bases=None, **keys):
         folder = tmp_path / "config"
         shutil.rmtree(folder, ignore_errors=True)
         files = {
-            "bases.yaml": {"own": {"objective": "eps"}},
+            "bases.yaml": bases or {"own": {"objective": "eps"}},
             "datasets.yaml": datasets or {"pictures": {"images": 200}},
             "runs/mine.yaml": {"era": "mine", "title": "Mine", "defaults": DEFAULTS, "runs": {RUN: keys}},
         }

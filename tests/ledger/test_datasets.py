@@ -71,11 +71,25 @@ def pictures(tmp_path):
         ({"miniature": {"folder": "../few"}}, (1, 1)),
         ({"store": "../store"}, (5, 5)),
         ({"images": 90, "folder": "../all"}, (90, 32)),
+        ({"images": 2000, "miniature": {"folder": "../all"}}, (2000, 2)),
+        ({"images": 2000, "miniature": {"store": "../store"}}, (2000, 5)),
+        ({"images": 2000, "miniature": {"folder": "../gone"}}, (2000, 2000)),
     ],
 )
 def test_pictures_are_counted_where_nobody_says_how_many(mine, pictures, entry, images):
     """Without `images` a folder's pictures, or a store's samples, are counted: of two of one name one is trained on."""
     assert tuple(mine(scale, {"pictures": entry}).dataset("pictures").images for scale in ("full", "miniature")) == images
+
+
+def test_a_place_that_is_not_here_is_known(mine, pictures):
+    """Of a dataset, or of its parts, the folders and stores that are named at a scale and not here; what is drawn or brought has none."""
+    datasets = {
+        "pictures": {"parts": {"a": 1, "b": 1}},
+        "a": {"images": 9, "folder": "../gone", "miniature": {"folder": "../few"}},
+        "b": {"images": 9, "miniature": {"store": "../lost"}},
+    }
+    assert mine("full", datasets).absent("pictures") == [pictures / "gone"]
+    assert mine("miniature", datasets).absent("pictures") == [pictures / "lost"]
 
 
 def test_what_cannot_be_counted_is_named(mine, pictures):

@@ -1,9 +1,12 @@
 """What a run may say of optimizer, rates and schedule together, and what becomes of it in its recipe."""
 
+import re
+
 import pytest
+from pydantic import ValidationError
 
 from astolfo.errors import LedgerError
-from astolfo.ledger import recipe_of
+from astolfo.ledger import recipe_of, schema
 from astolfo.ledger.specs import Specs, identity
 from tests.ledger.conftest import RUN
 
@@ -18,13 +21,17 @@ def recipe(ledger):
      ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "text_encoders": 0.5}}, "Prodigy has one step size"),
      ({"optimizer": "Prodigy", "learning_rate": {"unet": 1, "blocks": {"up_blocks": 2}}}, "Prodigy has one step size"),
      ({"learning_rate": {"unet": 1e-5, "text_encoders": 0, "text_encoder": 0, "text_encoder_2": 0}}, "text_encoders is the rate of both"),
-     ({"outcome": {"kind": "works-after-merge", "alpha": 1.5}}, "outcome.alpha: .*less than or equal to 1"),
+     ({"outcome": {"kind": "works-after-merge", "alpha": 1.5}}, "outcome.alpha: .*a number of at most 1, found 1.5"),
      ({"optimizer": "Prodigy", "engine": "deepspeed"}, "Prodigy needs whole weights, which deepspeed cuts"),
      ({"optimizer": "AdamWScheduleFree", "engine": "deepspeed"}, "AdamWScheduleFree needs whole weights"),
      ({"engine": "deepspeed", "choices": {"clipping": "never"}}, "choice clipping does not act under engine: deepspeed"),
      ({"optimizer": {"kind": "AdamW", "d_coef": 2}}, "AdamW has no d_coef"),
-     ({"optimizer": {"kind": "Prodigy", "growth_rate": 1.0}}, "greater than 1"),
-     ({"schedule": {"kind": "cosine", "warmup_ratio": 1.0}}, "less than 1")],
+     ({"optimizer": {"kind": "Prodigy", "growth_rate": 1.0}}, "a number above 1, found 1"),
+     ({"learning_rate": {"unet": 0}}, "nothing trains: every rate is 0. Give the UNet or a text encoder a rate"),
+     ({"learning_rate": {"unet": 0, "blocks": {"mid_block": 0}}}, "nothing trains: every rate is 0"),
+     ({"max_grad_norm": float("inf")}, "max_grad_norm: expected a finite number, found inf"),
+     ({"optimizer": {"kind": "AdamW", "betas": [True, 0.9]}}, "betas: expected a number"),
+     ({"schedule": {"kind": "cosine", "warmup_ratio": 1.0}}, "a number below 1, found 1")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(mine, keys, message):
     """A rate that is a slip, and optimizers in a way in which they would be others, are errors with file and line."""
@@ -105,7 +112,7 @@ def test_a_dataset_of_parts_counts_each_as_often(mine):
      ({"pictures": {"parts": {"a": 1}}, "a": {"parts": {"b": 1}}, "b": PICTURES}, "a has parts itself"),
      ({"pictures": {"parts": {"pictures": 2}}}, "pictures has parts itself"),
      ({"pictures": {"parts": {"a": 1, "b": 1}}, "a": PICTURES, "b": {**PICTURES, "autoencoder": "sd2-vae"}}, "b is encoded by sd2-vae, the first part by sdxl-vae"),
-     ({"pictures": {"parts": {"a": 0}}, "a": PICTURES}, "greater than 0"), ({"pictures": {}}, "give one of images"),
+     ({"pictures": {"parts": {"a": 0}}, "a": PICTURES}, "a number above 0, found 0"), ({"pictures": {}}, "give one of images"),
      ({"pictures": {"parts": {"a": 1}, "images": 5}, "a": PICTURES}, "give one of images"),
      ({"pictures": {"parts": {"a": 1}, "digest": "0" * 64}, "a": PICTURES}, "with parts, digest is theirs")],
 )  # fmt: skip
@@ -113,3 +120,26 @@ def test_what_cannot_be_a_part_is_refused(mine, datasets, message):
     """Unknown parts, parts of parts, other autoencoders and values that parts decide are errors with file and line."""
     with pytest.raises(LedgerError, match=rf"datasets\.yaml:\d+: .*{message}"):
         mine(datasets=datasets)
+
+
+def test_no_boolean_is_a_number():
+    """Whatever key of a schema takes numbers alone, alone or in a list, refuses what YAML makes of yes and no."""
+    kinds, refused = [schema.Entry], 0
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        for name, field in kind.model_fields.items():
+            if re.search(r"\b(int|float)\b|Literal\[\d", str(field.annotation)) and "bool" not in str(field.annotation):
+                for value in (True, [False], {"a": True}):
+                    with pytest.raises(ValidationError) as error:
+                        kind.model_validate({name: value})
+                    assert any(one["loc"][:1] in ((name,), ()) for one in error.value.errors()), (kind, name, value)
+                    refused += 1
+    assert refused > 150
+
+
+def test_sd2_has_one_text_encoder(mine):
+    """A rate of an encoder that the family lacks trains nothing."""
+    base = {"own": {"family": "sd2", "objective": "v"}}
+    datasets = {"pictures": {"images": 200, "autoencoder": "sd2-vae"}}
+    with pytest.raises(LedgerError, match="nothing trains: every rate is 0. Give the UNet or the text encoder a rate"):
+        mine(bases=base, datasets=datasets, learning_rate={"unet": 0, "text_encoder_2": 1e-6}, objective="v")

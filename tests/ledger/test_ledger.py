@@ -43,7 +43,7 @@ STOPPED = FIRST + "    until_step: 55000\n    outcome: {kind: stopped, text: Fai
         ("objective: eps\n  captions", "objectiv: eps\n  captions", r"ledger\.yaml:\d+: unknown key 'objectiv'. Did you mean objective"),
         ("base: velocity-0.50", "base: velocty-0.50", r"ledger\.yaml:\d+: unknown run or base 'velocty-0.50'. Did you mean velocity"),
         ("dataset: many", "dataset: manny", r"ledger\.yaml:\d+: unknown dataset 'manny'"),
-        ("accumulation: 4", "accumulation: four", r"ledger\.yaml:\d+: defaults.accumulation: .*Found 'four'"),
+        ("accumulation: 4", "accumulation: four", r"ledger\.yaml:\d+: defaults.accumulation: expected a whole number, found 'four'"),
         ("  dataset: few\n", "", r"ledger\.yaml:\d+: run velocity has no dataset"),
         ("  objective: eps\n", "  objective: {kind: eps, zero_terminal_snr: true}\n", "eps cannot be trained with zero_terminal"),
         ("shift: 3, contrastive: 0.05", "min_snr_gamma: 5", r"rf .* has no SNR schedule"),
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_named(edited, old, new, message):
     [
         ("evaluations", "default: {prompts: standart}", r"evaluations\.yaml:\d+: unknown prompt set 'standart'. Did you mean standard"),
         ("evaluations", "default: {grids: {course: {x: {checkpoint: []}}}}", r"evaluations\.yaml:\d+: .*evaluation is empty: the axis checkpoint has no values"),
-        ("evaluations", "default: {grids: {course: {x: {runtime: [eps, edm]}}}}", r"evaluations\.yaml:\d+: .*Found 'edm'"),
+        ("evaluations", "default: {grids: {course: {x: {runtime: [eps, edm]}}}}", r"evaluations\.yaml:\d+: .*found 'edm'"),
         ("evaluations", "default: {grids: {course: {x: {alfa: [0.0, 1.0]}}}}", r"evaluations\.yaml:\d+: unknown key 'alfa'. Did you mean alpha"),
         ("prompts", "mine: {miniature: {}, full: {texts: [a]}}", r"prompts\.yaml:\d+: .*give procedural or texts"),
     ],

@@ -104,7 +104,20 @@ def test_an_entry_is_laid_over_the_librarys(ledger):
         ({"ledger": "target: [my-first]\n"}, r"ledger.yaml:1: unknown key 'target'. Did you mean targets"),
         ({"ledger": "targets: [my-frst]\n"}, r"ledger.yaml:1: targets: unknown run or base 'my-frst'. Did you mean my-first"),
         ({"ledger": "- a\n"}, r"ledger.yaml:1: expected keys and values"),
-        ({"bases": "my-base: sdxl\n"}, r"bases.yaml:1: the file: expected keys and values. Found 'sdxl'"),
+        ({"bases": "my-base: sdxl\n"}, r"bases.yaml:1: my-base: expected keys such as .*; found 'sdxl'"),
+        ({"datasets": "my-pictures: {images: 0}\n"}, r"datasets.yaml:1: images: expected a number above 0, found 0\."),
+        ({"datasets": "my-pictures: {images: -5}\n"}, r"datasets.yaml:1: images: expected a number above 0, found -5\."),
+        ({"datasets": "my-pictures: {}\n"}, r"datasets.yaml:1: my-pictures: give one of images"),
+        ({"runs__first": run_of(learning_rate="1e-5")}, r"learning_rate: expected keys such as {unet: 1.0e-5}; found 1e-5\."),
+        ({"runs__first": run_of(learning_rate="{unet: -1e-5}")}, r"learning_rate.unet: expected a number of at least 0, found -1e-5\."),
+        ({"runs__first": run_of(optimizer="adamw8bit")}, r"found 'adamw8bit'\. Did you mean AdamW8bit\?"),
+        ({"runs__first": run_of(optimizer="AdamW8bits")}, r"found 'AdamW8bits'\. Did you mean AdamW8bit or "),
+        ({"runs__first": run_of(schedule="cosine_with_restarts")}, r"Did you mean cosine-with-restarts\?"),
+        ({"runs__first": run_of(epochs="yes")}, r"first.yaml:\d+: runs.my-first.epochs: expected a number; yes, on and true are none"),
+        ({"runs__first": run_of(Epochs="3")}, r"unknown key 'Epochs'. Did you mean epochs\?"),
+        ({"runs__first": run_of(dataset="My_Pictures")}, r"unknown dataset 'My_Pictures'. Did you mean my-pictures\?"),
+        ({"dataset": "more: {images: 9}\n"}, r"dataset.yaml: a ledger has no file of this name, .* Did you mean datasets.yaml\?"),
+        ({"run__second": run_of()}, r"config/run: a ledger has no folder run\. Did you mean runs\?"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_said_with_its_file_and_line(ledger, files, message):
@@ -222,3 +235,25 @@ def test_no_name_of_the_record_is_in_the_program():
     files = [*(ROOT / "astolfo").rglob("*.py"), *(ROOT / "astolfo").rglob("*.html"), *(ROOT / "astolfo").rglob("*.js"), *(ROOT / "astolfo").rglob("*.md"),
              *(path for path in (ROOT / "workflow").rglob("*") if path.is_file()), ROOT / "Makefile"]  # fmt: skip
     assert [(str(path), name) for path in files for name in names if name in path.read_text()] == []
+
+
+@pytest.mark.parametrize("name", ["runs/second.yml", "datasets.yml", "Bases.yaml", "evaluations/mine.YAML"])
+def test_a_file_that_nothing_would_read_is_refused(ledger, tmp_path, name):
+    """An ending or a spelling that is nearly right is an error; other files may lie there."""
+    ledger(**THREE)
+    (tmp_path / "config" / "config.yaml").write_text("scale: full\n")
+    (tmp_path / "config" / "notes.yml").write_text("a: b\n")
+    load(tmp_path / "config")
+    path = tmp_path / "config" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}\n")
+    with pytest.raises(LedgerError, match=rf"{name}: (expected a name that ends in \.yaml|a ledger has no file of this name)"):
+        load(tmp_path / "config")
+
+
+def test_what_a_working_directory_remembers_is_text(tmp_path):
+    """A scale in another encoding is an error that names the file."""
+    (tmp_path / ".astolfo").mkdir()
+    (tmp_path / ".astolfo" / "scale").write_bytes(b"minia\xe9ture")
+    with pytest.raises(InputError, match="scale: expected text in UTF-8, found byte 0xe9 at line 1"):
+        program.in_use(tmp_path)

@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     ledger = {
         "bases": {"own": {"objective": "eps"}},
         "datasets": {
-            "pics": {"images": 4, "miniature": {"folder": "../pictures"}},
+            "pics": {"images": 400, "miniature": {"images": 4, "folder": "../pictures"}},
             "stored": {"images": 4, "miniature": {"store": "../store"}},
         },
     }
@@ -78,5 +78,6 @@ def test_another_number_of_pictures_is_refused(place):
         failed = build(place, STORE, check=False)
         assert failed.returncode
         assert "holds 3 pictures, and the ledger says images: 4 for pics" in failed.stdout + failed.stderr
+        assert "`miniature.images`" in failed.stdout + failed.stderr
     finally:
         moved.rename(place / "pictures/a.png")

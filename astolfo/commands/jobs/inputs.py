@@ -10,6 +10,8 @@ from astolfo import program
 from astolfo.commands.jobs.job import PATH, begin, job, jobs
 from astolfo.errors import InputError
 
+_WHERE = "`images` of its entry; at the miniature, `miniature.images`"
+
 
 @jobs.command()
 @job
@@ -178,7 +180,7 @@ def import_(spec: dict, log: Path | None, folder: Path, encoder: Path, device: s
     if about.images != spec["images"]:
         raise InputError(
             f"{folder} gives {about.images:,} pictures, and the ledger says images: {spec['images']:,} for {out.name}. Mend what "
-            f"was left out, or say images: {about.images:,}.\n{about}"
+            f"was left out, or say images: {about.images:,} ({_WHERE}).\n{about}"
         )
     done("import", out / "store.json", spec, {"autoencoder": encoder}, device=device)
 
@@ -194,7 +196,7 @@ def _check_pictures(name: str, folder: Path, held: Any, spec: dict) -> None:
     if held.pictures < spec["images"]:
         raise InputError(
             f"{folder} holds {held.pictures:,} pictures, and the ledger says images: {spec['images']:,} for {name}. Correct the "
-            "one or the other: the length of a run follows from it."
+            f"one or the other ({_WHERE}): the length of a run follows from it."
         )
 
 

@@ -1,6 +1,6 @@
 """What a recipe says of the objective: what is predicted, from which noise, at which timesteps, and how errors are weighed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
@@ -13,6 +13,7 @@ Timestep = Annotated[int, Field(ge=0, le=1000)]
 class MultiresNoise(Entry):
     """Noise of several resolutions, added up: how many, and by what factor each coarser one is weaker."""
 
+    example: ClassVar[str] = "{iterations: 6, discount: 0.3}"
     iterations: PositiveInt
     discount: Annotated[float, Field(gt=0, le=1)] = 0.3
 

@@ -1,6 +1,6 @@
 """The files of runs: one era each, with its defaults and the runs that share them."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -34,6 +34,7 @@ class Placement(Entry):
     given; where one is, the other is off.
     """
 
+    example: ClassVar[str] = "{keep_states: 2}"
     ramdisk: bool = False
     numa: int | None = None
     loader_workers: PositiveInt | None = None
@@ -46,6 +47,7 @@ class Placement(Entry):
 class Outcome(Entry):
     """What the record says became of the run."""
 
+    example: ClassVar[str] = "{kind: success}"
     kind: Literal["success", "failure", "partial", "stopped", "nan", "works-after-merge", "unstated"]
     text: str = ""
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -54,6 +56,7 @@ class Outcome(Entry):
 class RunFields(Entry):
     """Everything that a run may say and an era may set as default. See config/README.md for each key."""
 
+    example: ClassVar[str] = "{base: my-base, dataset: my-pictures, epochs: 4}"
     base: str | None = None
     dataset: str | None = None
     epochs: PositiveInt | None = None
@@ -95,6 +98,7 @@ class RunEntry(RunFields):
 class Era(Entry):
     """One file of runs: defaults, and the runs that share them. An era is named as its file is."""
 
+    example: ClassVar[str] = "{runs: {my-first: {epochs: 4}}}"
     era: str = ""
     title: str = ""
     note: str = ""

@@ -1,8 +1,8 @@
 """What runs start from and train on: bases, merges that make them, and datasets."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, PositiveInt, model_validator
 
 from astolfo.ledger.schema.entry import Digest, Entry, Family, ObjectiveKind
 
@@ -21,6 +21,7 @@ def _alpha(value: object) -> object:
 class Merge(Entry):
     """A weighted sum of two models, by reference: base x (1 - alpha) + trained x alpha."""
 
+    example: ClassVar[str] = '{base: my-base, trained: my-first, alpha: "0.50"}'
     base: str
     trained: str
     alpha: Annotated[str, BeforeValidator(_alpha)]
@@ -29,6 +30,7 @@ class Merge(Entry):
 class Mecha(Entry):
     """A merge by sd-mecha: a `.mecha` recipe of config/mecha/, and which model each of its names stands for."""
 
+    example: ClassVar[str] = "{recipe: NAME, models: {a: my-base, b: my-first}}"
     recipe: str
     models: dict[str, str]  # name of a model in the recipe -> reference
 
@@ -39,6 +41,7 @@ class Origin(Entry):
     With a stand-in that is not shipped, the ledger fills in `made_by`: the run that makes it.
     """
 
+    example: ClassVar[str] = "{file: NAME.safetensors}"
     file: str | None = None
     sha256: Digest = "unknown"
     made_by: str | None = None  # a reference
@@ -75,6 +78,7 @@ class Base(Entry):
     Without `full`, it is a file of the base's name that the user brings; without `miniature`, a stand-in of the library.
     """
 
+    example: ClassVar[str] = "{family: sdxl, objective: eps}"
     family: Family = "sdxl"
     kind: Literal["model", "autoencoder"] = "model"
     objective: ObjectiveKind | None = None
@@ -128,6 +132,7 @@ class PictureSource(Entry):
 class ScaleDataset(PictureSource):
     """A dataset at one scale: its count of images, and the seed of its pictures where they are drawn."""
 
+    example: ClassVar[str] = "{images: 32}"
     images: PositiveInt | None = None  # None: as many as at full scale
     seed: int = 0
 
@@ -146,7 +151,8 @@ class Dataset(PictureSource):
     With `parts` it is others together: their names, and how often an epoch takes each of their images. All else follows.
     """
 
-    images: Annotated[int, Field(ge=0)] = 0  # with parts, as often as they are taken
+    example: ClassVar[str] = "{folder: ~/pictures}"
+    images: PositiveInt = 0  # with parts, as often as they are taken; 0: it does not say
     autoencoder: str = "sdxl-vae"
     miniature: ScaleDataset | None = None
     parts: dict[str, PositiveInt] | None = None

@@ -1,7 +1,7 @@
 """What a recipe says of a training: captions, what trains at which rate, schedule, precision, and its semantics' choices."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -53,6 +53,7 @@ class LearningRate(Entry):
     `blocks` are rates of the UNet's blocks, laid over `unet`; of the names that a weight lies in, the longest counts.
     """
 
+    example: ClassVar[str] = "{unet: 1.0e-5}"
     unet: Factor
     text_encoder: Factor = 0.0
     text_encoder_2: Factor = 0.0
@@ -143,6 +144,7 @@ class Schedule(Entry):
 class Precision(Entry):
     """Dtypes: of the trained weights, of the arithmetic, and of the result file; and how updates reach bf16 weights."""
 
+    example: ClassVar[str] = "{weights: bf16, update: stochastic}"
     weights: Literal["fp32", "bf16"] = "bf16"
     compute: Literal["fp32", "bf16"] = "bf16"
     save: Literal["fp32", "bf16", "fp16"] = "fp16"
@@ -158,6 +160,7 @@ class Precision(Entry):
 class SaveEvery(Entry):
     """How often a run saves: every so many steps or epochs. Segments follow from it."""
 
+    example: ClassVar[str] = "{epochs: 1}"
     steps: PositiveInt | None = None
     epochs: PositiveInt | None = None
 
