@@ -41,11 +41,18 @@ def plan(context: click.Context, run_id: str | None, whole: bool, hardware: str 
         click.echo(
             show.summary(f"{len(rows)} run{'s' * (len(rows) != 1)} on {machine.title}, at the {ledger.scale_name} scale:", rows)
         )
+        _remark(show.remarks(ledger, planner.every(ledger)))
         return
     run = ledger.run(run_id)
     click.echo(show.as_text(ledger, planner.plan(ledger, run, machine, exact=exact), machine))
     if len(rows := _rows(ledger, planner.lineage(ledger, run), machine, exact)) > 1:
         click.echo("\n" + show.summary("with the runs that it is made from:", rows))
+    _remark(show.remarks(ledger, planner.lineage(ledger, run)))
+
+
+def _remark(remarks: list[str]) -> None:
+    if remarks:
+        click.echo("\n" + "\n".join(remarks))
 
 
 @click.command()

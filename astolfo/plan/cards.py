@@ -49,12 +49,24 @@ def card_of_driver(name: str, memory_gib: float) -> schema.Card | None:
 
 def machine(name: str) -> schema.Hardware:
     """The machine that "4x3090" or "4090" means. Raises LedgerError with near names for a card that is not known."""
+    if found := parsed(name):
+        return of_cards([found[1]] * found[0])
+    many, _ = _times(name)
+    hint = unknown("machine", name, [*cards(), *(f"{many}x{key}" for key in cards())])
+    raise LedgerError(f"{hint} `astolfo hardware --list` shows every card; 2x4090 is a machine with two of one.")
+
+
+def parsed(name: str) -> tuple[int, schema.Card] | None:
+    """How many of which card "4x3090" or "4090" means; None where the card is not known."""
+    many, rest = _times(name)
+    found = card(rest)
+    return (many, found) if found else None
+
+
+def _times(name: str) -> tuple[int, str]:
+    """ "4 x RTX 3090" as 4 and "RTX 3090"."""
     times = re.match(r"([1-9]\d?)\s*x\s*(?=\S)", name.strip(), re.IGNORECASE)
-    many, found = int(times[1]) if times else 1, card(name.strip()[times.end() if times else 0 :])
-    if found is None:
-        hint = unknown("machine", name, [*cards(), *(f"{many}x{key}" for key in cards())])
-        raise LedgerError(f"{hint} `astolfo hardware --list` shows every card; 2x4090 is a machine with two of one.")
-    return of_cards([found] * many)
+    return int(times[1]) if times else 1, name.strip()[times.end() if times else 0 :]
 
 
 def of_cards(found: Sequence[schema.Card]) -> schema.Hardware:

@@ -49,12 +49,16 @@ def machine_of(ledger: Ledger, name: str) -> schema.Hardware:
     """The machine of that name: of the ledger's hardware/, else of cards. Raises LedgerError with near names."""
     if name in ledger.hardware:
         return ledger.hardware[name]
+    asked = cards.parsed(name)
+    for other, found in ledger.hardware.items():  # 3090 and "1 x RTX 3090" are 1x3090
+        if asked and asked == cards.parsed(other) and found.devices == asked[0]:
+            return found
     try:
         return cards.machine(name)
     except LedgerError:
-        known = [*ledger.hardware, *cards.cards()]
+        names = [*ledger.hardware, *cards.cards()]
         advice = "`astolfo hardware --list` shows machines and cards; 2x4090 is a machine with two of one."
-        raise LedgerError(f"{unknown('machine', name, known)} {advice}") from None
+        raise LedgerError(f"{unknown('machine', name, names)} {advice}") from None
 
 
 def plan(ledger: Ledger, run: Run, machine: schema.Hardware, *, exact: bool = False) -> Needs:

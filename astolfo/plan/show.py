@@ -1,11 +1,13 @@
 """A plan as text: one figure a line with where it comes from, and what all the runs before it need."""
 
+from collections.abc import Sequence
+
 from astolfo.ledger import schema
-from astolfo.ledger.ledger import Ledger
+from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.show import stand_in
 from astolfo.ledger.steps import plan_of, samples_per_step
 from astolfo.plan import cards
-from astolfo.plan.memory import Memory, named, result_bytes, state_bytes
+from astolfo.plan.memory import GIB, USABLE, Memory, named, result_bytes, state_bytes
 from astolfo.plan.plan import Needs
 
 _UNITS = ((1, "days"), (24, "hours"), (1440, "minutes"), (86_400, "seconds"))  # of a day
@@ -30,6 +32,24 @@ def as_text(ledger: Ledger, needs: Needs, machine: schema.Hardware) -> str:
     if stand_ins := stand_in(ledger, needs.run):
         lines.append(f"  {'stand-in':10} {stand_ins}")
     return "\n".join(lines)
+
+
+def remarks(ledger: Ledger, runs: Sequence[Run]) -> list[str]:
+    """What a reader should know of these runs besides figures: pictures that are not here, a warm-up of no steps."""
+    found = []
+    for run in runs:
+        name, schedule = str(run.fields.dataset), run.fields.schedule
+        for place in ledger.absent(name):
+            found.append(
+                f"{place} is not here, where the ledger has pictures of {name}: a build on this machine would end there."
+            )
+        if schedule and schedule.kind in ("warmup", "warmup-linear") and not (schedule.warmup_ratio or _says_steps(schedule)):
+            found.append(f"{run.id} has schedule: {schedule.kind} without warmup_steps or warmup_ratio: there is no warm-up.")
+    return list(dict.fromkeys(found))
+
+
+def _says_steps(schedule: schema.Schedule) -> bool:
+    return "warmup_steps" in schedule.model_fields_set
 
 
 def summary(title: str, rows: list[tuple[str, Needs | str]]) -> str:
@@ -96,12 +116,13 @@ def _steps(ledger: Ledger, needs: Needs) -> str:
 def _full_scale(needs: Needs, machine: schema.Hardware) -> list[tuple[str, str, str]]:
     if needs.memory is None or needs.disk is None:
         return []
-    has = f" of {machine.device_memory_gib * 1.073741824:.1f}" if machine.device_memory_gib else ""
+    size = (machine.device_memory_gib or 0) * GIB / 1e9
+    has = f" of {size * USABLE:.1f} GB to use ({size:.1f} GB a device)" if size else " GB a device"
     states = f"{needs.segments} states of {_bytes(state_bytes(needs.recipe))}, a result of {_bytes(result_bytes(needs.recipe))}"
     return [
         (
             "memory",
-            f"{needs.memory.total / 1e9:.1f}{has} GB a device",
+            f"{needs.memory.total / 1e9:.1f}{has}",
             f"arithmetic: {needs.memory}{_placement(needs)}",
         ),
         ("disk", _bytes(needs.disk), states),

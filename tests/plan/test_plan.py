@@ -174,6 +174,16 @@ def test_a_machine_of_the_ledger_goes_before_one_of_cards(ledger):
     assert not planner.machine_of(ledger, "2x3090").measured
 
 
+@pytest.mark.parametrize(
+    ("name", "devices"), [("3090", 1), ("1x3090", 1), ("1 x RTX 3090", 1), ("4 x 3090", 4), ("H100", 1), ("1xh100", 1)]
+)
+def test_a_card_finds_the_machine_that_has_it(ledger, name, devices):
+    """However a card is spelt, the machine with so many of it that the library knows, with its measurements, is meant."""
+    found = planner.machine_of(ledger, name)
+    assert found in ledger.hardware.values()
+    assert (found.devices, found.device) == (devices, "cuda")
+
+
 def test_only_the_same_recipe_was_measured(ledger):
     """A speed counts as measured for a run that does just what was measured; for others it is a range around the nearest."""
     measured, other = needs(ledger, "plain", "4x3090").speed, needs(ledger, "short", "4x3090").speed
@@ -278,6 +288,7 @@ def small_config(tmp_path):
     ("arguments", "expected"),
     [
         (["plain", "--hardware", "4x3090"], ["full scale", "777,917", "44.2 days", "1,963 kWh", "EPYC 7F52"]),
+        (["plain", "--hardware", "4x3090"], ["of 23.5 GB to use (25.8 GB a device)"]),
         (["plain", "--hardware", "cpu"], ["miniature scale", "1,245"]),
         (["flow", "--hardware", "4x3090"], ["made from", "velocity", "together"]),
         (
@@ -292,3 +303,19 @@ def test_the_verb_prints_figures_with_their_sources(arguments, expected):
     assert found.exit_code == 0
     for text in expected:
         assert text in found.output
+
+
+def test_a_plan_remarks_on_what_is_not_here(tmp_path):
+    """A folder of pictures that is not on this machine is a remark, since a build may run elsewhere; a warm-up of no steps is one too."""
+    entry = {"base": "one", "dataset": "few", "epochs": 2, "learning_rate": {"unet": 1e-5}, "schedule": "warmup"}
+    said = {
+        "bases": {"one": {}},
+        "datasets": {"few": {"images": 2000, "miniature": {"folder": "gone"}}},
+        "runs": {"a": entry, "b": {**entry, "schedule": {"kind": "warmup", "warmup_steps": 0}}},
+    }
+    (tmp_path / "ledger.yaml").write_text(yaml.safe_dump(said))
+    for words in (["a"], ["--all"]):
+        found = CliRunner().invoke(cli, ["--config", str(tmp_path), "plan", *words, "--hardware", "cpu"], catch_exceptions=False)
+        assert f"{tmp_path / 'gone'} is not here, where the ledger has pictures of few" in found.output
+        assert "a has schedule: warmup without warmup_steps or warmup_ratio: there is no warm-up." in found.output
+        assert "b has schedule" not in found.output
