@@ -12,10 +12,13 @@ from collections.abc import Callable
 from functools import cache
 from math import erf, sqrt
 
+from astolfo.ledger.ledger import Ledger, Run
 from astolfo.ledger.schema import RunFields, Scale, six_digits
+from astolfo.ledger.steps import full_steps, scale_steps
 
 DEVIATION = 0.02  # of a UNet's weights, which are about normal
 AT = 1.0e-5  # the rate from which the scale's multiplier is meant as it stands; lower ones lose more
+HARDER = 2.0  # times the effort of full scale, from which a verdict says little of the run; the record's long runs have up to 0.5
 _BITS = 8  # significant bits of bf16
 _SMALLEST = -60  # exponent of 2 under which there are no weights to speak of
 
@@ -37,6 +40,25 @@ def multiplied(scale: Scale, fields: RunFields) -> bool:
     """Whether the scale changes the run's rates: not of a training from nothing, nor Prodigy's."""
     prodigy = fields.optimizer is not None and fields.optimizer.kind == "Prodigy"
     return scale.learning_rate_multiplier != 1.0 and bool(fields.base) and not prodigy
+
+
+def effort(ledger: Ledger, run: Run) -> float:
+    """Steps times rate at the ledger's scale, of those of the run at full scale: of its rates the one with the most."""
+    change = at_scale(ledger.scale, run.fields)
+    assert run.fields.learning_rate
+    rates = max((change(rate) / rate for rate in run.fields.learning_rate.every if rate), default=1.0)
+    return rates * scale_steps(ledger, run) / full_steps(ledger, run)
+
+
+def harder(ledger: Ledger, run: Run) -> str:
+    """What a reader of its verdict has to know of a run that is shortened by much less than its rates are raised; else ""."""
+    times = effort(ledger, run)
+    if times < HARDER:
+        return ""
+    return (
+        f"At the scale {ledger.scale_name} this run is trained about {times:,.0f} times as hard as at full size (the scale "
+        'raises rates as for a run of more steps), so a "broken" or "works after merge" here says nothing of it.'
+    )
 
 
 @cache

@@ -157,8 +157,10 @@ def tree(ledger: Ledger, reference: Reference, directory: Path) -> str:
 
 def _remark(ledger: Ledger, node: Reference) -> str:
     if node.base:
-        parents = ledger.parents(node)
-        return f" (base, made from {' and '.join(map(str, parents))})" if parents else " (pinned base)"
+        if parents := ledger.parents(node):
+            return f" (base, made from {' and '.join(map(str, parents))})"
+        origin = ledger.origin(node.base)
+        return f" (stand-in {origin.stand_in})" if origin.stand_in else " (pinned base)"
     run = ledger.run(str(node.run))
     if str(node) in ledger.adopted:
         return " (adopted, not rebuilt)"

@@ -13,7 +13,7 @@ from astolfo.errors import AstolfoError
 from astolfo.ledger import load
 from astolfo.ledger.evaluations import own_verdicts
 from astolfo.ledger.ledger import Ledger, Run
-from astolfo.ledger.rates import loses, multiplied
+from astolfo.ledger.rates import harder, loses, multiplied
 from astolfo.ledger.recipe import recipe_of
 from astolfo.ledger.steps import full_steps, plan_of
 from astolfo.provenance import verdicts
@@ -43,11 +43,12 @@ def report(ledger: Ledger, run: Run, directory: Path) -> str:
     parts = {
         "It saw": " ".join(f"{one['runtime']} runtime, {one['uncond']} uncond: {one['sentence']}" for one in own),
         "Expected": _expected(run, own),
+        "Mind": harder(ledger, run),
         "How far to trust it": _trust(past(ledger, without=run.id), sorted({one["verdict"] for one in own})),
         "It cannot tell": _limits(ledger, run),
     }
     head = f"Rehearsal of {run.id} at the {ledger.scale_name} scale; its pictures: {directory}/evaluations/{run.id}/index.html"
-    return "\n".join([head, "", *(f"{name}: {text}" for name, text in parts.items())])
+    return "\n".join([head, "", *(f"{name}: {text}" for name, text in parts.items() if text)])
 
 
 Past = list[tuple[Run, list[dict[str, Any]]]]

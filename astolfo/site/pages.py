@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from astolfo.ledger.ledger import Run
+from astolfo.ledger.rates import harder
 from astolfo.ledger.references import Reference
 from astolfo.ledger.show import tree
 from astolfo.ledger.table import eras
@@ -97,7 +98,7 @@ class Pages:
             "run.html", root="../", run=self.runs[run.id], era=era, note=run.entry.note,
             before=ids[at - 1] if at else None, after=ids[at + 1] if at + 1 < len(ids) else None,
             evaluations=[evaluation_view(folder, report) for folder, report in evaluations.items()],
-            parents=self._parents(run.id), children=self._children(run.id),
+            parents=self._parents(run.id), children=self._children(run.id), harder=harder(self.ledger, run),
             tree=tree(self.ledger, Reference(run=run.id), self.facts.directory),
             models=[views.model_view(self.facts, model) for model in self.facts.of(run)], recorded=recorded,
             lengths=views.lengths(self.facts, run), settings=views.settings(run),

@@ -3,9 +3,10 @@
 import pytest
 
 from astolfo.ledger import load, recipe_of
-from astolfo.ledger.rates import AT, at_scale, kept
+from astolfo.ledger.rates import AT, at_scale, harder, kept
 from astolfo.ledger.schema import Precision
 from tests.conftest import SMALL
+from tests.ledger.conftest import RUN
 
 MEASURED = {4e-7: 0.005, 1.5e-6: 0.022, 1e-5: 0.171}  # benchmarks/drift.py, AdamW, weights of deviation 0.02
 
@@ -46,3 +47,21 @@ def test_who_loses_nothing_has_the_multiplier(precision):
     ledger = load(SMALL, "miniature")
     changed = ledger.run("plain").fields.model_copy(update={"precision": Precision(**precision)})
     assert at_scale(ledger.scale, changed)(1.5e-6) == pytest.approx(1.5e-4)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "keys", "times"),
+    [
+        ({"pictures": {"parts": {"own": 10}}, "own": {"images": 24}}, {"epochs": 6, "precision": {"update": "stochastic"}}, 100),
+        ({"pictures": {"images": 24}}, {"learning_rate": {"unet": 1.5e-6}, "precision": {"weights": "bf16"}}, 12),
+        ({"pictures": {"images": 24}}, {"optimizer": "Prodigy", "learning_rate": {"unet": 1}}, None),
+        ({"pictures": {"images": 200_000}}, {}, None),
+    ],
+)
+def test_a_run_that_is_not_shortened_is_trained_harder(mine, datasets, keys, times):
+    """Where the scale raises a rate by more than it shortens the run, the factor is said; of a long run there is nothing to say."""
+    ledger = mine(datasets=datasets, **keys)
+    said = harder(ledger, ledger.run(RUN))
+    assert f"is trained about {times} times as hard as at full size" in said if times else not said
+    full = mine("full", datasets=datasets, **keys)
+    assert harder(full, full.run(RUN)) == ""

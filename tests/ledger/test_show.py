@@ -4,11 +4,13 @@ import pytest
 import yaml
 
 from astolfo.ledger import load
-from astolfo.ledger.show import as_text, difference
+from astolfo.ledger.references import Reference
+from astolfo.ledger.show import as_text, difference, tree
 from astolfo.plan import plan as planner
 from astolfo.plan.show import as_text as plan_as_text
 from astolfo.plan.show import summary
 from tests.conftest import SMALL
+from tests.ledger.conftest import RUN
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +85,9 @@ def test_a_plan_counts_what_makes_a_stand_in(standing):
     every = [(run.id, planner.plan(ledger, run, machine)) for run in planner.every(ledger)]
     assert [name for name, _ in every if name in MADE.values()] == [*MADE.values()]
     assert [summary("all", every).count(f"  {maker} ") for maker in MADE.values()] == [1, 1]
+
+
+@pytest.mark.parametrize(("scale", "remark"), [("miniature", "stand-in sdxl-eps"), ("full", "pinned base")])
+def test_a_tree_ends_at_what_the_base_is(mine, tmp_path, scale, remark):
+    """Nothing is pinned at the miniature: the stand-in is named there, and at full scale the file is a pinned one."""
+    assert tree(mine(scale), Reference(run=RUN), tmp_path).endswith(f"own ({remark})  [not built]")

@@ -83,6 +83,16 @@ def test_a_run_of_ones_own_is_trusted_as_far_as_the_record_goes(record, tmp_path
     assert "--scale full plan my-first`)" in said["It cannot tell"]
 
 
+def test_a_run_that_is_not_shortened_is_said_to_be_trained_harder(record, tmp_path, monkeypatch):
+    """Of a small dataset all steps are made, at raised rates: the report says so, and of a large one nothing."""
+    for images, said in ((24, True), (20_000, False)):
+        own = tmp_path / str(images)
+        (own / "config").mkdir(parents=True)
+        (own / "config" / "ledger.yaml").write_text(LEAST.replace("20000", str(images)))
+        found = rehearsed(monkeypatch, own, "my-first", "broken")
+        assert ("about 100 times as hard" in found.get("Mind", "")) == said
+
+
 def test_an_outcome_that_no_verdict_contradicts_is_only_told(record, tmp_path, monkeypatch):
     """What is no verdict (a first run) is neither confirmed nor differed from, and a word that was never said of a known run is said to be so."""
     said = rehearsed(monkeypatch, tmp_path, "first", "broken", "--config", str(record))

@@ -8,7 +8,7 @@ import yaml
 
 from astolfo.errors import InputError
 from astolfo.provenance import attestation
-from astolfo.site import publish
+from astolfo.site import facts, publish
 from astolfo.site.card import card, write
 from astolfo.site.facts import gather
 from tests.ledger.test_cli import astolfo
@@ -49,6 +49,8 @@ def test_a_card_is_in_the_form_of_the_hub(ledger, outputs):
     values = text.split("<summary>Every value</summary>")[1].split("</details>")[0]
     assert "| objective | kind v, zero_terminal_snr True, min_snr_gamma 5.0" in values
     assert "| captions | kind " in values
+    assert "| min-SNR | min gamma 5 |" in text
+    assert "| max_grad_norm | 0.0 |" in text.split("## Recipe")[1].split("<details>")[0]
     assert ", tokens 225" in values
 
 
@@ -68,6 +70,14 @@ def test_how_to_load_it_follows_from_the_objective(ledger, tmp_path, run, said):
     assert said in text
     assert "It has not been evaluated." in text
     compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_a_file_of_which_no_digest_is_recorded_is_not_compared(ledger, outputs, monkeypatch):
+    """Where the ledger records no digest of a result, its card says so, and speaks of no comparison."""
+    monkeypatch.setattr(facts, "records", lambda _: [])
+    text = card(gather(ledger, outputs, RUN), ledger.run(RUN))
+    assert "No digest is recorded for this file." in text
+    assert "Against the recorded digests" not in text
 
 
 def test_two_cards_are_the_same(ledger, outputs):
