@@ -16,6 +16,7 @@ from astolfo.files import written
 
 CELL, SMALL_CELL, MANY = 132, 88, 10  # pixels of a cell's longer side, about, and with so many columns or more
 _GAP, _GROUP_GAP, _MARGIN, _LABEL = 6, 22, 18, 188
+_SMALLEST = 7  # letters that can still be read, in pixels
 _PAPER, _INK, _GREY, _LINE = (252, 252, 250), (28, 28, 32), (96, 96, 104), (205, 205, 208)
 VERDICT_INK = {"works": (17, 110, 48), "kinda works": (120, 100, 0), "blur": (148, 84, 0), "broken": (190, 24, 40)}
 
@@ -113,12 +114,20 @@ def _headings(
     draw: ImageDraw.ImageDraw, columns: Sequence[Column], lefts: Sequence[int], groups: Mapping, top: int, cell: int
 ) -> None:
     for name, (left, right) in groups.items():
-        _centred(draw, name, (left + right) / 2, top - 69, 16, _INK)
+        _centred(draw, name, (left + right) / 2, top - 69, _fitting(draw, [name], right - left, 16), _INK)
         draw.line((left, top - 48, right, top - 48), fill=_LINE)
-    for column, left in zip(columns, lefts, strict=True):
-        _centred(draw, column.heading, left + cell / 2, top - 42, 15, _INK)
-        text = column.word + (f", {column.count}" if column.count else "")
-        _centred(draw, text, left + cell / 2, top - 23, 14, VERDICT_INK[column.word])
+    verdicts = [column.word + (f", {column.count}" if column.count else "") for column in columns]
+    heading = _fitting(draw, [column.heading for column in columns], cell, 15)
+    verdict = _fitting(draw, verdicts, cell, 14)
+    for column, text, left in zip(columns, verdicts, lefts, strict=True):
+        _centred(draw, column.heading, left + cell / 2, top - 42, heading, _INK)
+        _centred(draw, text, left + cell / 2, top - 23, verdict, VERDICT_INK[column.word])
+
+
+def _fitting(draw: ImageDraw.ImageDraw, texts: Sequence[str], width: int, largest: int) -> int:
+    """The largest size of letters, up to `largest`, in which each of the texts is no wider than its place."""
+    sizes = range(largest, _SMALLEST, -1)
+    return next((size for size in sizes if all(draw.textlength(one, font=_font(size)) <= width for one in texts)), _SMALLEST)
 
 
 def _centred(draw: ImageDraw.ImageDraw, text: str, x: float, y: int, size: int, ink: tuple[int, int, int]) -> None:

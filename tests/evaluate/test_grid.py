@@ -56,3 +56,16 @@ def test_a_png_keeps_its_text_and_pixels(tmp_path):
     with Image.open(BytesIO((tmp_path / "a.png").read_bytes())) as found:
         assert found.text == {"parameters": "a star ★\nSteps: 2"}
         assert np.array_equal(np.asarray(found), picture)
+
+
+def test_verdicts_stay_in_their_columns():
+    """Of many columns with the longest verdict none reaches over its cell: the strip between two columns has no ink."""
+    columns = [
+        Column(group="v", heading=f"alpha 0.{i}0", word="kinda works", count="12/24", pictures=[flat(9)]) for i in range(11)
+    ]
+    pixels = np.asarray(draw_grid(["a"], columns, None, title="", note=""))
+    strip = pixels[84:128]  # headings and verdicts, below the line of the group
+    paper = (strip == np.array((252, 252, 250), np.uint8)).all(axis=(0, 2))
+    left = 18 + 188
+    assert all(paper[left + 102 * i + 96 : left + 102 * (i + 1)].all() for i in range(10))
+    assert not paper.all()
