@@ -93,7 +93,7 @@ def dataset() -> None:
     """Makes, checks and shows dataset stores."""
 
 
-@dataset.group("import")
+@dataset.group("import", short_help="make a store of pictures, or of latents that you have")
 def import_() -> None:
     """Makes a store, and reports what was left out. The same command goes on with an import that was killed."""
     from astolfo import numerics
@@ -101,7 +101,7 @@ def import_() -> None:
     numerics.pin()  # before any road loads numpy
 
 
-@import_.command()
+@import_.command(short_help="from sd-scripts' layout: an index and .npz files")
 @click.argument("index", type=FILE)
 @click.argument("folder", type=FOLDER)
 @click.option("--factor", type=click.IntRange(1), default=None, help="Pixels per latent. [default: as the samples have it]")
@@ -114,7 +114,7 @@ def kohya(index: Path, folder: Path, factor: int | None, prefixes: Any, output: 
     _run(Kohya(index, folder, factor, prefixes), output, **options)
 
 
-@import_.command()
+@import_.command(short_help="from a folder of pictures with captions beside them")
 @click.argument("folder", type=FOLDER)
 @_PICTURES
 @_EVERY
@@ -126,7 +126,7 @@ def folder(context: click.Context, folder: Path, **options: Any) -> None:
     _pictures(context, Folder, (folder,), **options)
 
 
-@import_.command()
+@import_.command(short_help="from WebDataset tars")
 @click.argument("tars", type=FILE, nargs=-1, required=True)
 @_PICTURES
 @_EVERY
@@ -138,7 +138,7 @@ def tars(context: click.Context, tars: tuple[Path, ...], **options: Any) -> None
     _pictures(context, Tars, tars, **options)
 
 
-@import_.command()
+@import_.command(short_help="from Parquet tables")
 @click.argument("tables", type=FILE, nargs=-1, required=True)
 @_PICTURES
 @_PREFIXES
@@ -204,7 +204,7 @@ def _run(source: Any, output: Path, **options: Any) -> None:
     click.echo(run(source, output, **options))
 
 
-@dataset.command()
+@dataset.command(short_help="write a store as sd-scripts reads it")
 @click.argument("store", type=FOLDER)
 @click.argument("folder", type=FOLDER)
 @click.option("--sized", is_flag=True, help="Name files as newer versions of sd-scripts name their caches.")
@@ -217,7 +217,7 @@ def export(store: Path, folder: Path, sized: bool, workers: int) -> None:
     export_kohya(Store(store), folder, sized=sized, workers=workers)
 
 
-@dataset.command("table")
+@dataset.command("table", short_help="write captions as a Parquet file, to edit them")
 @click.argument("store", type=FOLDER)
 @click.argument("file", type=FILE)
 def table_(store: Path, file: Path) -> None:
@@ -228,7 +228,7 @@ def table_(store: Path, file: Path) -> None:
     export_table(Store(store), file)
 
 
-@dataset.command()
+@dataset.command(short_help="make a store with edited captions")
 @click.argument("store", type=FOLDER)
 @click.argument("file", type=FILE)
 @click.option("--output", "-o", type=FOLDER, required=True, help="The store to make; it shares the latents.")
@@ -240,7 +240,7 @@ def captions(store: Path, file: Path, output: Path) -> None:
     click.echo(recaptioned(Store(store), file, output))
 
 
-@dataset.command()
+@dataset.command(short_help="say what is in a store")
 @click.argument("store", type=FOLDER)
 @_VOCABULARY
 @_KIND
@@ -254,7 +254,7 @@ def info(store: Path, vocabulary: Path | None, kind: str, tokens: str, semantics
     click.echo(summary(Store(store), _reading(vocabulary, kind, tokens, semantics)))
 
 
-@dataset.command()
+@dataset.command(short_help="compare a store with its digest")
 @click.argument("store", type=FOLDER)
 @click.option("--only", default="*", metavar="PATTERN", help="Files to hash, such as 'index.arrow' or 'latents-1024x*'.")
 @click.pass_context
@@ -268,7 +268,7 @@ def verify(context: click.Context, store: Path, only: str) -> None:
     context.exit(1 if problems else 0)
 
 
-@dataset.command()
+@dataset.command(short_help="show one sample, and how its caption is read")
 @click.argument("store", type=FOLDER)
 @click.argument("name", metavar="ID")
 @_VOCABULARY
@@ -284,7 +284,7 @@ def sample(store: Path, name: str, vocabulary: Path | None, kind: str, tokens: s
     click.echo(described(found, found.find(name), _reading(vocabulary, kind, tokens, semantics)))
 
 
-@dataset.command()
+@dataset.command(short_help="draw some samples with their captions")
 @click.argument("store", type=FOLDER)
 @click.option("--output", "-o", type=FILE, required=True, help="A PNG file.")
 @_AUTOENCODER

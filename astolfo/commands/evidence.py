@@ -43,7 +43,7 @@ def verify(
     context: click.Context, file: Path | None, directory: Path, record: bool, as_json: bool, digest: bool,
     attestations_only: bool, key: Path | None, certificates: tuple[Path, ...],
 ) -> None:  # fmt: skip
-    """Verifies FILE and everything that it comes from; without FILE, compares every model of the record with its digest.
+    """Verifies FILE and everything that it comes from; without FILE, compares every model of the ledger with its digest.
 
     With FILE it checks its bytes and side-car, the attestations up to its bases, every ancestor that is still there, and the
     recorded digests, and answers in one line. Exit status 1 if a bit is wrong. Without FILE the exit status is 1 if a model

@@ -15,7 +15,7 @@ def ledger() -> None:
     """Shows, compares, imports and exports runs of the ledger."""
 
 
-@ledger.command("list")
+@ledger.command("list", short_help="list every run, era by era")
 @click.pass_context
 def ledger_list(context: click.Context) -> None:
     """Lists every run, era by era."""
@@ -24,7 +24,7 @@ def ledger_list(context: click.Context) -> None:
     click.echo(listing(ledger_of(context)))
 
 
-@ledger.command("show")
+@ledger.command("show", short_help="show one run with all its values, or an era")
 @click.argument("name", metavar="RUN|ERA")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON: of a run, the effective entry and the recipe.")
 @click.pass_context
@@ -46,7 +46,7 @@ def ledger_show(context: click.Context, name: str, as_json: bool) -> None:
     click.echo("\n\n".join([*texts, show.era_as_text(found, era)] if era else texts))
 
 
-@ledger.command("table")
+@ledger.command("table", short_help="print a table per era: how runs differ, and what became of them")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print it as Markdown tables.")
 @click.pass_context
 def ledger_table(context: click.Context, as_markdown: bool) -> None:
@@ -59,7 +59,7 @@ def ledger_table(context: click.Context, as_markdown: bool) -> None:
     click.echo(table.markdown(found, columns) if as_markdown else table.text(found))
 
 
-@ledger.command("diff")
+@ledger.command("diff", short_help="show what differs between two runs")
 @click.argument("a")
 @click.argument("b")
 @click.pass_context
@@ -71,7 +71,7 @@ def ledger_diff(context: click.Context, a: str, b: str) -> None:
     click.echo(difference(found, found.run(a), found.run(b)))
 
 
-@ledger.command("spec")
+@ledger.command("spec", short_help="print the spec of a model: what its job is given")
 @click.argument("target")
 @click.pass_context
 def ledger_spec(context: click.Context, target: str) -> None:
@@ -83,7 +83,7 @@ def ledger_spec(context: click.Context, target: str) -> None:
     click.echo(canonical_json(Specs(found, sha256_of(LOCK)).model(reference_of(found, target))))
 
 
-@ledger.command("import")
+@ledger.command("import", short_help="write runs from sd-scripts' command lines and TOML files")
 @click.argument("files", type=WHOLE, nargs=-1, required=True)
 @click.option("--era", default=None, help="Its name. [default: the first file's]")
 @click.option("--ranks", type=click.IntRange(1), default=None, help="How many cards trained, where the files do not say.")
@@ -109,7 +109,7 @@ def ledger_import(
     click.echo(text)
 
 
-@ledger.command("export")
+@ledger.command("export", short_help="print a run as a command line for sd-scripts")
 @click.argument("name", metavar="RUN")
 @click.pass_context
 def ledger_export(context: click.Context, name: str) -> None:
@@ -123,10 +123,12 @@ def ledger_export(context: click.Context, name: str) -> None:
     click.echo(exported(found, found.run(name)))
 
 
-@ledger.command("options")
-@click.argument("name", required=False)
+@ledger.command(
+    "options", context_settings={"ignore_unknown_options": True}, short_help="say what becomes of an option of sd-scripts"
+)
+@click.argument("name", required=False, type=click.UNPROCESSED)
 def ledger_options(name: str | None) -> None:
     """Prints what becomes of an option of sd-scripts; without NAME, the page docs/sd-scripts.md, which has them all."""
     from astolfo.kohya import page
 
-    click.echo(page.one(name) if name else page.page(), nl=bool(name))
+    click.echo(page.one(name.lstrip("-").partition("=")[0]) if name else page.page(), nl=bool(name))

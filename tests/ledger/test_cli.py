@@ -150,3 +150,15 @@ def test_help_lists_every_verb_once_by_what_it_is_for():
     assert {"Look:", "Merge:", "Evidence:", "Publish:"} <= set(shown.splitlines())
     assert "..." not in shown.partition("Ledger and plan:")[2]
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["noise_offset", "--noise_offset", "--noise_offset=0.05"])
+def test_an_option_is_named_with_or_without_dashes(name):
+    """`ledger options` takes a name as it stands in a command line."""
+    assert astolfo("ledger", "options", name).stdout.startswith("--noise_offset: a key: objective.noise_offset.")
+
+
+@pytest.mark.parametrize("verb", [("ledger",), ("dataset",), ("dataset", "import")])
+def test_each_verb_of_a_group_has_a_whole_line(verb):
+    """The help of a group cuts no line."""
+    assert "..." not in astolfo(*verb, "-h").stdout.partition("Commands:")[2]
