@@ -6,12 +6,12 @@ is read, but what it sets is known to nobody afterwards, and a command in them h
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.shell import State, Word
+from astolfo.kohya.shell import LAUNCHES, State, Word, activates, sure
 
 Parts = list[tuple[int, int]]
 """Where the parts of a word begin and end: strings, groups, and what is between."""
@@ -19,13 +19,6 @@ Parts = list[tuple[int, int]]
 Element = tuple[int, int, list[Parts]]
 """A command of a pipeline: where it begins and ends, and its words."""
 
-_ACTIVATES = r"((de)?activate(\.bat|\.ps1)?|(conda|mamba|micromamba)(\.bat|\.exe)?\s+(de)?activate)"
-_SURE = re.compile(
-    r"(?i)(call\s+)?(set|setlocal|cd|chdir|pushd|popd|echo|title|color|cls|chcp|set-location|sl|push-location|write-host"
-    r"|write-output)(?=[\s/\"=.]|$)"
-    rf"|(?:(?:call|[&.])\s+)?(?:\"[^\"]*[\\/]|[^\s\"]*[\\/])?{_ACTIVATES}(?=[\s\"]|$)"
-)
-_LAUNCHES = re.compile(r"(?i)accelerate(\.exe)?[\"']?(-launch|\.commands\.launch|\s+launch)|\w*(train|tune)\w*\.py")
 _QUOTES, _SINGLE = '"“”„', "'‘’‚‛"  # PowerShell takes a word processor's for quotes
 _BLOCKS = re.compile(
     r"(?i)(?::\w+\s+)?(if|elseif|else|foreach|for|while|do|until|switch|function|filter|try|catch|finally|trap|begin|process|end"
@@ -59,18 +52,7 @@ _OTHER_SHELL = re.compile(
 _PRINTS = re.compile(r"(?i)(write-host|write-output|write-warning|write-verbose|echo|write|read-host|pause)$")
 
 
-def sure(text: str) -> bool:
-    """Whether a command is taken to succeed, so that what `&&` puts after it runs: in a script of a run that was trained."""
-    return bool(_SURE.match(text) or _LAUNCHES.search(text))
-
-
-def activates(words: Sequence[Word]) -> bool:
-    """Whether a command makes a Python environment the current one: it sets none of the variables that a launch is read for."""
-    name = re.split(r"[\\/]", words[0].text)[-1]
-    return any(re.fullmatch(f"(?i){_ACTIVATES}", one) for one in (name, " ".join([name, *(word.text for word in words[1:2])])))
-
-
-def powershell(path: Path, text: str) -> State:
+def run(path: Path, text: str) -> State:
     """Goes through a PowerShell script. Raises InputError where a quote, a list or a block is not closed."""
     script = _PowerShell(path, text)
     script.block(0, len(text), "")
@@ -263,7 +245,7 @@ class _PowerShell:
                 following = self._blank(at, end, lines=True)
                 header = self.text[keyword.end() : at]
                 self._changed(keyword.end(), at, why)
-                if _LAUNCHES.search(header) and not self.stopped:
+                if LAUNCHES.search(header) and not self.stopped:
                     self.state.trouble = why
                     self.state.run([Word(text=header.strip(), line=self._line(begin), trouble=why)], self._line(begin), header)
                 if following < end and self.text[following] == "{":
@@ -329,7 +311,7 @@ class _PowerShell:
             self._inner(begin, elements[-1][1], why)
             self.state.trouble = trouble
             return []
-        if re.match(r"(?i)[&a-z.\\]", source) or _LAUNCHES.search(source):
+        if re.match(r"(?i)[&a-z.\\]", source) or LAUNCHES.search(source):
             return [(begin, stop, self._words(begin, stop)[0]), *elements[1:]]
         return elements[1:]
 
@@ -512,7 +494,7 @@ class _PowerShell:
         if re.search(r"(?i)SetEnvironmentVariable", source):
             self.state.forget_all(why)
         self._changed(begin, end, why)
-        if _LAUNCHES.search(source):
+        if LAUNCHES.search(source):
             self._command(begin, end, words, alone=False)
         else:
             self._bodies(words, line)

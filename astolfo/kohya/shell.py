@@ -14,6 +14,13 @@ from pathlib import Path
 from astolfo.errors import InputError
 from astolfo.kohya.paths import joined
 
+_ACTIVATES = r"((de)?activate(\.bat|\.ps1)?|(conda|mamba|micromamba)(\.bat|\.exe)?\s+(de)?activate)"
+_SURE = re.compile(
+    r"(?i)(call\s+)?(set|setlocal|cd|chdir|pushd|popd|echo|title|color|cls|chcp|set-location|sl|push-location|write-host"
+    r"|write-output)(?=[\s/\"=.]|$)"
+    rf"|(?:(?:call|[&.])\s+)?(?:\"[^\"]*[\\/]|[^\s\"]*[\\/])?{_ACTIVATES}(?=[\s\"]|$)"
+)
+LAUNCHES = re.compile(r"(?i)accelerate(\.exe)?[\"']?(-launch|\.commands\.launch|\s+launch)|\w*(train|tune)\w*\.py")
 _CHANGES = ("cd", "chdir", "pushd", "set-location", "sl", "push-location")
 
 
@@ -119,6 +126,17 @@ class State:
             self.folder = joined(self.folder, target)
 
 
+def sure(text: str) -> bool:
+    """Whether a command is taken to succeed, so that what `&&` puts after it runs: in a script of a run that was trained."""
+    return bool(_SURE.match(text) or LAUNCHES.search(text))
+
+
+def activates(words: Sequence[Word]) -> bool:
+    """Whether a command makes a Python environment the current one: it sets none of the variables that a launch is read for."""
+    name = re.split(r"[\\/]", words[0].text)[-1]
+    return any(re.fullmatch(f"(?i){_ACTIVATES}", one) for one in (name, " ".join([name, *(word.text for word in words[1:2])])))
+
+
 def read(path: Path) -> Script:
     """The commands of a script. Raises InputError for a file that is missing, no text, or not closed (a quote, an `if`)."""
     return parse(path, read_text(path))
@@ -126,13 +144,13 @@ def read(path: Path) -> Script:
 
 def parse(path: Path, text: str) -> Script:
     """The same of a script whose text is known."""
-    from astolfo.kohya import posix, windows
+    from astolfo.kohya import batch, posix, powershell
 
     suffix = path.suffix.lower()
     if suffix in (".bat", ".cmd") or _continues(text, "^"):
-        state = windows.batch(path, text)
+        state = batch.run(path, text)
     elif suffix == ".ps1" or _continues(text, "`"):
-        state = windows.powershell(path, text)
+        state = powershell.run(path, text)
     else:
         state = posix.run(path, text)
     return Script(path=path, text=text, commands=tuple(state.commands))

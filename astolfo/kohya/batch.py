@@ -12,10 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.powershell import activates, powershell, sure
-from astolfo.kohya.shell import State, Word
-
-__all__ = ["batch", "powershell"]
+from astolfo.kohya.shell import State, Word, activates, sure
 
 Cells = list[tuple[str, int]]
 """Characters, each with the place in the script that it came from. What only the shell knows is one that stands for it."""
@@ -42,7 +39,7 @@ _COMES_BACK = re.compile(
 _OTHER_SHELL = re.compile(r"(?i)(powershell|pwsh|wsl|bash|sh|cmd)(\.exe)?")
 
 
-def batch(path: Path, text: str) -> State:
+def run(path: Path, text: str) -> State:
     """Goes through a .bat or .cmd file. Raises InputError where a quote or a block is not closed."""
     return _Batch(path, text).run()
 
