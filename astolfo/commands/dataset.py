@@ -116,14 +116,23 @@ def kohya(index: Path, folder: Path, factor: int | None, prefixes: Any, output: 
 
 @import_.command(short_help="from a folder of pictures with captions beside them")
 @click.argument("folder", type=FOLDER)
+@click.option(
+    "--caption-extension",
+    "extension",
+    type=click.Choice([".txt", ".caption"]),
+    default=None,
+    help="Read these captions alone, as sd-scripts does. [default: both]",
+)
 @_PICTURES
 @_EVERY
 @click.pass_context
-def folder(context: click.Context, folder: Path, **options: Any) -> None:
+def folder(context: click.Context, folder: Path, extension: str | None, **options: Any) -> None:
     """From a FOLDER of pictures with .txt (tags) and .caption (sentences) beside them."""
+    from functools import partial
+
     from astolfo.data.ingest.folder import Folder
 
-    _pictures(context, Folder, (folder,), **options)
+    _pictures(context, partial(Folder, extension=extension), (folder,), **options)
 
 
 @import_.command(short_help="from WebDataset tars")

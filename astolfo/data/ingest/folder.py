@@ -1,13 +1,16 @@
 """A folder of pictures and those below it, with captions beside them. Every file is a picture, a caption of one, or left out.
 
-Captions are `1.txt` (tags) and `1.caption` (a sentence) of `1.jpg`, or, as some programs name them, `1.jpg.txt`. Suffixes are
-compared without case. Links to folders are followed, unless they lead back to where they are.
+Captions are `1.txt` (tags) and `1.caption` (a sentence) of `1.jpg`, or, as some programs name them, `1.jpg.txt`; with an
+`extension` those of that suffix alone. Suffixes are compared without case. Links to folders are followed, unless they lead back
+to where they are.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from astolfo.data.ingest.bucketing import Bucketing
 from astolfo.data.ingest.images import Found, Pictures
 from astolfo.data.ingest.source import LONGEST_CAPTION, LeftOut, Refused, decoded_text, shown
 from astolfo.ledger.file_kinds import CAPTIONS, PICTURE, UNREADABLE, normalized, role, split, why_left
@@ -20,6 +23,12 @@ class Folder(Pictures):
 
     kind = "folder"
     folders = True
+
+    def __init__(self, places: Sequence[Path], bucketing: Bucketing, *, extension: str | None = None, **options: Any):
+        super().__init__(places, bucketing, **options)
+        self.extension = extension
+        if extension:
+            self.about["captions"] = self.identity["captions"] = extension
 
     def found(self) -> Iterator[Found]:
         """Pictures in the order of their paths, a folder's own before those below it."""
@@ -52,7 +61,7 @@ class Folder(Pictures):
 
     def _files(self, inside: str, names: list[str]) -> Iterator[Found]:
         """The pictures among the files of one folder with their captions, and why the others are left out."""
-        captions = {name: kind for name in names if (kind := role(name)) in CAPTIONS.values()}
+        captions = {name: kind for name in names if (kind := role(name)) in CAPTIONS.values() and self._read(name)}
         stems: dict[str, dict[str, str]] = {}
         for name in sorted(captions, reverse=True):  # of 1.txt and 1.TXT the first in this order stays: lower case
             stems.setdefault(normalized(split(name)[0]), {}).setdefault(captions[name], name)
@@ -68,6 +77,12 @@ class Folder(Pictures):
         for name in names:
             if role(name) != PICTURE and role(name) not in CAPTIONS.values():
                 yield LeftOut(shown(inside + name), why_left(name), stray=role(name) != UNREADABLE)
+            elif role(name) != PICTURE and not self._read(name):
+                yield LeftOut(shown(inside + name), f"a caption, of which those in {self.extension} alone are read", stray=True)
+
+    def _read(self, name: str) -> bool:
+        """Whether a caption is one of those that are read."""
+        return self.extension in (None, split(name)[1])
 
     def _one(self, inside: str, stem: str, name: str, beside: dict[str, str]) -> Found:
         texts = {}
