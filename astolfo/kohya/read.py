@@ -56,7 +56,13 @@ def reading(
     """What launches say, as a ledger has it."""
     result = Imported(called=frozenset(_saves(launch)[1] for launch in found))
     for number, launch in _in_order(found):
-        if launch.refused:
+        if other := training.of_no_model(launch):
+            reason, given = other
+            result.refusals.append(
+                Refusal(place=given.place, what="the launch", reason=reason, nearest="leave the launch, or that option, out")
+            )
+            result.left_out.append(f"{given.place}: {reason}.")
+        elif launch.refused:
             result.refusals.append(
                 Refusal(place=launch.place, what="the launch", reason=launch.refused, nearest="leave the launch out")
             )
@@ -237,11 +243,11 @@ class _Reading:
 
     def _length(self) -> dict[str, int]:
         values, epochs = self.values, self.values.get("max_train_epochs")
-        if epochs:
-            if values.on("max_train_steps"):
+        if epochs is not None:
+            if "max_train_steps" in self.launch.given:
                 values.none("max_train_steps", "--max_train_epochs is laid over it")
             return {"epochs": epochs}
-        return {"steps": values.get("max_train_steps") or 1600}
+        return {"steps": values.get("max_train_steps")}
 
     def _ranks(self) -> dict[str, int]:
         """How many processes train together, and who says so."""
@@ -334,7 +340,7 @@ def _lay_over(fields: dict[str, Any], ledger_keys: dict[str, Any]) -> None:
         target = fields
         for place in places:
             inner = target.get(place)
-            target[place] = {"kind": inner} if isinstance(inner, str) else dict(inner or {})
+            target[place] = {"kind": inner} if isinstance(inner, str) else dict(inner) if isinstance(inner, dict) else {}
             target = target[place]
         target[name] = value
         if value is None:

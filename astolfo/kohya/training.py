@@ -4,9 +4,11 @@ Each function reads its options from `Values` and returns what the ledger says f
 counterpart it refuses there. Where a line is silent, the value is sd-scripts' (kohya-ss/sd-scripts at 48d368f).
 """
 
+import math
 from typing import Any
 
 from astolfo.errors import InputError
+from astolfo.kohya.launch import Given, Launch
 from astolfo.kohya.values import Values, arguments
 from astolfo.ledger.schema.optimizer import OPTIMIZERS
 
@@ -31,6 +33,15 @@ _ARGUMENTS = {
     "use_bias_correction": "bias_correction", "r": "averaging_power", "weight_lr_power": "rate_power",
     "decouple": "coupled_decay",
 }  # fmt: skip
+_SWITCHES = (
+    "relative_step",
+    "warmup_init",
+    "scale_parameter",
+    "bias_correction",
+    "safeguard_warmup",
+    "coupled_decay",
+    "cautious",
+)
 _AT_DEFAULT = {
     "amsgrad": False, "maximize": False, "foreach": None, "fused": None, "cautious": False, "decay_rate": -0.8, "beta1": None,
     "warmup_steps": 0, "slice_p": 1, "fsdp_in_use": False, "growth_rate": float("inf"), "percentile_clipping": 100,
@@ -42,7 +53,24 @@ _SCHEDULES = {
     "constant_with_warmup": "warmup", "linear": "linear", "cosine": "cosine", "cosine_with_restarts": "cosine-with-restarts",
     "polynomial": "polynomial",
 }  # fmt: skip
+_NO_MODELS = {
+    "network_": "a LoRA", "lora_": "a LoRA", "token_string": "an embedding", "init_word": "an embedding",
+    "num_vectors_per_token": "an embedding", "cond_emb_dim": "a ControlNet", "controlnet_": "a ControlNet",
+}  # fmt: skip
+"""Begins of options of trainers that train no whole model."""
 _PRECISIONS = {"no": "fp32", "bf16": "bf16", "float": "fp32", "fp16": "fp16"}
+
+
+def of_no_model(launch: Launch) -> tuple[str, Given] | None:
+    """What a launch trains in the place of a whole model, and the option that shows it; None for one that trains a model.
+
+    A configuration file alone does not say whose trainer reads it.
+    """
+    for name, given in launch.given.items():
+        what = next((what for begin, what in _NO_MODELS.items() if name.startswith(begin)), "")
+        if what and given.value not in (None, False, "", []):
+            return f"--{name} is of a trainer of {what}, which is no checkpoint: a ledger holds whole models", given
+    return None
 
 
 def objective(values: Values) -> Any:
@@ -66,12 +94,14 @@ def _flow(values: Values) -> dict[str, Any]:
         found["shift"] = _plain(ratio)
     elif ratio:
         values.none("flow_uniform_static_ratio", "Of --flow_uniform_shift, which is not given")
-    if values.get("contrastive_flow_matching"):
+    if values.get("contrastive_flow_matching") and not values.get("cfm_lambda"):
+        values.none("contrastive_flow_matching", "--cfm_lambda 0: its term weighs nothing")
+    elif values.get("contrastive_flow_matching"):
         found["contrastive"] = values.get("cfm_lambda")
     _without(values, ("v_parameterization", "zero_terminal_snr", "min_snr_gamma", "scale_v_pred_loss_like_noise_pred",
                       "v_pred_like_loss", "debiased_estimation_loss"), "That fork ignores it with --flow_model")  # fmt: skip
-    for name in ("min_timestep", "max_timestep"):
-        if values.on(name) and values.get(name) != {"max_timestep": 1000}.get(name):
+    for name, default in (("min_timestep", 0), ("max_timestep", 1000)):
+        if values.get(name) not in (None, default):
             values.refuse(name, "rf has no range of timesteps here", "the whole range")
     return found
 
@@ -102,7 +132,7 @@ def _diffusion(values: Values, kind: str) -> dict[str, Any]:
         found["debiased_estimation_loss"] = True
     if values.get("min_timestep"):
         found["min_timestep"] = values.get("min_timestep")
-    if values.get("max_timestep") not in (None, 0, 1000):
+    if values.get("max_timestep") not in (None, 1000):
         found["max_timestep"] = values.get("max_timestep")
     return found
 
@@ -113,7 +143,7 @@ def _noise(values: Values) -> dict[str, Any]:
         found["noise_offset"] = values.get("noise_offset")
         if values.get("noise_offset_random_strength"):
             found["noise_offset_random"] = True
-        if values.get("adaptive_noise_scale"):
+        if values.get("adaptive_noise_scale") is not None:
             found["adaptive_noise_scale"] = values.get("adaptive_noise_scale")
     else:
         _without(values, ("noise_offset_random_strength", "adaptive_noise_scale"), "Of --noise_offset, which is not given")
@@ -160,8 +190,7 @@ def rates(values: Values, family: str, semantics: str) -> dict[str, Any]:
         encoders = (main if one is None else one, 0.0)
     else:
         one = values.get("learning_rate_te")
-        if values.on("learning_rate_te"):
-            _without(values, ("learning_rate_te",), "sdxl_train.py does not read it; --learning_rate_te1 and te2 count")
+        _without(values, ("learning_rate_te",), "sdxl_train.py does not read it; --learning_rate_te1 and te2 count")
         pair = [values.get("learning_rate_te1"), values.get("learning_rate_te2")]
         encoders = (main if pair[0] is None else pair[0], main if pair[1] is None else pair[1])
     if not values.get("train_text_encoder"):
@@ -213,9 +242,10 @@ def optimizer(values: Values) -> Any:
 def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a library's optimizer in the ledger's words, with what sd-scripts does to them."""
     found: dict[str, Any] = {}
+    given = {name: _of_type(values, kind, name, value) for name, value in given.items()}
     if kind == "AdaFactor":
-        given["relative_step"] = bool(given.get("relative_step", True) or given.get("warmup_init", False))
-        if tuple(given.get("eps") or ()) == (1e-30, 1e-3):
+        given["relative_step"] = given.get("relative_step", True) or given.get("warmup_init", False)
+        if given.get("eps") == (1e-30, 1e-3):
             del given["eps"]
     if kind == "Lion" and "cautious" in given:
         given.pop("cautious")
@@ -224,14 +254,41 @@ def _arguments(values: Values, kind: str, given: dict[str, Any]) -> dict[str, An
         value = (not value) if name == "decouple" else value
         if ours in OPTIMIZERS[kind]:
             default = OPTIMIZERS[kind][ours]
-            says_more = value != default and value not in (None, False)
-            if says_more or ours == "relative_step" or (value is False and (default or ours == "scale_parameter")):
+            silent = value is None or value == default or (value is False and not default and ours != "scale_parameter")
+            if not silent or ours == "relative_step":
                 found[ours] = value
         elif name not in _AT_DEFAULT or value != _AT_DEFAULT[name]:
             warmup = f"schedule: {{kind: warmup, warmup_steps: {value}}}"
             nearest = warmup if name == "warmup_steps" else f"without {name}={value!r}"
             values.refuse("optimizer_args", f"{kind} has no {name} here", nearest)
     return {name: list(value) if isinstance(value, tuple) else _plain(value) for name, value in found.items()}
+
+
+def _of_type(values: Values, kind: str, name: str, value: Any) -> Any:
+    """An argument of an optimizer as that one takes it. Raises InputError for another type."""
+    ours = _ARGUMENTS.get(name, name)
+    if ours not in OPTIMIZERS[kind] and not (name == "cautious" or (kind, name) == ("AdaFactor", "eps")):
+        return value
+    default = OPTIMIZERS[kind].get(ours, (1e-30, 1e-3) if name == "eps" else None)
+    if ours in _SWITCHES:
+        if value in (True, False):
+            return bool(value)
+        expected = "True or False"
+    elif isinstance(default, tuple):
+        if isinstance(value, tuple | list) and len(value) == len(default) and all(map(_is_number, value)):
+            return tuple(value)
+        expected = f"{len(default)} numbers, such as {','.join(map(str, default))}"
+    elif _is_number(value) or (value is None and default is None):
+        return value
+    elif name == "growth_rate" and value == math.inf:
+        return None
+    else:
+        expected = "a number"
+    raise InputError(f"{values.place('optimizer_args')}: --optimizer_args: {name} of {kind} expects {expected}; found {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def schedule(values: Values, chosen: Any) -> Any:
@@ -267,7 +324,10 @@ def schedule(values: Values, chosen: Any) -> Any:
     if found["kind"] == "polynomial":
         found["power"] = _plain(values.get("lr_scheduler_power"))
         if "lr_end" in more:
-            found["end"] = more.pop("lr_end")
+            found["end"] = end = more.pop("lr_end")
+            if not _is_number(end):
+                place = values.place("lr_scheduler_args")
+                raise InputError(f"{place}: --lr_scheduler_args: lr_end expects a number, found {end!r}.")
     else:
         _without(values, ("lr_scheduler_power",), "Of polynomial, which is not asked for")
     for argument in more:
@@ -321,8 +381,8 @@ def engine(values: Values) -> dict[str, Any] | None:
                 "accelerate dynamo_backend", "Nothing is compiled, except with DeepSpeed", "the same arithmetic, not compiled"
             )
         return None
-    stage = values.get("zero_stage") if values.get("deepspeed") else values.runner("zero_stage") or 2
-    if stage != 2:
+    stage = values.get("zero_stage") if values.get("deepspeed") else values.runner("zero_stage")
+    if stage not in (None, 2):
         values.refuse(
             "zero_stage" if values.get("deepspeed") else "accelerate zero_stage", "DeepSpeed is stage 2 here", "stage 2"
         )

@@ -5,6 +5,8 @@ and what is refused is collected, so that a user sees all of it at once.
 """
 
 import ast
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +16,14 @@ from astolfo.kohya.options import Becomes, Option, options
 
 _OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, [])
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-_ZERO_SAYS = {"seed", "learning_rate_te", "learning_rate_te1", "learning_rate_te2"}  # without them that trainer takes another
+_ZERO_SAYS = {
+    "seed", "learning_rate_te", "learning_rate_te1", "learning_rate_te2", "max_train_epochs", "max_timestep",
+    "adaptive_noise_scale", "accelerate zero_stage",
+}  # fmt: skip
+"""Options without which that trainer takes another value than 0."""
+_PATHS = {"pretrained_model_name_or_path", "vae", "train_data_dir", "in_json", "dataset_config", "output_dir", "output_name"}
 _SHOWN = 48  # characters of a value in the account
+_UNPRINTED = re.compile(r"[^\t -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _EXPECTED = {
     "flag": "true or false", "int": "a whole number", "float": "a number", "text": "text", "words": "a list of texts",
     "number": 'a whole number, a fraction below 1, or one in percent ("5%")',
@@ -64,14 +72,14 @@ class Values:
     def get(self, name: str) -> Any:
         """An option's value, or the trainer's default. Raises InputError for one of another type, or that only a shell knows."""
         given = self.launch.given.get(name)
-        if given is None or given.value is None or (given.value == "" and given.option.takes != "text"):
+        if given is None or _silent(given):
             return _default(options().all[name])
         return typed(given)
 
     def runner(self, name: str) -> Any:
         """The value of an option of accelerate; None where it is not given."""
         given = self.launch.runner.get(name)
-        return None if given is None else typed(given)
+        return None if given is None or _silent(given) else typed(given)
 
     def on(self, name: str) -> bool:
         """Whether an option is given, and with more than 0, false or nothing."""
@@ -94,6 +102,7 @@ class Values:
         """An option, or its value, has no counterpart; `instead` is what a run taken all the same has in its place."""
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))
         shown = f"--{name.removeprefix('accelerate ')}" + (f" {_shown(given)}" if given and not given.option.flag else "")
+        reason, nearest, instead = printed(reason), printed(nearest), printed(instead)
         self.refusals.append(Refusal(place=self.place(name), what=shown, reason=reason, nearest=nearest, instead=instead))
         if instead:
             self._row(name, "key", f"{instead}: {reason}")
@@ -103,11 +112,11 @@ class Values:
     def _row(self, name: str, becomes: Becomes, text: str) -> None:
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))
         if given:
-            self.rows[name] = Row(option=name, value=_shown(given), place=given.place, becomes=becomes, text=text)
+            self.rows[name] = Row(option=name, value=_shown(given), place=given.place, becomes=becomes, text=printed(text))
 
     def _by_table(self, name: str, given: Given) -> None:
         option = given.option
-        if _off(given):
+        if _off(name, given):
             self._row(name, "none", "It is off")
         elif option.becomes == "refused":
             off = option.of and (typed(given) in _OFF or typed(given) == option.default)
@@ -119,14 +128,29 @@ class Values:
             self._row(name, option.becomes, option.key if option.becomes != "none" else option.why)
 
 
-def _off(given: Given) -> bool:
+def printed(text: str) -> str:
+    """A text on one line of what can be shown: ends of lines, control characters and what YAML does not hold are escaped."""
+    return _UNPRINTED.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _silent(given: Given) -> bool:
+    """Whether an option is given with nothing, for which that trainer takes what it takes without."""
+    takes = given.option.takes
+    return (
+        given.value is None
+        or (given.value == "" and takes != "text")
+        or (given.value is False and (takes in ("text", "words") or isinstance(takes, tuple)))
+    )
+
+
+def _off(name: str, given: Given) -> bool:
     """Whether an option says no more than its absence: nothing, false, or a zero that is as good as the trainer's default."""
     option, value = given.option, given.value
     if value is None or value is False or value == "":
         return True
     if option.takes == "words":
         return not value and bool(option.of)
-    if option.takes not in ("int", "float", "number") or given.trouble or option.name in _ZERO_SAYS or option.default not in _OFF:
+    if option.takes not in ("int", "float", "number") or given.trouble or name in _ZERO_SAYS or option.default not in _OFF:
         return False
     try:
         return typed(given) in _OFF
@@ -141,8 +165,9 @@ def typed(given: Given) -> Any:
         raise InputError(f"{given.place}: --{option.name} {value}: {given.trouble}, and it is needed here. Write the value in.")
     try:
         return _converted(option, value)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         expected = _EXPECTED.get(option.takes, "") if isinstance(option.takes, str) else ", ".join(option.takes)
+        expected = "a path" if option.name in _PATHS else expected
         raise InputError(f"{given.place}: --{option.name} expects {expected}, found {value!r}.") from None
 
 
@@ -162,19 +187,46 @@ def _converted(option: Option, value: Any) -> Any:
                 raise ValueError
             return int(float(value)) if not isinstance(value, str) else int(value)
         case "float":
-            if isinstance(value, bool):
+            if isinstance(value, bool) or not math.isfinite(float(value)):
                 raise ValueError
             return float(value)
         case "number":
             return _number(value)
         case "words":
-            return [str(one) for one in ([value] if isinstance(value, str) else value) if str(one).strip()]
+            return [_text(one) for one in ([value] if isinstance(value, str) else _list(value)) if _text(one).strip()]
         case _:
-            return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
+            if option.name in _PATHS and not is_path(text):
+                raise ValueError
+            return text
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not is_text(str(value)):
+        raise TypeError
+    return str(value)
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written down: without a zero character or half of one."""
+    return not re.search("[\0\ud800-\udfff]", text)
+
+
+def is_path(text: str) -> bool:
+    """Whether a text can be that of a file or folder: no part of it is longer than a file system has it."""
+    return is_text(text) and all(len(part.encode()) < 256 for part in re.split(r"[/\\]", text)) and len(text.encode()) < 4096
 
 
 def _number(value: Any) -> int | float:
     """A count, or a part of the whole as a float below 1."""
+    if isinstance(value, bool):
+        raise TypeError
     if isinstance(value, str) and value.endswith("%"):
         return float(value[:-1]) / 100
     found = float(value)
@@ -192,7 +244,7 @@ def arguments(values: Values, name: str) -> dict[str, Any]:
             if not equals:
                 raise ValueError
             found[key.strip()] = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise InputError(
                 f"{values.place(name)}: --{name} expects NAME=VALUE words with values as Python writes them, such as "
                 f"weight_decay=0.01 or betas=0.9,0.999; found {word!r}."
@@ -212,5 +264,5 @@ def _shown(given: Given) -> str:
         return "(not shown)"
     if given.value is True:
         return ""
-    text = " ".join(map(str, given.value)) if isinstance(given.value, list) else str(given.value)
+    text = printed(" ".join(map(str, given.value)) if isinstance(given.value, list) else str(given.value))
     return text if len(text) <= _SHOWN else "..." + text[3 - _SHOWN :]

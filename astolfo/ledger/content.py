@@ -70,12 +70,17 @@ def count(place: Path) -> int | None:
     return len({(name.parent, normalized(split(name.name)[0])) for name in names}) or None  # of a.jpg and a.png one is taken
 
 
-def captioned(place: Path) -> bool:
-    """Whether a folder is here and each of its pictures has a caption beside it: 1.txt of 1.jpg, or 1.jpg.txt."""
+def captioned(place: Path, extension: str = "") -> bool:
+    """Whether a folder is here and each of its pictures has a caption (of that extension) beside it: 1.txt, or 1.jpg.txt."""
     names = list(_files(place)) if place.is_dir() else []
-    captions = {normalized(split(name)[0]) for name in names if role(name) != PICTURE}
+    captions = {normalized(split(name)[0]) for name in names if role(name) != PICTURE and extension in ("", split(name)[1])}
     pictures = [normalized(name) for name in names if role(name) == PICTURE]
     return bool(pictures) and all(captions & {name, split(name)[0]} for name in pictures)
+
+
+def extensions(place: Path) -> set[str] | None:
+    """Suffixes that the captions in a folder have; None where there is none."""
+    return {split(name)[1] for name in _files(place) if role(name) != PICTURE} if place.is_dir() else None
 
 
 def digest_of_store(folder: Path) -> str:
