@@ -5,6 +5,7 @@ import json
 import re
 import tarfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,20 @@ def test_a_folder(tmp_path):
     assert found["c"].target_size == (32, 96)
     assert found["b/1"].latents.shape == (4, 16, 16)
     assert np.abs(found["a/1"].latents[:, 5, 5] - [10, 100, 200, 310 / 3]).max() < 0.01
+
+
+@pytest.mark.parametrize(("extension", "texts"), [(".txt", ("1girl, solo", "")), (".caption", ("", "a girl"))])
+def test_captions_of_one_extension(tmp_path, extension, texts):
+    """Captions of one extension alone are read, however it is written; the others are listed, and are no error."""
+    files = folder_of(tmp_path / "in", FILES | {"c.TXT": "upper", "c.Caption": "Upper"})
+    store, left = imported(partial(Folder, extension=extension), [files], tmp_path / "out", strict=True)
+    found = {one.id: (one.tags, one.sentence) for one in map(store.sample, range(len(store)))}
+    assert found["a/1"] == texts
+    assert found["b/1"] == (("1boy", "") if extension == ".txt" else ("", ""))
+    assert found["c"] == (("upper", "") if extension == ".txt" else ("", "Upper"))
+    other = {".txt": ["a/1.caption", "c.Caption"], ".caption": ["a/1.txt", "b/1.txt", "c.TXT"]}[extension]
+    assert sorted(left) == sorted([*other, "notes.md"])
+    assert store.manifest["about"]["captions"] == extension
 
 
 def test_tars_hold_the_same(tmp_path):
