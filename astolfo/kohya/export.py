@@ -14,6 +14,7 @@ from astolfo.kohya import shell
 from astolfo.kohya.entries import Imported
 from astolfo.kohya.launch import Files, launches_in
 from astolfo.kohya.read import reading
+from astolfo.kohya.values import printed
 from astolfo.kohya.write import flow, number
 from astolfo.ledger import schema
 from astolfo.ledger.ledger import Ledger, Run
@@ -52,7 +53,7 @@ _REASONS = {
 def exported(ledger: Ledger, run: Run) -> str:
     """The command line of a run, with what it cannot say as comments above it."""
     command = " \\\n  ".join(_words(ledger, run))
-    lines = [f"# Run {run.id} of {run.era.title or 'this ledger'}, for kohya-ss/sd-scripts at 48d368f."]
+    lines = [f"# Run {run.id} of {printed(run.era.title or 'this ledger')}, for kohya-ss/sd-scripts at 48d368f."]
     name = run.fields.dataset
     lines.append(
         f"# `astolfo dataset export datasets/{name} exported/{name}` writes what it reads: an index, and a folder of latents."
@@ -131,7 +132,7 @@ def _words(ledger: Ledger, run: Run) -> list[str]:
 
 def _option(name: str, value: Any = True) -> list[str]:
     """["--name=value"]; [] for what is not given."""
-    if value in (None, False):
+    if value is None or value is False:
         return []
     text = number(value) if isinstance(value, float) else str(value)
     return [f"--{name}" if value is True else f"--{name}={shlex.quote(text)}"]
@@ -160,7 +161,7 @@ def _objective(fields: schema.RunFields) -> list[str]:
     if one.contrastive:
         words += [*_option("contrastive_flow_matching"), *_option("cfm_lambda", one.contrastive)]
     for name in _SAME:
-        words += _option(name, getattr(one, name) or None)
+        words += _option(name, getattr(one, name))
     words += _option("noise_offset_random_strength", one.noise_offset_random)
     words += _option("ip_noise_gamma_random_strength", one.ip_noise_gamma_random)
     if one.multires_noise:

@@ -5,17 +5,29 @@ dataset by its name in bases/ and datasets/. No file that is there is changed bu
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from astolfo.errors import InputError, LedgerError
+from pydantic import BaseModel
+
+from astolfo.errors import AstolfoError, InputError, LedgerError
 from astolfo.files import write_text
 from astolfo.kohya import write
 from astolfo.kohya.entries import Imported
 from astolfo.kohya.known import Known
 from astolfo.kohya.read import imported as read
-from astolfo.ledger import load
+from astolfo.kohya.values import printed
+from astolfo.ledger import load, schema
+from astolfo.ledger.files import Layer, validated
 from astolfo.ledger.references import problem_of
+from astolfo.ledger.yamlfile import Document
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "runs": schema.Era,
+    "bases": schema.Base,
+    "datasets": schema.Dataset,
+}  # what a file of each folder holds
 
 
 def import_files(
@@ -43,6 +55,7 @@ def import_files(
         raise LedgerError(f"The era's name {name!r} {problem}. Name another with --era.")
     files = _files(folder, found, name, "From " + ", ".join(path.name for path in paths), bool(ledger))
     if not write:
+        _check(folder, files)
         return "\n".join(text if len(files) == 1 else f"# {path}\n{text}" for path, text in files.items())
     _write(folder, files)
     known.add(found)
@@ -74,10 +87,26 @@ def _write(folder: Path, files: dict[Path, str]) -> None:
         write_text(path, text)
     try:
         load(folder, "full")
-    except LedgerError as error:
+    except AstolfoError as error:
         for path in files:
             path.unlink()
         raise LedgerError(f"What was read is no ledger, and nothing was written: {error}") from None
+
+
+def _check(folder: Path, files: Mapping[Path, str]) -> None:
+    """Raises LedgerError for files that no ledger could hold, before they are printed: a whole ledger, or files of one."""
+    with TemporaryDirectory() as place:
+        for path, text in files.items():
+            file = Path(place) / path.name
+            write_text(file, text)
+            try:
+                if kind := _KINDS.get(path.relative_to(folder).parent.name):
+                    document = Document(file)
+                    validated([Layer(document=document, path=(), value=document.value)], kind)
+                else:
+                    load(Path(place), "full")
+            except AstolfoError as error:
+                raise LedgerError(f"What was read is no ledger: {error}") from None
 
 
 def _refused(found: Imported) -> str:
@@ -94,7 +123,7 @@ def _report(found: Imported, files: Sequence[Path], folder: Path) -> str:
     lines = [f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}: {', '.join(run.name for run in found.runs)}"]
     lines += ["", "What became of every option:", *(f"  {line}" for line in write.account(found))]
     if remarks := [*found.left_out, *found.remarks, *write.uncounted(found)]:
-        lines += ["", "To know:", *(f"  {line}" for line in remarks)]
+        lines += ["", "To know:", *(f"  {printed(line)}" for line in remarks)]
     lines += [
         "",
         f"{write.FOLLOWS}:",

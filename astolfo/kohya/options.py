@@ -6,6 +6,7 @@ page()                                  the tables as docs/sd-scripts.md has the
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ TRAINERS = {
     "sdxl": "sdxl_train.py", "fine_tune": "fine_tune.py", "train-native": "train-native", "bluvoll": "bluvoll", "gui": "the GUI",
 }  # fmt: skip
 Becomes = Literal["key", "placement", "none", "refused"]
+_SECRET = re.compile(r"(?i)(^|_)(api|access|private|auth)_?key(_id)?$|(^|_)(token|password|passwd|secret)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Option:
     @property
     def secret(self) -> bool:
         """Whether its value must not be written down."""
-        return self.why.startswith("A secret")
+        return self.why.startswith("A secret") or bool(_SECRET.search(self.name))
 
 
 class Table:
@@ -92,3 +94,11 @@ def options() -> Table:
 def accelerate() -> Table:
     """The options of `accelerate launch`, and the keys of its configuration file."""
     return Table("accelerate.yaml")
+
+
+def names_secret(name: str) -> bool:
+    """Whether the value of an option must not be written down: by its name, or by an option's whose name begins so."""
+    plain = name.lstrip("-").replace("-", "_")
+    begins = [one for one in options().all.values() if one.name.startswith(plain)]
+    known = [one for one in (options().find(plain), accelerate().find(plain)) if one] or begins
+    return any(one.secret for one in known) or bool(_SECRET.search(plain))

@@ -7,6 +7,7 @@
 What all runs share stands once, in the defaults. Secrets are not written.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,9 @@ import yaml
 from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.launch import Launch
-from astolfo.kohya.options import accelerate, options
+from astolfo.kohya.options import accelerate, names_secret, options
+from astolfo.kohya.values import printed
+from astolfo.ledger import schema
 from astolfo.program import command
 
 FOLLOWS = "What follows, for the real thing (the rehearsal at the miniature scale needs nothing of it)"
@@ -29,7 +32,20 @@ _ORDER = (
     "ranks", "batch_size", "accumulation", "max_grad_norm", "precision", "save_every", "engine", "semantics", "choices", "seed",
     "placement",
 )  # fmt: skip
+_ALL = (*_ORDER, *(key for key in schema.RunFields.model_fields if key not in _ORDER))  # comments above a line say others, too
 _BECOMES = {"key": "key", "placement": "placement", "none": "no effect", "refused": "left out"}
+_HIDDEN = "(not shown)"
+_NAME = re.compile(r"""(?P<quote>["']?)(?:(?P<option>--[A-Za-z][\w-]*)|(?<![\w-])(?P<variable>[A-Za-z_]\w*))""")
+_SECRET = re.compile(r"(?i)KEY|TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL")  # names of variables
+_WORD = r"""(?:"(?:[\\`].|[^"\\`])*"|'[^']*'|\$\([^)]*\)|[\\^`]\n|\\.|[^\s"']|["'])+"""  # of any of the shells
+_AFTER = {
+    "option": re.compile(rf"""(?s)["']?(?:=|(?:[ \t]|[\\^`]?\n)+)(?P<value>{_WORD})"""),
+    "variable": re.compile(rf"(?s)(?:=|[ \t]+=[ \t]*)(?P<value>{_WORD})"),
+    '"': re.compile(rf'(?s)=(?P<value>(?:[\\`].|[^"\\`])*"(?:{_WORD})?)'),
+    "'": re.compile(rf"(?s)=(?P<value>[^']*'(?:{_WORD})?)"),
+}
+"""What follows a name: its value, after a quote that begins before the name up to the quote's end."""
+_LONG = 6  # characters of a secret that is blanked wherever it stands
 
 
 def whole(found: Imported, title: str, ledger: Path) -> str:
@@ -64,7 +80,7 @@ def _dataset(entry: DatasetEntry) -> str:
     ]
     lines += [f"folder: {scalar(entry.folder)}"] if entry.folder else []
     lines += ["flip: true"] if entry.source.subsets[0].flip else []
-    lines += [f"autoencoder: {entry.autoencoder}"] if entry.autoencoder != "sdxl-vae" else []
+    lines += [f"autoencoder: {scalar(entry.autoencoder)}"] if entry.autoencoder != "sdxl-vae" else []
     return "\n".join(lines)
 
 
@@ -150,18 +166,20 @@ def _without(run: ImportedRun) -> list[str]:
 
 
 def _shared(runs: list[ImportedRun]) -> dict[str, Any]:
-    """What stands in the defaults: what all runs share; of a single run all but what is its own."""
+    """What stands in the defaults: what all runs share, but no run's last key; of a single run all but what is its own."""
     first = runs[0].fields if runs else {}
     same = {key: value for key, value in first.items() if all(run.fields.get(key) == value for run in runs)}
+    if any(run.fields.keys() <= same.keys() for run in runs):  # such a run would be without a key: each says its seed
+        same.pop(next((key for key in ("seed", *_OWN) if key in same), ""), None)
     return {key: value for key, value in same.items() if len(runs) > 1 or key not in _OWN}
 
 
 def _keys(fields: Mapping[str, Any], indent: int) -> list[str]:
-    return [f"{' ' * indent}{key}: {flow(fields[key])}" for key in _ORDER if key in fields]
+    return [f"{' ' * indent}{key}: {flow(fields[key])}" for key in _ALL if key in fields]
 
 
 def _note(sentences: Iterable[str], indent: int) -> list[str]:
-    text = " ".join(sentences)
+    text = printed(" ".join(sentences))
     return [f"{' ' * indent}note: >-", *(f"{' ' * (indent + 2)}{line}" for line in _wrapped(text, _WIDTH - indent - 2))]
 
 
@@ -185,12 +203,25 @@ def _closing(found: Imported, ledger: Path) -> str:
 
 def _source(launch: Launch) -> list[str]:
     """The lines that a run was read from, without secrets."""
-    text = launch.text
+    text = _hidden(launch.text)
     for given in [*launch.given.values(), *launch.runner.values()]:
-        if given.option.secret and isinstance(given.value, str) and given.value:
-            text = text.replace(given.value, "(not shown)")
+        if given.option.secret and isinstance(given.value, str) and len(given.value) >= _LONG:
+            text = text.replace(given.value, _HIDDEN)
     lines = [line.rstrip() for line in text.splitlines()]
     return [f"{launch.place}", *(part for line in lines for part in _wrapped_line(line))]
+
+
+def _hidden(text: str) -> str:
+    """The source of a command, in which the values of options and variables that have a secret's name are blanked."""
+    out, at = "", 0
+    for head in _NAME.finditer(text):
+        secret = names_secret(head["option"]) if head["option"] else _SECRET.search(head["variable"])
+        if head.start() < at or not secret:
+            continue
+        kinds = (head["quote"], "option" if head["option"] else "variable")
+        if value := next((match for kind in kinds if kind and (match := _AFTER[kind].match(text, head.end()))), None):
+            out, at = f"{out}{text[at : value.start('value')]}{_HIDDEN}", value.end()
+    return out + text[at:]
 
 
 def _wrapped_line(line: str) -> list[str]:
@@ -213,7 +244,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _commented(lines: Iterable[str], indent: int = 0) -> str:
-    return "\n".join(f"{' ' * indent}# {line}".rstrip() for line in lines)
+    return "\n".join(f"{' ' * indent}# {printed(line)}".rstrip() for line in lines)
 
 
 def _mapping(fields: Mapping[str, Any]) -> str:
@@ -226,7 +257,7 @@ def _mapping(fields: Mapping[str, Any]) -> str:
 def flow(value: Any) -> str:
     """A value as YAML on one line: {unet: 1.0e-5, text_encoders: 2.0e-6}."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {flow(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{scalar(key)}: {flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(flow(one) for one in value) + "]"
     return scalar(value)
@@ -255,6 +286,8 @@ def scalar(value: Any) -> str:
 
 def number(value: float) -> str:
     """A float as YAML 1.1 reads it back, to the bit."""
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
     if value == int(value) and abs(value) < 1e6:
         return str(int(value))
     text = repr(value)
