@@ -148,7 +148,7 @@ def _body(found: Imported) -> str:
     lines = ["defaults:", *_keys(shared, 2)] if shared else []
     lines += ["", "runs:"] if shared else ["runs:"]
     for run in found.runs:
-        lines += [_commented(_source(run.launch), 2), f"  {scalar(run.name)}:"]
+        lines += [_commented(_source(run.launch), 2), f"  {named(run.name)}:"]
         lines += _keys({key: value for key, value in run.fields.items() if key not in shared}, 4)
         if run.notes or run.values.refusals:
             lines += _note([*run.notes, *_without(run)], 4)
@@ -175,7 +175,11 @@ def _shared(runs: list[ImportedRun]) -> dict[str, Any]:
 
 
 def _keys(fields: Mapping[str, Any], indent: int) -> list[str]:
-    return [f"{' ' * indent}{key}: {flow(fields[key])}" for key in _ALL if key in fields]
+    return [f"{' ' * indent}{key}: {_of_key(key, fields[key])}" for key in _ALL if key in fields]
+
+
+def _of_key(key: str, value: Any) -> str:
+    return named(value) if key in ("base", "dataset", "merge_base") and isinstance(value, str) else flow(value)
 
 
 def _note(sentences: Iterable[str], indent: int) -> list[str]:
@@ -188,7 +192,7 @@ def _section(name: str, entries: Mapping[str, str]) -> str:
         return ""
     lines = [f"{name}:"]
     for key, entry in entries.items():
-        lines += [f"  {scalar(key)}:", *(f"    {line}" for line in entry.splitlines())]
+        lines += [f"  {named(key)}:", *(f"    {line}" for line in entry.splitlines())]
     return "\n".join(lines)
 
 
@@ -257,7 +261,7 @@ def _mapping(fields: Mapping[str, Any]) -> str:
 def flow(value: Any) -> str:
     """A value as YAML on one line: {unet: 1.0e-5, text_encoders: 2.0e-6}."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(key)}: {flow(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{named(str(key))}: {flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(flow(one) for one in value) + "]"
     return scalar(value)
@@ -274,14 +278,25 @@ def scalar(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     text = str(value)
-    if re.fullmatch(r"[0-9]{8}", text):
-        return text  # an ID
     plain = bool(re.fullmatch(r"[A-Za-z0-9_./()%,;'<>=+ -]*[A-Za-z0-9_./()%]", text)) and not text.startswith(
         ("-", "%", "'", ",")
     )
-    if plain and ": " not in text and " #" not in text and "," not in text and yaml.safe_load(text) == text:
+    if plain and ": " not in text and " #" not in text and "," not in text and _is_itself(text):
         return text
     return yaml.safe_dump(text, default_style='"', width=10**6, allow_unicode=True).strip()
+
+
+def named(text: str) -> str:
+    """A name as YAML has it; an ID of eight digits needs no quotes where a ledger has names."""
+    return text if re.fullmatch(r"[0-9]{8}", text) else scalar(text)
+
+
+def _is_itself(text: str) -> bool:
+    """Whether YAML reads a text without quotes as that text, and not as a number, a date (or one that is none), or true."""
+    try:
+        return yaml.safe_load(text) == text
+    except (yaml.YAMLError, ValueError):
+        return False
 
 
 def number(value: float) -> str:
