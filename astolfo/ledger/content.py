@@ -79,8 +79,12 @@ def captioned(place: Path, extension: str = "") -> bool:
 
 
 def extensions(place: Path) -> set[str] | None:
-    """Suffixes that the captions in a folder have; None where there is none."""
-    return {split(name)[1] for name in _files(place) if role(name) != PICTURE} if place.is_dir() else None
+    """Suffixes that the captions of the pictures in a folder have; None where there is no folder."""
+    if not place.is_dir():
+        return None
+    names = list(_files(place))
+    pictures = {normalized(one) for name in names if role(name) == PICTURE for one in (name, split(name)[0])}
+    return {split(name)[1] for name in names if role(name) != PICTURE and normalized(split(name)[0]) in pictures}
 
 
 def digest_of_store(folder: Path) -> str:

@@ -21,6 +21,8 @@ BOTH = ("a.png", "a.txt", "a.caption", "b.png", "b.txt", "b.caption")
         (("a.png", "a.txt"), "", ".caption", ".txt"),
         (("a.png", "a.txt"), "--caption_extension=.txt", "", ""),
         (("a.png", "a.caption"), "", "", ""),
+        (("a.png", "a.caption", "README.txt"), "", "", ""),
+        (("a.png", "a.png.txt"), "", ".caption", ".txt"),
         (("a.png",), "", "", ""),
         ((), "", ".caption", ""),
         ((), "--caption_extension=.txt", "", ""),
