@@ -217,7 +217,7 @@ def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
     name = str(values.get("dataset_config"))
     for ignored in ("train_data_dir", "in_json", "reg_data_dir"):
         if values.on(ignored):
-            values.refusals = [one for one in values.refusals if f"--{ignored}" not in one.what]
+            values.withdraw(ignored)
             values.none(ignored, "--dataset_config is read in its place")
     found = files.text(name, values.launch)
     if found is None:
@@ -339,7 +339,7 @@ def _laid_over(values: Values, each: list[dict[str, Any]], text: str, label: str
             value = ",".join(map(str, value))
         values.launch.given[name] = Given(option=option, value=value, place=place)
         values.rows.pop(name, None)
-        values.refusals = [one for one in values.refusals if f"--{name}" != one.what.split()[0]]
+        values.withdraw(name)
         values._by_table(name, values.launch.given[name])
         if any(one != given[0] for one in given) and name not in _EACH:
             values.refuse(

@@ -7,6 +7,7 @@ names is looked for where the line says, beside the script, and among the files 
 that says what to train is a launch of its own.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,7 +123,7 @@ class Files:
                 f"{launch.place}: {name} may be {' or '.join(map(str, given))}, since both are given. Import them one by one."
             )
         for path in [*exact, *given, *below, script / file]:
-            if path.is_file():
+            if os.path.isfile(path):  # a name that is too long, or holds a NUL, is no file's
                 self.named.add(path.resolve())
                 return shell.read_text(path), str(path)
         return None
@@ -177,7 +178,7 @@ def _ledger_keys(path: Path, lines: Sequence[str], line: int) -> dict[str, Any]:
         if match := re.match(r"\s*#\s*astolfo:\s*([A-Za-z_][\w.]*):\s*(.*?)\s*$", lines[number - 1]):
             try:
                 found[match[1]] = _value(match[1], match[2])
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, ValueError) as error:
                 raise InputError(f"{path}:{number}: expected `# astolfo: KEY: VALUE`, found no YAML: {error}") from None
         number -= 1
     return dict(reversed(found.items()))
@@ -367,13 +368,13 @@ def _option(launch: Launch, name: str, place: str) -> Option:
         return fits[0]
     if fits:
         raise InputError(f"{place}: --{name} could be {' or '.join('--' + one.name for one in fits)}. Write it out.")
-    why = f"No trainer that is known here has it.{_hint(table, name)}".removesuffix(".")
+    why = f"No trainer that is known here has it.{_hint(table, name)}".rstrip(".")
     return Option(name=name, takes="words", becomes="refused", why=why, of=())
 
 
 def _hint(table: Table, name: str) -> str:
     close = table.close_matches(name)
-    return f" Did you mean {' or '.join('--' + one for one in close)}?" if close else ""
+    return f" What comes nearest is {' or '.join('--' + one for one in close)}." if close else ""
 
 
 # ---- configuration files
@@ -467,7 +468,7 @@ def _accelerate_file(text: str, label: str) -> dict[str, Given]:
         flat[{"FSDP": "use_fsdp", "MEGATRON_LM": "use_megatron_lm"}.get(kind, "tpu")] = True
     found = {}
     for name, value in flat.items():
-        if isinstance(value, dict) or value in (None, False, ""):
+        if isinstance(value, dict) or value is None or value is False or value == "":
             continue
         if option := accelerate().find(name):
             found[name] = Given(option=replace(option, name=name), value=value, place=f"{label}:{_yaml_line(text, name)}")

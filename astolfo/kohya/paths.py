@@ -63,7 +63,7 @@ def whole_path(name: str, folder: Folder) -> str:
         return joined(moved, name)
     name = name.replace("\\", "/")
     place = folder.script.parent / moved
-    if not (place / name).exists() and Path(name).exists():
+    if not os.path.exists(place / name) and os.path.exists(name):
         place = Path()
     return os.path.abspath(place / name)
 

@@ -43,7 +43,11 @@ def imported(
     found, files = launches(paths, ranks_given=ranks is not None)
     if not found:
         raise InputError(f"Expected scripts or TOML files that train, found none in {', '.join(map(str, paths))}.")
-    return reading(found, files, ledger, ranks, known)
+    result = reading(found, files, ledger, ranks, known)
+    for path in paths:
+        if path.suffix.lower() == ".toml" and path.resolve() not in files.named:
+            result.remarks.append(f"{path}: no launch names this file, so it is not read.")
+    return result
 
 
 def reading(

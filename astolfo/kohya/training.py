@@ -9,6 +9,7 @@ from typing import Any
 
 from astolfo.errors import InputError
 from astolfo.kohya.launch import Given, Launch
+from astolfo.kohya.options import options
 from astolfo.kohya.values import Values, arguments
 from astolfo.ledger.schema.optimizer import OPTIMIZERS
 
@@ -351,7 +352,7 @@ def one_rate(values: Values, chosen: Any, rates: dict[str, Any]) -> dict[str, An
 
 
 def precision(values: Values) -> dict[str, str]:
-    """Dtypes of weights, arithmetic and results."""
+    """Dtypes of weights, arithmetic and results, and how updates reach bf16 weights."""
     mixed = values.get("mixed_precision")
     if mixed == "fp16":
         values.refuse("mixed_precision", "Arithmetic in fp16, with a scaled loss", "bf16")
@@ -362,7 +363,18 @@ def precision(values: Values) -> dict[str, str]:
         mixed = "bf16"
     weights = "bf16" if full else "fp32"
     save = values.get("save_precision")
-    return {"weights": weights, "compute": _PRECISIONS[mixed], "save": _PRECISIONS[save] if save else weights}
+    found = {"weights": weights, "compute": _PRECISIONS[mixed], "save": _PRECISIONS[save] if save else weights}
+    if values.get("fused_backward_pass") and weights == "bf16":
+        option = options().all["fused_backward_pass"]
+        values.withdraw(option.name)
+        values.refuse(
+            option.name,
+            option.why,
+            option.nearest,
+            instead="stochastic rounding (precision.update), after the backward pass",
+        )
+        found["update"] = "stochastic"
+    return found
 
 
 def engine(values: Values) -> dict[str, Any] | None:
@@ -402,7 +414,7 @@ def _without(values: Values, names: tuple[str, ...], why: str) -> None:
     """Says of those that are given that they have no effect."""
     for name in names:
         if name in values.launch.given:
-            values.refusals = [one for one in values.refusals if one.place != values.place(name) or f"--{name}" not in one.what]
+            values.withdraw(name)
             values.none(name, why)
 
 

@@ -107,7 +107,11 @@ class Values:
         if instead:
             self._row(name, "key", f"{instead}: {reason}")
         else:
-            self._row(name, "refused", "; ".join(filter(None, (reason, nearest))))
+            self._row(name, "refused", reason + (f"; what comes nearest, and is not taken: {nearest}" if nearest else ""))
+
+    def withdraw(self, name: str) -> None:
+        """Takes back that an option is refused: it is judged anew."""
+        self.refusals = [one for one in self.refusals if one.what.split()[0] != f"--{name}"]
 
     def _row(self, name: str, becomes: Becomes, text: str) -> None:
         given = self.launch.given.get(name) or self.launch.runner.get(name.removeprefix("accelerate "))

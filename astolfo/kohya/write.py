@@ -20,6 +20,7 @@ from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.options import accelerate, names_secret, options
+from astolfo.kohya.paths import same_file
 from astolfo.kohya.values import printed
 from astolfo.ledger import schema
 from astolfo.program import command
@@ -87,8 +88,8 @@ def _dataset(entry: DatasetEntry) -> str:
 def uncounted(found: Imported) -> list[str]:
     """What is to know of each dataset whose pictures could not be counted."""
     return [
-        f"Dataset {name}: its pictures are not here to be counted, so its entry says images: 1000. "
-        "Write their number there, because the length of an epoch follows from it."
+        f"Dataset {name}: {entry.source.subsets[0].index or entry.source.subsets[0].folder} is not here to be counted, so its "
+        "entry says images: 1000. Write the pictures' number there, because the length of an epoch follows from it."
         for name, entry in found.datasets.items()
         if not entry.images and not entry.parts
     ]
@@ -109,7 +110,8 @@ def commands(found: Imported, ledger: Path) -> list[str]:
     for entry in found.datasets.values():
         if entry.words:
             lines += [_typed("dataset", "import", *entry.words), _typed("pin", entry.name, entry.store)]
-    for run in found.runs:
+    last = {same_file(run.saved): run for run in found.runs}  # of several that saved one file it is the last one's
+    for run in last.values():
         lines.append(_typed("adopt", run.name, run.saved) + "    # if you have that file, and do not want to train it again")
     return lines
 
@@ -161,6 +163,7 @@ def _without(run: ImportedRun) -> list[str]:
         f"{one.instead[0].upper()}{one.instead[1:]}, for the line's {one.what}: {one.reason}."
         if one.instead
         else f"Without the line's {one.what.removesuffix('.')}: {one.reason}."
+        + (f" What comes nearest, and is not taken: {one.nearest}." if one.nearest else "")
         for one in run.values.refusals
     ]
 

@@ -165,6 +165,12 @@ def test_what_names_a_trainer_and_starts_none(read):
         read(train__sh="ssh host 'accelerate launch sdxl_train.py'\n")
 
 
+def test_a_file_that_no_launch_names_is_said(files):
+    """A dataset's file that is given and that no launch names is not read, and the import says so."""
+    script, other = files(train__sh=f"{LAUNCH} --seed=1\n", data__toml='[[datasets]]\n[[datasets.subsets]]\nimage_dir = "/d"\n')
+    assert imported([script, other]).remarks == ["data.toml: no launch names this file, so it is not read."]
+
+
 def test_a_given_file_comes_before_one_that_is_here(files, tmp_path):
     """A file that is given to the import is the one that is meant; of two of one name nobody knows which."""
     one, two = tmp_path / "one", tmp_path / "two"

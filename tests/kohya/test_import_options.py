@@ -100,7 +100,7 @@ def test_block_rates_are_those_of_the_blocks(fields):
             "Prodigy stops at rates that differ",
         ),
         ("--blocks_to_swap 3", "--blocks_to_swap 3: No trainer that is known here has it"),
-        ("--nose_offset 3", "Did you mean --noise_offset"),
+        ("--nose_offset 3", "What comes nearest is --noise_offset"),
         ("--use_8bit_adam --optimizer_type Lion", "Two optimizers are named"),
         ("--full_bf16", "stops at it without --mixed_precision bf16"),
     ],

@@ -1,5 +1,6 @@
 """What an import writes is a ledger that loads, and the commands that follow can be typed."""
 
+import re
 import shlex
 
 import pytest
@@ -24,10 +25,7 @@ def test_an_assumed_number_of_pictures_is_said(files, run, tmp_path):
     (there / "a.png").touch()
     line = f"accelerate launch --num_processes=1 sdxl_train.py {BASE} --seed 1"
     away, here = files(away__sh=f"{line} --train_data_dir=/d/gone\n", here__sh=f"{line} --train_data_dir=pics\n")
-    assert (
-        "Dataset gone: its pictures are not here to be counted, so its entry says images: 1000."
-        in run("import", str(away)).output
-    )
+    assert "Dataset gone: /d/gone is not here to be counted, so its entry says images: 1000." in run("import", str(away)).output
     assert "1000" not in run("import", str(here)).output
 
 
@@ -164,6 +162,31 @@ def test_nothing_is_written_where_something_is_refused(files, run, tmp_path):
     assert not (tmp_path / "mine").exists()
     assert run("import", str(path), "--lossy").exit_code == 0
     assert "flip_aug" in load(tmp_path / "mine").run("one").entry.note
+
+
+def test_a_fused_backward_pass_becomes_stochastic_rounding(files, run, tmp_path):
+    """It is refused; `--lossy` takes what comes nearest, and both the table and the run's note say so."""
+    [path] = files(
+        one__sh=f"{LAUNCH} --mixed_precision=bf16 --full_bf16 --optimizer_type=adafactor --fused_backward_pass --seed 1\n"
+    )
+    assert "--fused_backward_pass: Each weight is updated as soon" in str(run("import", str(path)).exception)
+    said = run("import", str(path), "--lossy").output
+    assert re.search(
+        r"fused_backward_pass +key +stochastic rounding \(precision\.update\), after the backward pass: Each weight", said
+    )
+    one = load(tmp_path / "mine").run("one")
+    assert one.fields.precision.update == "stochastic"
+    assert one.entry.note.startswith(
+        "Stochastic rounding (precision.update), after the backward pass, for the line's --fused_backward_pass"
+    )
+
+
+def test_two_runs_that_saved_one_file_are_offered_it_once(files, run):
+    """A file that two launches saved, one over the other, is the later one's."""
+    [path] = files(one__sh=f"{LAUNCH} --output_dir=/o --output_name=one --seed=1\n" * 2)
+    said = run("import", str(path)).output
+    [offered] = [line for line in said.splitlines() if " adopt " in line]
+    assert "adopt one-2 /o/one.safetensors" in offered
 
 
 def test_the_program_s_own_ledger_is_not_written_to(files):
