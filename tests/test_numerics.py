@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -45,34 +46,27 @@ def test_the_switches_are_what_torch_says():
 
 def test_threads_of_a_fork_may_start_at_once():
     """Eight threads whose first sums coincide end none of twenty forks; without the hook, three of four end."""
-    code = """
-import os, threading
-from astolfo import numerics
-numerics.pin()
-import torch
-numerics.make_deterministic()
-torch.ones(100_000).add_(1)
+    numerics.make_deterministic()
+    torch.ones(100_000).add_(1)
 
-def add(together):
-    together.wait()
-    try:
-        torch.ones(100_000).add_(1)
-    except RuntimeError:
-        os._exit(1)
+    def add(together):
+        together.wait()
+        try:
+            torch.ones(100_000).add_(1)
+        except RuntimeError:
+            os._exit(1)
 
-ended = []
-for _ in range(20):
-    child = os.fork()
-    if child == 0:
-        together = threading.Barrier(8)
-        threads = [threading.Thread(target=add, args=(together,)) for _ in range(8)]
-        for step in (threading.Thread.start, threading.Thread.join):
-            list(map(step, threads))
-        os._exit(0)
-    ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-assert ended == [0] * 20, ended
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended = []
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            together = threading.Barrier(8)
+            threads = [threading.Thread(target=add, args=(together,)) for _ in range(8)]
+            for step in (threading.Thread.start, threading.Thread.join):
+                list(map(step, threads))
+            os._exit(0)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    assert ended == [0] * 20
 
 
 def test_every_switch_has_a_reason():
