@@ -12,7 +12,7 @@ from astolfo.errors import LedgerError
 
 @click.group()
 def ledger() -> None:
-    """Shows, compares, imports and exports runs of the ledger."""
+    """Lists, shows, imports and exports runs of the ledger."""
 
 
 @ledger.command("list", short_help="list every run, era by era")

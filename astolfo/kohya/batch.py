@@ -6,13 +6,14 @@ one text, which its program cuts into words by the rules of Microsoft's C (`\\"`
 `for`, or in its parentheses, is read, but what it sets is known to nobody afterwards; so is what follows a `goto`.
 """
 
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.shell import State, Word, activates, sure
+from astolfo.kohya.shell import State, Word, Written, activates, sure
 
 Cells = list[tuple[str, int]]
 """Characters, each with the place in the script that it came from. What only the shell knows is one that stands for it."""
@@ -36,6 +37,7 @@ _CMD = re.compile(r"(?i)(?:[^\s\"]*\\)?cmd(?:\.exe)?(?:\s*/(?![ck]\b)\w+(?::\w+)
 _COMES_BACK = re.compile(
     r"(?i)(python[\d.]*|py|accelerate|accelerate-launch|torchrun|deepspeed|pip[\d.]*|uv|git|cd|nvidia-smi)(\.exe)?"
 )
+_GUARD = re.compile(r"(?i)_*(on_?)?(err|fail|end|exit|quit|abort|die|stop|finish|usage|help)\w*")
 _OTHER_SHELL = re.compile(r"(?i)(powershell|pwsh|wsl|bash|sh|cmd)(\.exe)?")
 
 
@@ -54,7 +56,7 @@ class _Batch:
             self.starts.append(self.starts[-1] + len(line) + 1)
         self.number = 0  # of lines that are read
         self.file = path.suffix.lower() in (".bat", ".cmd")  # else: lines that are pasted into a window
-        self.state = State()
+        self.state = State(here=os.path.abspath(path.parent))
         self.unknown: list[tuple[str, str]] = []  # what the hidden characters of this line stand for, and their trouble
         self.blocks: list[tuple[int, str, str]] = []  # that are open: line, what they depend on, what comes before them
         self.before_block: dict[str, Word] = {}  # the variables as they stood there: a block is filled in as one line
@@ -140,6 +142,8 @@ class _Batch:
             elif text.startswith("%%", at):
                 match = re.compile("%%").match(text, at)
                 found += [cells[at]] if self.file else self._hide("%%", "only the shell knows %%", place)
+            elif match := re.compile(r"(?i)%~dp0").match(text, at):
+                found += [(char, place) for char in f"{self.state.here}/"]
             elif match := re.compile(r"%(\*|\d|~[A-Za-z]*\d|~\$\w+:\d)").match(text, at):
                 found += self._hide(match[0], f"only the shell knows {match[0]}", place)
             elif match := re.compile(r"%([^%:\n]+)(:[^%\n]*)?%").match(text, at):
@@ -244,7 +248,10 @@ class _Batch:
             elif char in "<>":
                 if found and found[-1][0].isdigit() and (len(found) == 1 or found[-2][0] in " \t,;="):
                     found.pop()  # of 2>&1
-                at = _redirected(cells, at)
+                begin, at = at, _redirected(cells, at)
+                if char == ">" and not self.stopped and "&" not in _text(cells[begin:at]):
+                    name = self._shown(_text(cells[begin:at]))[0].lstrip("> ").replace('"', "").strip()
+                    self.state.write(name, Written(text="", trouble={0: f"line {self._place(cells[begin:])} writes it"}))
                 continue
             found.append(cells[at])
             at += 1
@@ -343,7 +350,7 @@ class _Batch:
     def _goto(self, label: str, line: int) -> None:
         if re.fullmatch(r"(?i)\s*:eof", label):
             self.stopped = not self.state.trouble
-        else:
+        elif not (self.state.trouble and _GUARD.fullmatch(label.strip().lstrip(":"))):  # else it goes where nothing is trained
             self.after = self.after or f"line {line} goes to {self._shown(label)[0].lstrip(':').strip()}, and may leave it out"
 
     def _local(self, name: str, options: str, line: int) -> None:

@@ -219,12 +219,12 @@ def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
         if values.on(ignored):
             values.withdraw(ignored)
             values.none(ignored, "--dataset_config is read in its place")
-    found = files.text(name, values.launch)
+    found = files.find(name, values.launch)
     if found is None:
         raise InputError(
             f"{values.place('dataset_config')}: --dataset_config {name} is not here. Give that file to the import too."
         )
-    text, label = found
+    text, label = found.known().text, found.label
     content = _json(text, label) if name.lower().endswith(".json") else toml(text, label)
     general, datasets = _tables(content, text, label)
     each = [(general | dataset | one) for dataset in datasets for one in dataset.get("subsets") or [{}]]

@@ -26,7 +26,9 @@ class ImportedRun:
 
     @property
     def saved(self) -> str:
-        """The whole path of the model that the launch saves last."""
+        """The whole path of the model that the launch saves last; "" where only the shell knows it."""
+        if "output_dir" in self.launch.given and self.launch.given["output_dir"].trouble:
+            return ""
         slash = "\\" if "\\" in self.folder else "/"
         return whole_path(f"{self.folder.rstrip('/') or '.'}{slash}{self.stem or 'last'}.safetensors", self.launch.folder)
 

@@ -21,8 +21,8 @@ import yaml
 from astolfo.errors import InputError
 from astolfo.kohya import shell
 from astolfo.kohya.options import Option, Table, accelerate, options
-from astolfo.kohya.paths import Folder, last
-from astolfo.kohya.shell import Command, Script, Word
+from astolfo.kohya.paths import Folder, last, same_file, whole_path
+from astolfo.kohya.shell import TRAINS, Command, Script, Word, Written
 
 _TRAINERS = {
     "sdxl_train.py": "sdxl", "sdxl_train_v2.py": "sdxl", "sdxl_train_native.py": "sdxl", "fine_tune.py": "fine_tune",
@@ -44,18 +44,18 @@ _OTHERS = {
 _UNREAD = "names a trainer within a word, which is not read here. Write the launch as a command of its own"
 _NO_RUNNERS = {
     "echo", "printf", "cat", "grep", "pgrep", "pkill", "cp", "mv", "ln", "ls", "rm", "test", "[", "[[", "diff", "sed", "awk",
-    "tee", "head", "tail", "which", "where", "type", "command", "chmod", "git", "wget", "curl", "find", "pip", "copy", "move",
-    "del", "rem", "write-host", "write-output", "test-path", "notify-send", "trap",
+    "tee", "head", "tail", "which", "where", "type", "chmod", "git", "wget", "curl", "find", "pip", "copy", "move", "del", "rem",
+    "write-host", "write-output", "test-path", "notify-send", "trap",
 }  # fmt: skip
-_TRAINS = re.compile(r"accelerate\s+launch|\b(sdxl_train\w*|fine_tune)\.py\b")
 _RUNNERS = {
     "nproc_per_node": "num_processes", "num_gpus": "num_processes", "nnodes": "num_machines", "num_nodes": "num_machines",
     "node_rank": "machine_rank", "include": "gpu_ids", "master_port": "main_process_port", "master_addr": "main_process_ip",
 }  # fmt: skip
-_FLAGS = ("standalone", "no_python", "force_multi", "bind_cores_to_rank", "use_env")
-_MEETING = (*_FLAGS, "rdzv_backend", "rdzv_endpoint", "rdzv_id", "rdzv_conf", "max_restarts", "monitor_interval", "start_method",
-            "role", "log_dir", "redirects", "tee", "local_addr", "local_rank", "hostfile", "launcher", "launcher_args",
-            "bind_core_list")  # fmt: skip
+_VALUELESS = ("standalone", "no_python", "force_multi", "bind_cores_to_rank", "use_env")
+_MEETING = (
+    *_VALUELESS, "rdzv_backend", "rdzv_endpoint", "rdzv_id", "rdzv_conf", "max_restarts", "monitor_interval", "start_method",
+    "role", "log_dir", "redirects", "tee", "local_addr", "local_rank", "hostfile", "launcher", "launcher_args", "bind_core_list",
+)  # fmt: skip
 """Options of torchrun and of deepspeed that say where processes run and how they meet; the first few take no value."""
 
 
@@ -84,7 +84,7 @@ class Launch:
     runs_by: str = "accelerate"
     environment: dict[str, Word] = field(default_factory=dict)
     moved: str = ""  # where `cd` has led by then, as the script says it
-    writes: Mapping[str, str] = field(default_factory=dict)  # files that its script has written by then, by their names there
+    writes: Mapping[str, Written] = field(default_factory=dict)  # files that its script has written by then, by their names there
     numa: str = ""
     remarks: list[str] = field(default_factory=list)
     ledger_keys: dict[str, Any] = field(default_factory=dict)  # of the ledger itself, in comments above: `# astolfo: unet: 71`
@@ -99,6 +99,29 @@ class Launch:
         return Folder(script=self.path, moved=self.moved)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A configuration file's text, what to call it in messages, and why nobody knows what a line of it says."""
+
+    text: str
+    label: str
+    trouble: Mapping[int, str] = field(default_factory=dict)
+
+    def known(self) -> "Found":
+        """The same. Raises InputError where only the shell knows a line of it."""
+        for line, why in self.trouble.items():
+            raise InputError(f"{self.label}: its line {line}: {why}, and it may be needed here. Write the value in.")
+        return self
+
+    def toml(self) -> dict[str, Any]:
+        """Its content. Raises InputError where it is no TOML, or only the shell knows what makes it one."""
+        try:
+            return toml(self.text, self.label)
+        except InputError:
+            self.known()
+            raise
+
+
 class Files:
     """Files that launches name: those that their scripts write, those that are given to an import, and those that are here."""
 
@@ -106,40 +129,51 @@ class Files:
         self.given = given
         self.named: set[Path] = set()
 
-    def text(self, name: str, launch: Launch) -> tuple[str, str] | None:
-        """The text of the file that a launch calls `name`, and what to call it in messages; None where it is not here.
+    def find(self, name: str, launch: Launch) -> Found | None:
+        """The file that a launch calls `name`; None where it is not here.
 
-        Raises InputError where two of the given files may be meant.
+        Raises InputError where two of the given files may be meant, and where nobody knows what the script makes of it.
         """
-        file, script = last(name), launch.path.parent
-        written = {last(one): text for one, text in launch.writes.items()}
-        if file in written:
-            return written[file], f"{launch.path} ({name})"
-        below = [launch.folder.here / name, Path(name), script / name]
-        given = [one for one in dict.fromkeys(path.resolve() for path in self.given) if one.name == file]
-        exact = [one for one in given if one in [path.resolve() for path in below]]
+        below = [launch.folder.here / name, Path(name), launch.path.parent / name]
+        given = [one for one in dict.fromkeys(path.resolve() for path in self.given) if one.name == last(name)]
+        exact = [one for one in given if one in [path.resolve() for path in below if "\0" not in name]]
+        written = self._written(name, launch, here=any(os.path.isfile(path) for path in below))
+        if written and not (given and 0 in written.trouble):
+            if why := written.trouble.get(0):
+                raise InputError(f"{launch.place}: {name}: {why}, so nobody knows what it holds. Give it to the import too.")
+            return Found(text=written.text, label=f"{launch.path} ({name})", trouble=written.trouble)
         if len(given) > 1 and not exact:
             raise InputError(
                 f"{launch.place}: {name} may be {' or '.join(map(str, given))}, since both are given. Import them one by one."
             )
-        for path in [*exact, *given, *below, script / file]:
+        for path in [*exact, *given, *below, launch.path.parent / last(name)]:
             if os.path.isfile(path):  # a name that is too long, or holds a NUL, is no file's
                 self.named.add(path.resolve())
-                return shell.read_text(path), str(path)
+                return Found(text=shell.read_text(path), label=str(path))
         return None
+
+    @staticmethod
+    def _written(name: str, launch: Launch, here: bool) -> Written | None:
+        """What the script writes under that path; under its last part alone where it writes one such file and none is here."""
+        whole = same_file(whole_path(name, launch.folder))
+        for path, written in launch.writes.items():
+            if same_file(whole_path(path, Folder(script=launch.path))) == whole:
+                return written
+        alike = [written for path, written in launch.writes.items() if last(path) == last(name)]
+        return alike[0] if len(alike) == 1 and not here else None
 
 
 def launches(paths: Sequence[Path], ranks_given: bool = False) -> tuple[list[Launch], Files]:
     """Every training that the files say, in their order. Raises InputError, with file and line, for what cannot be read.
 
-    `told`: how many cards trained is known otherwise, so that accelerate's configuration may be missing.
+    `ranks_given`: how many cards trained is known otherwise, so that accelerate's configuration may be missing.
     """
     files = Files(paths)
     found: list[Launch] = []
     machine = _machine(path for path in paths if path.suffix.lower() in (".yaml", ".yml"))
     scripts = [path for path in paths if path.suffix.lower() not in (".toml", ".yaml", ".yml", ".json")]
     for path in scripts:
-        found += launches_in(shell.read(path))
+        found += launches_in(shell.read(path), paths)
     for launch in found:
         _configured(launch, files, machine, ranks_given)
     for path in paths:
@@ -153,10 +187,13 @@ def launches(paths: Sequence[Path], ranks_given: bool = False) -> tuple[list[Lau
     return found, files
 
 
-def launches_in(script: Script) -> list[Launch]:
-    """The launches of a script, its configuration files not yet read. Raises InputError where it has none."""
+def launches_in(script: Script, given: Sequence[Path] = ()) -> list[Launch]:
+    """The launches of a script, its configuration files not yet read; `given`: all files of the import.
+
+    Raises InputError where it has none.
+    """
     path = script.path
-    own = [one for command in _continued(script.commands) if (one := _launch(path, command))]
+    own = [one for command in _continued(script.commands) if (one := _launch(path, command, given))]
     if not any(one.trainer for one in own) and all(one.refused == _UNREAD for one in own):
         places = ", ".join(str(one.line) for one in own)
         hint = f" Line {places} names one within a word: write the launch as a command of its own." if own else ""
@@ -167,6 +204,7 @@ def launches_in(script: Script) -> list[Launch]:
     lines = script.text.split("\n")
     for launch in own:
         launch.ledger_keys = _ledger_keys(path, lines, launch.line)
+    own[0].remarks = [*(f"{path}:{remark}" for remark in dict.fromkeys(script.remarks)), *own[0].remarks]
     return own
 
 
@@ -195,7 +233,8 @@ def _continued(commands: Iterable[Command]) -> list[Command]:
     found: list[Command] = []
     for command in commands:
         first = command.words[0].text if command.words else ""
-        if found and (first.startswith("--") or first.endswith(".py")) and _runner(found[-1].words) is not None:
+        script = first.endswith(".py") and found and not any(word.text.endswith(".py") for word in found[-1].words)
+        if found and (first.startswith("--") or script) and _runner(found[-1].words) is not None:
             before = found[-1]
             text = f"{before.text.rstrip()}\n{command.text.strip()}"
             trouble = before.trouble or command.trouble
@@ -228,27 +267,34 @@ def _runner(words: Sequence[Word]) -> tuple[str, int] | None:
 def _names_a_trainer(command: Command) -> bool:
     """Whether a command that is no launch holds one in a word of its own: `ssh host "accelerate launch ..."`, `$CMD`."""
     first = last(command.words[0].text).lower() if command.words else ""
-    return first not in _NO_RUNNERS and any(_TRAINS.search(word.text) for word in command.words)
+    return first not in _NO_RUNNERS and any(TRAINS.search(word.text) for word in command.words)
 
 
-def _launch(path: Path, command: Command) -> Launch | None:
+def _launch(path: Path, command: Command, given: Sequence[Path]) -> Launch | None:
     start = _runner(command.words)
-    if start is None and not _names_a_trainer(command):
-        return None
-    runs_by, begin = start or ("", 0)
     launch = Launch(
-        path=path, line=command.line, text=command.text, trainer="", runs_by=runs_by, environment=dict(command.environment),
+        path=path, line=command.line, text=command.text, trainer="", environment=dict(command.environment),
         moved=command.folder, writes=command.writes,
     )  # fmt: skip
     if start is None:
-        launch.refused = _UNREAD
-        return launch
+        launch.refused = _UNREAD if _names_a_trainer(command) else _other_script(command, launch.folder, given)
+        return launch if launch.refused else None
+    launch.runs_by, begin = start
     before, words = command.words[:begin], list(command.words[begin:])
+    if any(last(word.text) in ("xargs", "parallel") for word in before):
+        launch.refused = f"{last(before[0].text)} gives it options that only the shell knows. Write the launch out"
+        return launch
     launch.numa = _numa(before)
     script = _runner_options(launch, words)
     name = last(script.text).lower() if script else ""
+    unknown = next((word for word in (*before, script) if word and word.trouble and not last(word.text).endswith(".py")), None)
+    if unknown and (unknown is script or launch.runs_by == "python"):
+        raise InputError(f"{launch.place}: {unknown.text}: {unknown.trouble}, and it starts the trainer. Write it in.")
     if not name or not _is_trainer(name):
-        return None if runs_by == "python" or not name.endswith(".py") else _refused(launch, name)
+        if launch.runs_by == "python" or not name.endswith(".py"):
+            launch.refused = _UNREAD if _names_a_trainer(command) and launch.runs_by != "python" else ""
+            return launch if launch.refused else None
+        return _refused(launch, name)
     if command.trouble:
         raise InputError(
             f"{launch.place}: {command.trouble}, so nobody knows whether it trains. Put the launch in a file of its own."
@@ -258,6 +304,32 @@ def _launch(path: Path, command: Command) -> Launch | None:
     launch.trainer, launch.script = _TRAINERS.get(name, "sdxl"), name
     _own_options(launch, words)
     return launch
+
+
+def _other_script(command: Command, folder: Folder, given: Sequence[Path]) -> str:
+    """That a command runs another script that is at hand and trains, if it does."""
+    names = [word.text for word in command.words if not word.text.startswith("-")]
+    if names and last(names[0]).lower().removesuffix(".exe") in (
+        "bash",
+        "sh",
+        "zsh",
+        "dash",
+        "call",
+        "powershell",
+        "pwsh",
+        "cmd",
+    ):
+        names = names[1:]
+    if not names or last(names[0]).rpartition(".")[2].lower() not in ("sh", "bash", "bat", "cmd", "ps1"):
+        return ""
+    path = folder.here / names[0].replace("\\", "/")
+    if not os.path.isfile(path) or path.resolve() in [one.resolve() for one in given]:
+        return ""
+    try:
+        trains = TRAINS.search(shell.read_text(path))
+    except InputError:
+        return ""
+    return f"It runs {path}, which trains. Give that file to the import too" if trains else ""
 
 
 def _is_trainer(name: str) -> bool:
@@ -288,7 +360,7 @@ def _runner_options(launch: Launch, words: list[Word]) -> Word | None:
             continue
         name, equals, _ = word.text.lstrip("-").replace("-", "_").partition("=")
         if launch.runs_by == "torchrun" and name in _MEETING:
-            if name not in _FLAGS and not equals and words:
+            if name not in _VALUELESS and not equals and words:
                 words.pop(0)
             launch.remarks.append(f"{launch.path}:{word.line}: --{name} says how processes are started, which decides no bit.")
             continue
@@ -309,7 +381,7 @@ def _runner_options(launch: Launch, words: list[Word]) -> Word | None:
             if not words:
                 raise InputError(f"{place}: {word.text} expects a value, found the end of the command.")
             following = words.pop(0)
-            found, trouble = following.text, following.trouble
+            found, trouble = following.text, trouble or following.trouble
         if launch.runs_by == "torchrun" and name == "gpu_ids":  # deepspeed's --include localhost:0,1
             found = str(found).rpartition(":")[2]
         launch.runner[name] = Given(option=option, value=found, place=place, trouble=trouble)
@@ -325,7 +397,8 @@ def _own_options(launch: Launch, words: list[Word]) -> None:
             raise InputError(f"{place}: {word.text}: {word.trouble}, and it stands for options. Write them in.")
         if not re.match("--[A-Za-z]", word.text):
             raise InputError(
-                f"{place}: expected an option, --name, found {word.text!r}. A value of several words is put in quotes."
+                f"{place}: expected an option, --name, found {_readable(launch, word)}. "
+                "A value of several words is put in quotes."
             )
         name, equals, value = word.text[2:].partition("=")
         option = _option(launch, name, place)
@@ -346,16 +419,23 @@ def _own_options(launch: Launch, words: list[Word]) -> None:
                 raise InputError(
                     f"{place}: --{name} expects a value, found {words[0].text if words else 'the end of the command'}."
                 )
-            trouble = next((one.trouble for one in following if one.trouble), "")
+            trouble = next((one.trouble for one in (word, *following) if one.trouble), "")
         elif option.takes == "words":
             found = [value]
             while words and not words[0].text.startswith("--"):
+                trouble = trouble or words[0].trouble
                 found.append(words.pop(0).text)
         elif option.flag:
             raise InputError(f"{place}: --{name} takes no value, found {value!r}. Leave it out, or write --{name} alone.")
         if option.name in launch.given:
             launch.remarks.append(f"{place}: --{option.name} stands twice; the last one counts, as there.")
         launch.given[option.name] = Given(option=option, value=found, place=place, trouble=trouble)
+
+
+def _readable(launch: Launch, word: Word) -> str:
+    """A word as a message shows it, unless it stands behind a secret."""
+    after = list(launch.given.values())[-1:]
+    return "a second value of a secret" if after and after[0].option.secret else repr(word.text)
 
 
 def _option(launch: Launch, name: str, place: str) -> Option:
@@ -383,31 +463,39 @@ def _hint(table: Table, name: str) -> str:
 def _configured(launch: Launch, files: Files, machine: dict[str, Given], ranks_given: bool) -> None:
     """Lays the line over its --config_file, and accelerate's options over its configuration."""
     if named := launch.runner.get("config_file"):
-        found = files.text(str(named.value), launch)
+        found = files.find(_certain(named), launch)
         if found is None and not ranks_given:
             raise InputError(
                 f"{named.place}: accelerate's --config_file {named.value} is not here. Give that file to the import too, or say "
                 "with --ranks how many cards trained."
             )
-        machine = _accelerate_file(*found) if found else {}
+        machine = _accelerate_file(found.known().text, found.label) if found else {}
     if launch.runs_by == "accelerate":
         launch.runner = {name: one for name, one in machine.items() if name not in launch.runner} | launch.runner
     if (named := launch.given.get("config_file")) and launch.trainer:
-        name = str(named.value)
+        name = _certain(named)
         name = name if name.endswith(".toml") else name + ".toml"
-        found = files.text(name, launch)
+        found = files.find(name, launch)
         if found is None:
             raise InputError(f"{named.place}: --config_file {name} is not here. Give that file to the import too.")
-        launch.given = _toml_options(launch, *found) | launch.given
+        launch.given = _toml_options(launch, found) | launch.given
 
 
-def _toml_options(launch: Launch, text: str, label: str) -> dict[str, Given]:
+def _certain(given: Given) -> str:
+    """The name of a configuration file. Raises InputError where only the shell knows it."""
+    if given.trouble:
+        raise InputError(f"{given.place}: --config_file {given.value}: {given.trouble}, and it is needed here. Write it in.")
+    return str(given.value)
+
+
+def _toml_options(launch: Launch, file: Found) -> dict[str, Given]:
     found: dict[str, Given] = {}
-    for section, value in toml(text, label).items():
+    for section, value in file.toml().items():
         for name, one in value.items() if isinstance(value, dict) else [(section, value)]:
-            place = f"{label}:{toml_line(text, name)}"
-            option = _option(launch, name, place)
-            found[option.name] = Given(option=option, value=one, place=place)
+            line = toml_line(file.text, name)
+            option = _option(launch, name, f"{file.label}:{line}")
+            place = f"{file.label}:{line}"
+            found[option.name] = Given(option=option, value=one, place=place, trouble=file.trouble.get(line, ""))
     return found
 
 

@@ -42,7 +42,7 @@ class Option:
     @property
     def secret(self) -> bool:
         """Whether its value must not be written down."""
-        return self.why.startswith("A secret") or bool(_SECRET.search(self.name))
+        return self.why.startswith("A secret") or bool(_SECRET.search(self.name.replace("-", "_")))
 
 
 class Table:

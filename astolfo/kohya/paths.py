@@ -29,7 +29,8 @@ class Folder:
 
 def plain_path(name: str) -> PurePosixPath | PureWindowsPath:
     """A path as the machine that it was written on understands it."""
-    return PureWindowsPath(name) if "\\" in name or re.match("[A-Za-z]:", name) else PurePosixPath(name)
+    windows = "\\" in name and not name.startswith("/")
+    return PureWindowsPath(name) if windows or re.match("[A-Za-z]:", name) else PurePosixPath(name.replace("\\", "/"))
 
 
 def last(name: str) -> str:
@@ -58,7 +59,7 @@ def whole_path(name: str, folder: Folder) -> str:
     """
     name, moved = _home(name), _home(folder.moved)
     if is_whole(name):
-        return posixpath.normpath(name) if name.startswith("/") else name
+        return posixpath.normpath(name.replace("\\", "/")) if name.startswith("/") else name
     if moved and is_whole(moved) and not moved.startswith("/"):
         return joined(moved, name)
     name = name.replace("\\", "/")
@@ -72,7 +73,7 @@ def same_file(path: str) -> str:
     """What two spellings of one path have in common: Windows knows no case, and links lead where they lead."""
     if isinstance(plain_path(path), PureWindowsPath):
         return PureWindowsPath(ntpath.normpath(path)).as_posix().lower()
-    return os.path.realpath(path) if path.startswith("/") else path
+    return os.path.realpath(path) if path.startswith("/") and "\0" not in path else path
 
 
 def can_be_pinned(path: str) -> bool:

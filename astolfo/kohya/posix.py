@@ -9,21 +9,24 @@ that is not followed here (`read`, `let`, another script that is not at hand) is
 """
 
 import contextlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from astolfo.errors import InputError
+from astolfo.kohya.paths import joined
 from astolfo.kohya.posix_syntax import ASSIGNMENT, Reader, Statement, Token, within
-from astolfo.kohya.shell import State, Word, read_text
+from astolfo.kohya.shell import TRAINS, State, Word, Written, read_text, sure
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARE = ("export", "declare", "typeset", "readonly", "local")
-_KEYWORDS = ("then", "do", "else", "elif", "if", "while", "until", "!", "time")
+_KEYWORDS = ("then", "do", "else", "elif", "!", "time")
 _TESTS = {
     "[", "[[", "test", "((", "!", "false", "grep", "egrep", "pgrep", "pidof", "which", "command", "type", "hash", "diff", "cmp",
     "read",
 }  # fmt: skip
+_SURE = {"mkdir", "source", ".", ":", "true", "printf", "unset", "sleep", "wait", "shift", "umask", "ulimit"}
 _SHELLS = {"bash", "sh", "zsh", "dash", "ksh"}
 _HARMLESS = re.compile(
     r"(^|/)activate$|conda|mamba|brew|pyenv|ssh-agent|direnv|/etc/|\.(bashrc|bash_profile|profile|zshrc)$|setvars\.sh$"
@@ -32,13 +35,29 @@ _ARITHMETIC = re.compile(r"([A-Za-z_]\w*)(?:\[[^]]*\])?\s*(?:(?:[-+*/%&|^]|<<|>>
 _BRACES = re.compile(r"(?<!\$)\{([^{}\s]*,[^{}\s]*|-?\d+\.\.-?\d+(?:\.\.-?\d+)?|[A-Za-z]\.\.[A-Za-z])\}")
 
 
+_ZERO = r"(?:\$0|\$\{0\}|\$\{?BASH_SOURCE(?:\[0\])?(?::-\$0)?\}?|\$\((?:realpath|readlink -f) (?:\$0|\$\{BASH_SOURCE\[0\]\})\))"
+_FOLDER = rf"(?:\$\(dirname {_ZERO}\)|\$\{{(?:0|BASH_SOURCE(?:\[0\])?)%/\*\}})"
+_OWN = re.compile(
+    rf"{_FOLDER}|\$\(cd (?:-P )?{_FOLDER}(/\.\.)?(?: ?&&|;) ?pwd(?: -P)?\)|\$\((?:realpath|readlink -f) {_FOLDER}\)"
+)
+"""The script's own folder, as scripts ask for it; quotes, blanks and what silences a command left out."""
+
+
 class _Ended(Exception):
     """The script, or a subshell of it, has come to an `exit`."""
 
 
+class _Next(_Ended):
+    """A loop's body ends here: `continue`."""
+
+
+class _Broken(_Ended):
+    """A loop ends here: `break`."""
+
+
 def run(path: Path, text: str) -> State:
     """Goes through a script. Raises InputError where it is not closed."""
-    state = State()
+    state = State(here=os.path.abspath(path.parent))
     _Run(path, text, state).whole(Reader(path, text).block(()))
     return state
 
@@ -48,6 +67,7 @@ class _Run:
 
     def __init__(self, path: Path, text: str, state: State):
         self.path, self.text, self.state = path, text, state
+        self.left = self.broken = ""  # why the rest of a loop's body, or of all its rounds, may not run
 
     def whole(self, statements: list[Statement]) -> None:
         """Goes through statements up to an `exit`."""
@@ -55,44 +75,66 @@ class _Run:
             self._go(statements)
 
     def _go(self, statements: list[Statement]) -> None:
-        outer, before, why = self.state.trouble, None, ""
+        outer, before, why, doubt = self.state.trouble, None, "", ""
         for statement in statements:
             if statement.after == "&&" and before is not None:
                 if _is_test(before):
                     why = f"it depends on the test of line {before.line}"
                 elif before.after == "||":
                     why = ""
+                if not _is_sure(before):
+                    doubt = doubt or f"it is set only where the command of line {before.line} succeeds"
             elif statement.after == "||" and before is not None:
-                why = f"it depends on whether the command of line {before.line} fails"
+                why, doubt = f"it depends on whether the command of line {before.line} fails", ""
             elif not statement.after:
-                why = ""
-            self.state.trouble = outer or why
+                why = doubt = ""
+            self.state.trouble = outer or why or self.left or (doubt if _assigns(statement) else "")
             self._statement(statement)
             self.state.trouble = outer
             before = statement
 
     def _statement(self, statement: Statement) -> None:
-        state = self.state
+        state, body = self.state, statement.body
         if statement.kind == "((":
             self._compute(statement.tokens[0].raw, statement.line)
-        elif statement.body is None:
+        elif body is None:
             self._simple(statement)
         elif statement.kind == "(":
-            _Run(self.path, self.text, state.inner()).whole(statement.body)
+            _Run(self.path, self.text, state.inner()).whole(body)
         elif not statement.kind:
-            self._go(statement.body)
+            self._go(body)
         elif statement.kind == "for" and statement.tokens:
             self._each(statement)
+        elif statement.kind == "function":
+            state.functions[statement.tokens[0].raw] = statement
+            inner = state.inner()
+            inner.trouble = f"it stands in the function {statement.tokens[0].raw} of line {statement.line}"
+            _Run(self.path, self.text, inner).whole(body)
         else:
-            outer, state.trouble = state.trouble, f"it depends on the `{statement.kind}` of line {statement.line}"
-            self._go(statement.body)
+            if statement.kind == "if":  # what it asks is run, whatever comes of it
+                asked = next((at for at, one in enumerate(body) if one.tokens and one.tokens[0].keyword == "then"), 0)
+                self._go(body[:asked])
+                body = body[asked:]
+            outer, left = state.trouble, self.left
+            state.trouble = outer or f"it depends on the `{statement.kind}` of line {statement.line}"
+            self._go(body)
             state.trouble = outer
+            if statement.kind not in ("if", "case"):
+                self.left = left
 
     def _each(self, statement: Statement) -> None:
         name, *tokens = statement.tokens
+        left, broken = self.left, self.broken
         for word in [word for token in tokens for word in _expand(token, self.state)]:
+            self.left = self.broken or left
             self.state.set(name.raw, word)
-            self._go(statement.body or [])
+            try:
+                self._go(statement.body or [])
+            except _Next:
+                continue
+            except _Broken:
+                break
+        self.left, self.broken = left, broken
 
     def _simple(self, statement: Statement) -> None:
         state = self.state
@@ -123,26 +165,44 @@ class _Run:
         words = [word for token in rest for word in _expand(token, state)]
         if not words:
             return
-        if document and targets and words[0].text in ("cat", "tee"):
-            self._write(targets[-1], document if literal else _within_text(document, state))
         first, last = statement.tokens[0], statement.tokens[-1]
+        if targets:
+            self._write(targets[-1], words, document, literal, first.line)
+        elif document and words[0].text.rpartition("/")[2] in _SHELLS and all(word.text.startswith("-") for word in words[1:]):
+            words = [words[0], Word(text="-c", line=first.line), Word(text=document, line=first.line)]
+        elif document and TRAINS.search(document):
+            words.append(Word(text=document, line=first.line, trouble="another program reads it"))
         if not self._built_in(words, first.line):
             state.run(words, first.line, self.text[first.start : last.end], own)
         if words[0].text == "exec" and not state.trouble and len(words) > 1:
             raise _Ended
 
-    def _write(self, target: tuple[str, bool], document: str) -> None:
-        """A script writes a file; where nobody knows whether it does, a file of that name that is here counts."""
+    def _write(self, target: tuple[str, bool], words: list[Word], document: str, literal: bool, line: int) -> None:
+        """A command's output goes into a file: known of `cat` and `tee` with a here-document, and of a plain `echo`."""
         name, more = target
-        if not (self.state.trouble and (Path(name).exists() or (self.path.parent / name).exists())):
-            self.state.writes[name] = (self.state.writes.get(name, "") if more else "") + document
+        if document and words[0].text in ("cat", "tee"):
+            what = Written(text=document) if literal else _within_text(document, self.state)
+        elif words[0].text == "echo" and not any(re.fullmatch("-[neE]+", word.text) for word in words[1:2]):
+            why = next((word.trouble for word in words if word.trouble), "")
+            what = Written(text=" ".join(word.text for word in words[1:]) + "\n", trouble={1: why} if why else {})
+        else:
+            what = Written(text="", trouble={0: f"line {line} writes it by `{words[0].text}`"})
+        if self.state.trouble:
+            what = replace(what, trouble={0: self.state.trouble})
+        self.state.write(name, what, more)
 
     def _built_in(self, words: list[Word], line: int) -> bool:
         """Does what the shell itself does, as far as variables go. Whether it was such a command, and no program."""
         state, name, arguments = self.state, words[0].text, words[1:]
-        if name == "exit" or name == "return":
+        if name in ("exit", "return", "continue", "break"):
+            kind = {"continue": _Next, "break": _Broken}.get(name, _Ended)
             if not state.trouble:
-                raise _Ended
+                raise kind
+            if kind is not _Ended:
+                self.left = f"`{name}` of line {line} may leave it out"
+                self.broken = self.broken or (self.left if kind is _Broken else "")
+        elif name in state.functions:
+            self._call(name, line)
         elif name in ("read", "mapfile", "readarray"):
             for word in arguments:
                 if _NAME.fullmatch(word.text):
@@ -167,6 +227,17 @@ class _Run:
         else:
             return False
         return True
+
+    def _call(self, name: str, line: int) -> None:
+        """A function of the script is called: what it sets is known to nobody."""
+        state, inner = self.state, self.state.inner()
+        inner.trouble = state.trouble or f"line {line} calls {name}, which may set it"
+        inner.commands, inner.functions = [], {one: body for one, body in state.functions.items() if one != name}
+        _Run(self.path, self.text, inner).whole(state.functions[name].body)
+        state.variables |= inner.variables
+        state.lists |= inner.lists
+        state.exported |= inner.exported
+        state.elsewhere = inner.elsewhere
 
     def _compute(self, text: str, line: int) -> None:
         """Arithmetic is not done here: what it changes is known to nobody."""
@@ -200,10 +271,28 @@ class _Run:
 
 def _is_test(statement: Statement) -> bool:
     """Whether a statement is run to see whether it succeeds, so that nobody knows whether what it guards is done."""
+    if statement.body is not None and statement.kind in ("", "("):
+        return bool(statement.body) and _is_test(statement.body[-1])
     if statement.kind:
-        return statement.kind not in ("(", "for")
+        return statement.kind not in ("for", "function")
     words = [token for token in statement.tokens if not token.operator and token.keyword not in _KEYWORDS[:-2]]
     return bool(words) and words[0].raw in _TESTS
+
+
+def _is_sure(statement: Statement) -> bool:
+    """Whether a statement is taken to succeed, so that what `&&` sets after it is set."""
+    if statement.body is not None:
+        return statement.kind in ("", "(") and bool(statement.body) and _is_sure(statement.body[-1])
+    text = " ".join(token.raw for token in statement.tokens if not token.operator)
+    return _assigns(statement) or text.partition(" ")[0] in _SURE or sure(text)
+
+
+def _assigns(statement: Statement) -> bool:
+    """Whether a statement gives variables their values, and does nothing more."""
+    words = [token for token in statement.tokens if not token.operator]
+    if statement.kind or not words:
+        return False
+    return words[0].keyword in _DECLARE or all(ASSIGNMENT.match(one.raw) for one in words)
 
 
 def _inner_script(words: list[Word]) -> Word | None:
@@ -282,11 +371,18 @@ def _expand(token: Token, state: State) -> list[Word]:
         if match := re.fullmatch(r"\$\{([A-Za-z_]\w*)\[[@*]\]\}", text):
             if match[1] in state.lists:
                 return [replace(word, line=token.line) for word in state.lists[match[1]]]
-        elif quoting == "plain" and (match := re.fullmatch(r"\$\{?([A-Za-z_]\w*)\}?", text)):
-            value = state.get(match[1], token.line, text)
+        elif match := re.fullmatch(r'\$\{([A-Za-z_]\w*)\[[@*]\]:?\+"?(\$\{\1\[[@*]\]\})"?\}', text):
+            return _expand(replace(token, parts=[(quoting, match[2])]), state)
+        elif quoting == "plain" and text.startswith(("$", "`")) and _whole_variable(text):
+            value = _variable(text, token.line, state)
             split = value.text.split() if not value.trouble else [value.text]
             return [replace(value, text=one) for one in split]
     return [_unmatched(one, state) for one in _braced(token)]
+
+
+def _whole_variable(text: str) -> bool:
+    """Whether a text is one `$...` and nothing more."""
+    return bool(re.fullmatch(r"\$[A-Za-z_]\w*", text)) or (text[1:2] in ("{", "(") and within(text, 0) == len(text))
 
 
 def _braced(token: Token) -> list[Token]:
@@ -324,9 +420,13 @@ def _unmatched(token: Token, state: State) -> Word:
     return word
 
 
-def _within_text(text: str, state: State) -> str:
+def _within_text(text: str, state: State) -> Written:
     """A here-document with its variables filled in, as far as they are known."""
-    return "".join(_filled("double", line, 0, state).text for line in text.splitlines(keepends=True))
+    lines = [_filled("double", line, 0, state) for line in text.splitlines(keepends=True)]
+    return Written(
+        text="".join(line.text for line in lines),
+        trouble={number: line.trouble for number, line in enumerate(lines, 1) if line.trouble},
+    )
 
 
 def _filled(quoting: str, text: str, line: int, state: State) -> Word:
@@ -362,12 +462,27 @@ def _variable(spelt: str, line: int, state: State) -> Word:
     if match := re.fullmatch(r"\$\{?([A-Za-z_]\w*)\}?", spelt):
         if match[1] == "HOME" and "HOME" not in state.variables:
             return Word(text="$HOME", line=line)
-        return state.get(match[1], line, spelt)
-    if match := re.fullmatch(r"\$\{([A-Za-z_]\w*):?([-=])(.*)\}", spelt, re.DOTALL):
+        if match[1] != "PWD" or "PWD" in state.variables:
+            return state.get(match[1], line, spelt)
+    if re.fullmatch(r"\$\{?PWD\}?|\$\(\s*pwd\s*\)|`pwd`", spelt):
+        unknown = state.folder.startswith("$")
+        return Word(
+            text=joined(state.here, state.folder or "."), line=line, trouble=f"only the shell knows {spelt}" if unknown else ""
+        )
+    if match := re.fullmatch(r"\$\{([A-Za-z_]\w*|\d+):?([-=])(.*)\}", spelt, re.DOTALL):
         if match[1] in state.variables and (state.variables[match[1]].text or state.variables[match[1]].trouble):
             return state.get(match[1], line, spelt)
         word = _filled("double", match[3].strip("\"'"), line, state)
+        if match[1] not in state.variables and not word.trouble:
+            state.remarks.append(f"{line}: the script does not set {match[1]}, so {spelt} is taken for {word.text!r}.")
         if match[2] == "=":
             state.set(match[1], word)
         return word
+    if (match := re.fullmatch(r"\$\{([A-Za-z_]\w*):?\+(.*)\}", spelt, re.DOTALL)) and match[1] in state.variables:
+        known = state.variables[match[1]]
+        return known if known.trouble or not known.text else _filled("double", match[2].strip("\"'"), line, state)
+    asked = f"$({spelt[1:-1]})" if spelt.startswith("`") else spelt
+    plain = re.sub(r"[\"']|&?>\s*/dev/null(\s+2>&1)?|2>\s*/dev/null|(?<=\s)--(?=\s)", "", asked)
+    if match := _OWN.fullmatch(re.sub(r"(?<=\() | (?=\))", "", re.sub(r"\s+", " ", plain))):
+        return Word(text=joined(state.here, "..") if match[1] else state.here, line=line)
     return Word(text=spelt, line=line, trouble=f"only the shell knows {spelt}")

@@ -196,15 +196,16 @@ class Reader:
             return self._arithmetic(token)
         if token.operator == "(" or word == "{":
             return self._compound(token, token.operator, ")" if token.operator else "}")
+        if word in ("then", "do", "else", "elif"):
+            self.position += 1
+            return Statement(line=token.line, tokens=[token])
         if word == "for":
             return self._for(token)
         if word in _ENDS:
             return self._compound(token, word, _ENDS[word])
         following = [one.operator for one in self.tokens[self.position + 1 : self.position + 3]]
         if word == "function" or following == ["(", ")"]:
-            while self.position < len(self.tokens) and self.tokens[self.position].keyword != "{":
-                self.position += 1
-            return self._compound(token, "function", "}")
+            return self._function(token)
         begin = self.position
         while self.position < len(self.tokens):
             operator = self.tokens[self.position].operator
@@ -212,6 +213,21 @@ class Reader:
                 break
             self.position += 1
         return Statement(line=token.line, tokens=self.tokens[begin : self.position])
+
+    def _function(self, token: Token) -> Statement:
+        """NAME() { ... }, its name as the token; the body may also be ( ... )."""
+        if token.keyword == "function":
+            self.position += 1
+        name = self.tokens[min(self.position, len(self.tokens) - 1)]
+        self.position += 1
+        while self.position < len(self.tokens):
+            one = self.tokens[self.position]
+            following = self.tokens[self.position + 1 : self.position + 2]
+            if one.keyword == "{" or (one.operator == "(" and not (following and following[0].operator == ")")):
+                break
+            self.position += 1
+        opening = self.tokens[self.position].operator if self.position < len(self.tokens) else ""
+        return replace(self._compound(token, "function", ")" if opening else "}"), tokens=[name])
 
     def _compound(self, token: Token, kind: str, end: str) -> Statement:
         self.position += 1
@@ -255,12 +271,23 @@ def within(text: str, at: int) -> int:
     if text[at] == "`":
         end = text.find("`", at + 1)
         return end + 1 if end >= 0 else len(text)
-    if text.startswith(("$(", "${"), at):
-        opening, closing, depth, end = text[at + 1], ")" if text[at + 1] == "(" else "}", 0, at + 1
-        while end < len(text):
+    if not text.startswith(("$(", "${"), at):
+        return at + 1
+    opening, closing, depth, end = text[at + 1], ")" if text[at + 1] == "(" else "}", 1, at + 2
+    while end < len(text) and depth:
+        if opening == "(" and text[end] in "'\"":
+            end = _quoted(text, end)
+        elif text[end] == "\\" or text.startswith(("$(", "${"), end):
+            end = within(text, end)
+        else:
             depth += (text[end] == opening) - (text[end] == closing)
             end += 1
-            if not depth:
-                break
-        return end
-    return at + 1
+    return min(end, len(text))
+
+
+def _quoted(text: str, at: int) -> int:
+    """Where a quote within a substitution ends."""
+    mark, end = text[at], at + 1
+    while end < len(text) and text[end] != mark:
+        end = within(text, end) if mark == '"' else end + 1
+    return end + 1

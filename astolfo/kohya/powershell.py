@@ -5,13 +5,14 @@ that changes a variable in any other way makes it unknown. What stands in the br
 is read, but what it sets is known to nobody afterwards, and a command in them has that as its trouble.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.shell import LAUNCHES, State, Word, activates, sure
+from astolfo.kohya.shell import LAUNCHES, State, Word, Written, activates, sure
 
 Parts = list[tuple[int, int]]
 """Where the parts of a word begin and end: strings, groups, and what is between."""
@@ -64,7 +65,8 @@ class _PowerShell:
 
     def __init__(self, path: Path, text: str):
         self.path, self.text = path, text
-        self.state = State()
+        self.state = State(here=os.path.abspath(path.parent))
+        self.state.set("psscriptroot", Word(text=self.state.here, line=0))
         self.numbers: set[str] = set()  # variables that hold a number: `+=` calculates
         self.types: dict[str, str] = {}  # of variables that were given one, which later values are turned into
         self.functions: dict[str, tuple[int, int]] = {}  # of the script, with the places of their blocks
@@ -176,9 +178,13 @@ class _PowerShell:
                     continue
                 return found, "\n", at + 1
             if match := re.compile(r"[1-6*]?>>?(?:&[12])?|<").match(text, at):
-                at = match.end()
+                line, at = self._line(at), match.end()
                 if "&" not in match[0]:
-                    at = self._word(self._blank(at, end), end)[1]
+                    begin = self._blank(at, end)
+                    at = self._word(begin, end)[1]
+                    if match[0] != "<":
+                        name = self.text[begin:at].strip(_QUOTES + _SINGLE)
+                        self.state.write(name, Written(text="", trouble={0: f"line {line} writes it"}))
                 continue
             if match := re.compile(r"&&|\|\||[;|]|&(?=\s*(?:$|[;\n]))").match(text, at):
                 return found, match[0], match.end()

@@ -22,7 +22,7 @@ from astolfo.errors import InputError
 from astolfo.kohya import dataset, training
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.known import Known
-from astolfo.kohya.launch import Files, Launch, launches
+from astolfo.kohya.launch import Files, Given, Launch, launches
 from astolfo.kohya.paths import is_file, plain_path, same_file, whole_path
 from astolfo.kohya.sources import Sources
 from astolfo.kohya.values import Refusal, Values
@@ -93,7 +93,9 @@ def _in_order(found: Sequence[Launch]) -> list[tuple[int, Launch]]:
 
 
 def _saves(launch: Launch) -> tuple[str, str]:
-    """The folder where a launch saves, and the name under which."""
+    """The folder where a launch saves, and the name under which; a folder of its own where only the shell knows it."""
+    if any(launch.given[option].trouble for option in ("output_dir", "output_name") if option in launch.given):
+        return f"$OUTPUT_OF_{launch.place}", str(launch.given["output_name"].value if "output_name" in launch.given else "last")
     folder, name = (launch.given[option].value if option in launch.given else "" for option in ("output_dir", "output_name"))
     return same_file(whole_path(str(folder or "."), launch.folder)), str(name or "last")
 
@@ -225,16 +227,20 @@ class _Reading:
         if name != given:
             why = f", since {plain} is a base" if plain in bases else f", since a run is named {plain}" if plain in runs else ""
             self.launch.remarks.append(
-                f"{self.launch.place}: the run is named {name}, for {given}{why}.{self._base_saved(plain)}"
+                f"{self.launch.place}: the run is named {name}, for {given}{why}.{self._saved_before(plain)}"
             )
         return name
 
-    def _base_saved(self, name: str) -> str:
-        """That a base of the ledger is the very file that this run saves, where it is."""
-        saved = whole_path("{}/{}.safetensors".format(*_saves(self.launch)), self.launch.folder)
-        if same_file(self.known.bases.get(name, "")) != same_file(saved):
-            return ""
-        return f" That base is the file which this run saves: write its name in place of {name} in the runs that start from it."
+    def _saved_before(self, name: str) -> str:
+        """That the ledger's base or run of that name is the very file that this run saves, where it is."""
+        saved = same_file(whole_path("{}/{}.safetensors".format(*_saves(self.launch)), self.launch.folder))
+        if same_file(self.known.bases.get(name, "")) == saved:
+            return (
+                f" That base is the file which this run saves: write its name in place of {name} in the runs that start from it."
+            )
+        if same_file(self.known.runs.get(name, "")) == saved:
+            return f" An earlier import read {name} from a launch that saves the same file: if they are one run, delete this one."
+        return ""
 
     def _seed(self, name: str) -> int:
         values = self.values
@@ -258,7 +264,9 @@ class _Reading:
         given = self.values.runner("num_processes") if self.launch.runs_by != "python" else None
         if given is None:
             seen = self.launch.environment.get("CUDA_VISIBLE_DEVICES")
-            cards = self.values.runner("gpu_ids") or ("" if seen is None or seen.trouble else seen.text)
+            ids = self.launch.runner.get("gpu_ids")
+            asked = ids if ids else seen  # what one says of the cards; nobody knows their number where it has trouble
+            cards = "" if asked is None or asked.trouble else asked.value if isinstance(asked, Given) else asked.text
             if cards and cards != "all" and self.launch.runs_by != "python":
                 given = len([one for one in str(cards).split(",") if one.strip()])
         if given is None and self.launch.runs_by != "python":

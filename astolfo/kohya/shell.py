@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from astolfo.errors import InputError
 from astolfo.kohya.paths import joined
@@ -21,7 +22,11 @@ _SURE = re.compile(
     rf"|(?:(?:call|[&.])\s+)?(?:\"[^\"]*[\\/]|[^\s\"]*[\\/])?{_ACTIVATES}(?=[\s\"]|$)"
 )
 LAUNCHES = re.compile(r"(?i)accelerate(\.exe)?[\"']?(-launch|\.commands\.launch|\s+launch)|\w*(train|tune)\w*\.py")
-_CHANGES = ("cd", "chdir", "pushd", "set-location", "sl", "push-location")
+TRAINS = re.compile(r"accelerate\s+launch|\b(sdxl_train\w*|fine_tune)\.py\b")
+_CHANGES = ("cd", "chdir", "set-location", "sl")
+_PUSHES, _POPS = ("pushd", "push-location"), ("popd", "pop-location")
+_COPIES = ("cp", "mv", "copy", "xcopy", "move", "copy-item", "move-item", "install")
+_WRITES = ("set-content", "add-content", "out-file", "new-item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +39,26 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file that a script writes from its own lines. `trouble`: why nobody knows what it holds, by its line; of all under 0."""
+
+    text: str
+    trouble: Mapping[int, str] = field(default_factory=dict)
+
+    def __add__(self, more: "Written") -> "Written":
+        lines = self.text.count("\n")
+        return Written(
+            text=self.text + more.text,
+            trouble={**self.trouble, **{line + lines if line else 0: why for line, why in more.trouble.items()}},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Command:
     """A command with its words, the variables that its program sees, and the lines of the script that it was read from.
 
     `folder`: where `cd` has led by then, as the script says it; "" is where the script was started.
-    `writes`: the files that the script has written by then from its own lines (`cat > dataset.toml <<EOF`), with their texts.
+    `writes`: the files that the script has written by then, by their paths as `folder` has them.
     """
 
     words: tuple[Word, ...]
@@ -46,17 +66,18 @@ class Command:
     line: int
     text: str
     folder: str = ""
-    writes: Mapping[str, str] = field(default_factory=dict)
+    writes: Mapping[str, Written] = field(default_factory=dict)
     trouble: str = ""  # why it may not run as it stands
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """What a file says: its commands."""
+    """What a file says: its commands, and what was assumed to read them."""
 
     path: Path
     text: str
     commands: tuple[Command, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -66,10 +87,14 @@ class State:
     variables: dict[str, Word] = field(default_factory=dict)
     lists: dict[str, list[Word]] = field(default_factory=dict)
     exported: dict[str, Word] = field(default_factory=dict)
-    writes: dict[str, str] = field(default_factory=dict)
+    writes: dict[str, Written] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     folder: str = ""
+    folders: list[str] = field(default_factory=list)  # those that `pushd` left
     trouble: str = ""
+    here: str = ""  # the script's own folder
+    functions: dict[str, Any] = field(default_factory=dict)  # of the script, as its reader has them
     elsewhere: str = ""  # why a variable may have another value than the script gives it: "line 3 runs settings.sh, ..."
 
     def set(self, name: str, value: Word) -> None:
@@ -86,7 +111,10 @@ class State:
 
     def inner(self) -> "State":
         """The same for a shell within this one, whose variables and folder are its own."""
-        return replace(self, variables=dict(self.variables), lists=dict(self.lists), exported=dict(self.exported))
+        return replace(
+            self, variables=dict(self.variables), lists=dict(self.lists), exported=dict(self.exported),
+            folders=list(self.folders),
+        )  # fmt: skip
 
     def forget(self, name: str, line: int, why: str) -> None:
         """A variable has a value from here on that only the shell knows: `why` it does."""
@@ -114,16 +142,40 @@ class State:
                 writes=dict(self.writes), trouble=self.trouble,
             )
         )  # fmt: skip
-        if given and given[0].text.lower() in _CHANGES:
-            self._change([word for word in given[1:] if not re.fullmatch(r"/d|--?\w+", word.text, re.IGNORECASE)])
+        name = given[0].text.lower() if given else ""
+        for word in _written(name, given[1:]):
+            self.write(word, Written(text="", trouble={0: f"line {line} writes it by `{name}`"}))
+        if name in (*_CHANGES, *_PUSHES, *_POPS):
+            self._change(name, [word for word in given[1:] if not re.fullmatch(r"/d|--?\w+", word.text, re.IGNORECASE)], line)
 
-    def _change(self, to: Sequence[Word]) -> None:
-        """`cd`, by the folder that it names; to the script's own ("$(dirname "$0")", %~dp0) is where it was started, for us."""
+    def write(self, name: str, what: Written, more: bool = False) -> None:
+        """A file is written; with `more`, at its end."""
+        path = joined(self.folder, name)
+        if more and path not in self.writes and what.text:
+            what = replace(what, trouble={**what.trouble, 0: "the script writes at its end, and its beginning is not known"})
+        self.writes[path] = self.writes[path] + what if more and path in self.writes else what
+
+    def _change(self, name: str, to: Sequence[Word], line: int) -> None:
+        """`cd` and its like. Where nobody knows where it leads, the folder is one whose name begins with a $."""
+        before = self.folder
         target = to[0].text if to else "~"
-        if re.search(r"dirname|BASH_SOURCE|\$\{0|%~dp0|PSScriptRoot|MyInvocation", target, re.IGNORECASE):
-            self.folder = ""
+        if name in _POPS:
+            self.folder = self.folders.pop() if self.folders else f"$FOLDER_OF_LINE_{line}"
+        elif target == "-" or self.trouble:
+            self.folder = f"$FOLDER_OF_LINE_{line}"
         else:
             self.folder = joined(self.folder, target)
+        if name in _PUSHES:
+            self.folders.append(before)
+
+
+def _written(name: str, words: Sequence[Word]) -> list[str]:
+    """The files that a command changes, as far as its name tells: what they hold afterwards is known to nobody."""
+    files = [word.text for word in words if not word.text.startswith("-")]
+    if name in _COPIES:
+        return files[-1:]
+    edits = name in ("sed", "perl") and any(re.match(r"-(\w*i|-in-place)", word.text) for word in words)
+    return files if edits or name in _WRITES else []
 
 
 def sure(text: str) -> bool:
@@ -153,7 +205,7 @@ def parse(path: Path, text: str) -> Script:
         state = powershell.run(path, text)
     else:
         state = posix.run(path, text)
-    return Script(path=path, text=text, commands=tuple(state.commands))
+    return Script(path=path, text=text, commands=tuple(state.commands), remarks=tuple(state.remarks))
 
 
 def _continues(text: str, mark: str) -> bool:

@@ -133,7 +133,11 @@ class Values:
 
 
 def printed(text: str) -> str:
-    """A text on one line of what can be shown: ends of lines, control characters and what YAML does not hold are escaped."""
+    """A text on one line of what can be shown: ends of lines, control characters and what YAML does not hold are escaped.
+
+    The password of an address, https://name:password@host, is left out.
+    """
+    text = re.sub(r"(://[^/\s:@]*:)[^/\s@]+(?=@)", r"\1(not shown)", text)
     return _UNPRINTED.sub(lambda match: repr(match[0])[1:-1], text)
 
 

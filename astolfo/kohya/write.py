@@ -37,7 +37,7 @@ _ALL = (*_ORDER, *(key for key in schema.RunFields.model_fields if key not in _O
 _BECOMES = {"key": "key", "placement": "placement", "none": "no effect", "refused": "left out"}
 _HIDDEN = "(not shown)"
 _NAME = re.compile(r"""(?P<quote>["']?)(?:(?P<option>--[A-Za-z][\w-]*)|(?<![\w-])(?P<variable>[A-Za-z_]\w*))""")
-_SECRET = re.compile(r"(?i)KEY|TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL")  # names of variables
+_SECRET = re.compile(r"(?i)KEY|TOKEN(?!IZER)|SECRET|PASS|CREDENTIAL|AUTH(?!OR)|(^|_)(PAT|PWD|PW)$")  # names of variables
 _WORD = r"""(?:"(?:[\\`].|[^"\\`])*"|'[^']*'|\$\([^)]*\)|[\\^`]\n|\\.|[^\s"']|["'])+"""  # of any of the shells
 _AFTER = {
     "option": re.compile(rf"""(?s)["']?(?:=|(?:[ \t]|[\\^`]?\n)+)(?P<value>{_WORD})"""),
@@ -110,7 +110,7 @@ def commands(found: Imported, ledger: Path) -> list[str]:
     for entry in found.datasets.values():
         if entry.words:
             lines += [_typed("dataset", "import", *entry.words), _typed("pin", entry.name, entry.store)]
-    last = {same_file(run.saved): run for run in found.runs}  # of several that saved one file it is the last one's
+    last = {same_file(run.saved): run for run in found.runs if run.saved}  # of several that saved one file it is the last one's
     for run in last.values():
         lines.append(_typed("adopt", run.name, run.saved) + "    # if you have that file, and do not want to train it again")
     return lines

@@ -182,3 +182,86 @@ def test_a_given_file_comes_before_one_that_is_here(files, tmp_path):
     assert found.datasets["two"].source.subsets[0].folder == "/from/two"
     with pytest.raises(InputError, match="/w/data.toml may be .*, since both are given"):
         imported([script, one / "data.toml", two / "data.toml"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "E=(); if [ $X ]; then E+=(--full_bf16); fi\nLAUNCH ${E[@]}\n",
+        'E=""; if [ $X ]; then E="--v_parameterization"; fi\nLAUNCH $E\n',
+        'if [ $X ]; then W=weight_decay=0.5; fi\nLAUNCH --optimizer_args=betas=0.9,0.99 "$W"\n',
+        "if [ $X ]; then R=9e-5; fi\ncat > c.toml <<E\nlearning_rate = $R\nE\nLAUNCH --config_file=c.toml\n",
+        "if [ $X ]; then cat > c.toml <<E\nlearning_rate = 1e-5\nE\nfi\nLAUNCH --config_file=c.toml\n",
+        "cat > c.toml <<E\nlearning_rate = 1e-5\nE\nsed -i s/1e/2e/ c.toml\nLAUNCH --config_file=c.toml\n",
+        "C=a.toml; if [ $X ]; then C=b.toml; fi\nLAUNCH --config_file=$C\n",
+        'L="accelerate launch"; if [ $X ]; then L="accelerate launch --multi_gpu"; fi\n$L sdxl_train.py --seed=1\n',
+        "accelerate launch $ARGS sdxl_train.py --seed=1\nLAUNCH\n",
+        "accelerate launch $SCRIPT --seed=1\nLAUNCH\n",
+        "set_fast() { R=9e-5; }\nR=1e-5\nset_fast\nLAUNCH --learning_rate=$R\n",
+        "python check.py && R=9e-5\nLAUNCH --learning_rate=$R\n",
+        "for n in a b; do [ $n = b ] && continue; LAUNCH --output_name=$n; done\n",
+    ],
+)
+def test_what_nobody_knows_is_never_taken(read, text):
+    """A flag, a file's line, a configuration, a launcher or a loop's round that depends on what only the shell knows."""
+    with pytest.raises(InputError, match=r"train\.sh"):
+        read(train__sh=text.replace("LAUNCH", f"{LAUNCH} --seed=1"))
+
+
+def test_what_nobody_knows_and_nothing_needs(read):
+    """Cards that a condition chooses are asked for; a line of a file that decides nothing does not matter."""
+    line = LAUNCH.replace("--num_processes=1", "--gpu_ids $G")
+    found = read(train__sh=f"G=0; if [ $X ]; then G=0,1; fi\n{line} --seed=1\n")
+    assert found.runs[0].fields["ranks"] == 1
+    assert any("how many cards trained is not said" in remark for remark in found.remarks)
+    read(train__sh=f'cat > c.toml <<E\nlogging_dir = "$(date)"\nE\n{LAUNCH} --seed=1 --config_file=c.toml\n')
+
+
+def test_files_of_one_name_in_two_folders(read):
+    """A file that a script writes is found by its whole path."""
+    files = "".join(f"cat > {folder}/c.toml <<E\nlearning_rate = {rate}\nE\n" for folder, rate in (("x", "1e-5"), ("y", "9e-5")))
+    found = read(train__sh=files + "".join(f"{LAUNCH} --seed=1 --config_file={folder}/c.toml\n" for folder in "xy"))
+    assert [run.fields["learning_rate"] for run in found.runs] == [{"unet": 1e-5}, {"unet": 9e-5}]
+
+
+def test_an_output_folder_that_nobody_knows(read):
+    """A run that is saved where only the shell knows is nobody's base, and no file of it is offered."""
+    found = read(
+        train__sh=f"if [ $X ]; then O=/a; else O=/b; fi\n{LAUNCH} --output_dir=$O --output_name=one --seed=1\n"
+        + launch("/b/one.safetensors", "--output_name=two")
+    )
+    assert bases(found) == {"one": "base", "two": "one-2"}
+    assert found.runs[0].saved == ""
+
+
+def test_launches_of_other_scripts(files, tmp_path):
+    """Another script that is at hand and trains is left out with a remark, unless it is given too."""
+    (tmp_path / "other.sh").write_text(f"{LAUNCH} --seed=2 --output_name=other\n")
+    [script] = files(train__sh=f"bash other.sh a\n{LAUNCH} --seed=1\nssh host <<E\n{LAUNCH}\nE\ncat a | xargs {LAUNCH}\n")
+    found = imported([script])
+    assert [str(one).partition(": the launch: ")[2][:24] for one in found.refusals] == [
+        "It runs other.sh, which ", "names a trainer within a", "xargs gives it options t",
+    ]  # fmt: skip
+    assert len(imported([script, tmp_path / "other.sh"]).refusals) == 2
+
+
+def test_a_program_after_a_launch_is_none_of_it(read):
+    """A line that begins with a program of Python is no script of the launch above, which has one."""
+    assert len(read(train__sh=f"{LAUNCH} --seed=1\n./merge.py a b\n").runs) == 1
+
+
+@pytest.mark.parametrize("path", ["/m\0/b.safetensors", f"/m/{'b' * 400}.safetensors"])
+def test_a_path_that_no_file_can_have(read, path):
+    """A NUL, or a name that is too long, is an error that names the option."""
+    with pytest.raises(InputError, match="--pretrained_model_name_or_path expects a path"):
+        read(train__sh=launch(path))
+
+
+def test_a_script_that_is_imported_again(files, tmp_path):
+    """A run of a launch that an earlier import read is said to be that."""
+    [script] = files(one__sh=f"{LAUNCH} --output_dir=/o --output_name=one --seed=1\n")
+    (tmp_path / "mine").mkdir()
+    run = "one: {base: b, dataset: pics, steps: 1, objective: eps, learning_rate: {unet: 1.0e-5}, seed: 1}"
+    (tmp_path / "mine/ledger.yaml").write_text(f"bases: {{b: {{}}}}\ndatasets: {{pics: {{images: 9}}}}\nruns: {{{run}}}\n")
+    found = imported([script], load(tmp_path / "mine"), known=Known(runs={"one": "/o/one.safetensors"}))
+    assert any("from a launch that saves the same file: if they are one run, delete this one" in one for one in found.remarks)

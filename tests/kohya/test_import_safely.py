@@ -117,6 +117,9 @@ SECRETS = [
     "{line} --huggingface_token \\\n  SEK",
     "{line} --huggingface_tok=SEK",
     "{line} --hf_token=SEKRET",
+    "{line} --wandb-api-key SEKRET1",
+    "HF_AUTH=SEKRET1 GITHUB_PAT=SEKRET1 SSHPASS=SEKRET1 DB_PWD=SEKRET1 {line}",
+    "https_proxy=http://me:SEKRET1@proxy:80 {line}",
     "{line} --some_api_key SEKRET",
     "{line} --metadata_title=\"it's\" --wandb_api_key=SEK --metadata_author=\"it's\"",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ def test_a_variable_of_cmd_is_unknown_once_it_may_have_changed(change):
         # %
         ('run "50%% off" %PATH', ["[run] [50% off] [PATH]"]),
         ("set X=abc\nrun %X:a=b% %X:~0,2% %X%", ["[run] [%X:a=b%]? [%X:~0,2%]? [abc]"]),
-        ("run %1 %~dp0x %*", ["[run] [%1]? [%~dp0x]? [%*]?"]),
+        ("run %1 %~nx0x %*", ["[run] [%1]? [%~nx0x]? [%*]?"]),
         ("set X=1\nrun !X!", ["[run] [!X!]"]),
         ('setlocal enabledelayedexpansion\nset X=1 2\nrun !X! "!X!" !X:1=2!', ["[run] [1] [2] [1 2] [!X:1=2!]?"]),
         # escapes, quotes, redirections, remarks
@@ -279,6 +279,13 @@ def test_the_environment_of_powershell():
     text = "$x = '1'; $env:CUDA_VISIBLE_DEVICES = '0'; run\n.\\setup.ps1\nrun\n$Env:cuda_visible_devices = ''\nrun $x"
     found = [command.environment.get("CUDA_VISIBLE_DEVICES") for command in parse(Path("x.ps1"), text).commands]
     assert (found[0].text, found[2].trouble, found[3]) == ("0", "line 2 runs .\\setup.ps1, which may set it", None)
+
+
+def test_a_guard_of_cmd():
+    """A `goto` to where a script ends after an error leaves what follows as it is; any other may leave it out."""
+    text = "run 1 || goto :error\nif errorlevel 1 goto fail\nrun 2\ngoto :eof\n:error\n:fail\necho no\n"
+    assert batch(text) == ["[run] [1]", "[run] [2]"]
+    assert batch("run 1 || goto :next\nrun 2\n:next\n") == ["[run] [1]", "? [run] [2]"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ class Optimizer(Entry):
         "Prodigy", "AdamWScheduleFree",
     ]  # fmt: skip
     betas: tuple[float, ...] | None = None
-    eps: float | None = None
+    eps: Annotated[float, Field(ge=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     relative_step: bool | None = None  # AdaFactor: the step size follows the step count; learning rates do not count
     warmup_init: bool | None = None  # AdaFactor: relative steps begin small

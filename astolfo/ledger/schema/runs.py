@@ -36,7 +36,7 @@ class Placement(Entry):
 
     example: ClassVar[str] = "{keep_states: 2}"
     ramdisk: bool = False
-    numa: int | None = None
+    numa: Annotated[int, Field(ge=0)] | None = None
     loader_workers: PositiveInt | None = None
     gradient_checkpointing: Blocks | None = None
     offload_gradients: bool | None = None
