@@ -16,7 +16,7 @@ from astolfo.kohya.launch import Files, Given, toml, toml_line
 from astolfo.kohya.options import options
 from astolfo.kohya.paths import Folder, last, plain_path, whole_path
 from astolfo.kohya.values import Values, is_path, is_text
-from astolfo.ledger.content import captioned, count, extensions
+from astolfo.ledger.content import captioned, count, extensions, holds_pictures
 from astolfo.ledger.file_kinds import CAPTIONS
 
 _ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # names of the TOML that the line spells otherwise
@@ -198,7 +198,7 @@ def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
         repeats = int(number) if number.isdecimal() else 0
         if one.is_dir() and repeats:
             found.append(Subset(folder=str(Path(folder) / one.name), repeats=repeats, flip=values.get("flip_aug"), words=words))
-        elif one.is_dir() and count(one):
+        elif one.is_dir() and holds_pictures(one):
             values.launch.remarks.append(
                 f"{values.place('train_data_dir')}: {Path(folder) / one.name} has pictures and no number of repeats in its name "
                 f"(1_{one.name}), so that trainer leaves it out, and so does this."

@@ -170,7 +170,8 @@ def typed(given: Given) -> Any:
     """A value as its option takes it. Raises InputError, with its place, for any other."""
     option, value = given.option, given.value
     if given.trouble and option.becomes in ("key", "placement"):
-        raise InputError(f"{given.place}: --{option.name} {value}: {given.trouble}, and it is needed here. Write the value in.")
+        shown = f"--{option.name}" if option.flag else f"--{option.name} {value}"
+        raise InputError(f"{given.place}: {shown}: {given.trouble}, and it is needed here. Write the value in.")
     try:
         return _converted(option, value)
     except (ValueError, TypeError, KeyError, OverflowError):

@@ -70,6 +70,13 @@ def count(place: Path) -> int | None:
     return len({(name.parent, normalized(split(name.name)[0])) for name in names}) or None  # of a.jpg and a.png one is taken
 
 
+def holds_pictures(place: Path) -> bool:
+    """Whether pictures lie in a folder itself, whatever is in those below it."""
+    with contextlib.suppress(OSError):
+        return any(role(one.name) == PICTURE for one in place.iterdir())
+    return False
+
+
 def captioned(place: Path, extension: str = "") -> bool:
     """Whether a folder is here and each of its pictures has a caption (of that extension) beside it: 1.txt, or 1.jpg.txt."""
     names = list(_files(place)) if place.is_dir() else []
