@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.errors import InputError
-from astolfo.kohya.launch import Files, Given, toml, toml_line
+from astolfo.kohya.configuration import Files, toml, toml_line
+from astolfo.kohya.launch import Given
 from astolfo.kohya.options import options
 from astolfo.kohya.paths import Folder, last, plain_path, whole_path
 from astolfo.kohya.values import Values, is_path, is_text

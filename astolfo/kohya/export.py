@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from astolfo.kohya import shell
+from astolfo.kohya.configuration import Files
 from astolfo.kohya.entries import Imported
-from astolfo.kohya.launch import Files, launches_in
+from astolfo.kohya.launch import launches_in
 from astolfo.kohya.read import reading
 from astolfo.kohya.values import printed
 from astolfo.kohya.write import flow, number

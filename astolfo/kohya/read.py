@@ -20,9 +20,10 @@ from pydantic import ValidationError
 
 from astolfo.errors import InputError
 from astolfo.kohya import dataset, training
+from astolfo.kohya.configuration import Files, launches
 from astolfo.kohya.entries import Imported, ImportedRun
 from astolfo.kohya.known import Known
-from astolfo.kohya.launch import Files, Given, Launch, launches
+from astolfo.kohya.launch import Given, Launch
 from astolfo.kohya.paths import is_file, plain_path, same_file, whole_path
 from astolfo.kohya.sources import Sources
 from astolfo.kohya.values import Refusal, Values

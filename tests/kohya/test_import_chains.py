@@ -160,8 +160,10 @@ def test_what_names_a_trainer_and_starts_none(read):
     found = read(train__sh=f"{about}{LAUNCH} --seed=1\nssh host 'accelerate launch sdxl_train.py'\n")
     assert len(found.runs) == 1
     [refusal] = found.refusals
-    assert str(refusal).startswith("train.sh:6: the launch: names a trainer within a word")
-    with pytest.raises(InputError, match="Line 1 names one within a word"):
+    assert str(refusal).startswith("train.sh:6: the launch: starts a trainer in a way")
+    [refusal] = read(train__sh=f"{LAUNCH} --seed=1\npython $T --pretrained_model_name_or_path=x\n").refusals
+    assert refusal.place == "train.sh:2"
+    with pytest.raises(InputError, match="Line 1 starts one in a way"):
         read(train__sh="ssh host 'accelerate launch sdxl_train.py'\n")
 
 
@@ -240,7 +242,7 @@ def test_launches_of_other_scripts(files, tmp_path):
     [script] = files(train__sh=f"bash other.sh a\n{LAUNCH} --seed=1\nssh host <<E\n{LAUNCH}\nE\ncat a | xargs {LAUNCH}\n")
     found = imported([script])
     assert [str(one).partition(": the launch: ")[2][:24] for one in found.refusals] == [
-        "It runs other.sh, which ", "names a trainer within a", "xargs gives it options t",
+        "It runs other.sh, which ", "starts a trainer in a wa", "xargs gives it options t",
     ]  # fmt: skip
     assert len(imported([script, tmp_path / "other.sh"]).refusals) == 2
 

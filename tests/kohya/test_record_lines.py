@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from astolfo.kohya import shell
-from astolfo.kohya.launch import Files, launches_in
+from astolfo.kohya.configuration import Files
+from astolfo.kohya.launch import launches_in
 from astolfo.kohya.read import reading
 from astolfo.ledger import load, schema
 from tests.conftest import CONFIG
