@@ -77,6 +77,8 @@ def reading(
     for run in result.runs:
         result.refusals += run.values.refusals
         result.remarks += run.launch.remarks
+    result.refusals = list({str(one): one for one in result.refusals}.values())  # a line in a loop says it once a round
+    result.remarks = list(dict.fromkeys(result.remarks))
     return result
 
 

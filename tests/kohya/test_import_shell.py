@@ -52,6 +52,15 @@ def test_three_cards_are_refused_with_what_comes_nearest(read):
     assert (found.runs[0].fields["ranks"], found.runs[0].fields["accumulation"]) == (1, 6)
 
 
+def test_a_line_in_a_loop_says_what_it_says_once(read):
+    """Each round is a run; what is refused, or to be known, of the one line is told once."""
+    found = read(
+        train__sh=f"for s in 1 2; do {LAUNCH.replace('--num_processes=1 ', '')} --flip_aug --seed $s --output_name r$s; done\n"
+    )
+    assert [run.name for run in found.runs] == ["r1", "r2"]
+    assert (len(found.refusals), len(found.remarks)) == (1, 1)
+
+
 def test_sd2(read):
     """fine_tune.py --v2 is family sd2, with its one text encoder; without --v2 it is SD 1.x, which is refused."""
     line = (
