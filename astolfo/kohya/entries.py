@@ -1,11 +1,12 @@
 """What an import finds: runs, bases and datasets as the ledger would have them, and what it has no counterpart for."""
 
+import re
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
 from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.launch import Launch
-from astolfo.kohya.paths import whole_path
 from astolfo.kohya.values import Refusal, Values
 
 
@@ -17,20 +18,10 @@ class ImportedRun:
     fields: dict[str, Any]
     values: Values
     notes: list[str] = field(default_factory=list)
-    folder: str = ""  # where the launch saves
-    stem: str = "last"  # as what
 
     @property
     def launch(self) -> Launch:
         return self.values.launch
-
-    @property
-    def saved(self) -> str:
-        """The whole path of the model that the launch saves last; "" where only the shell knows it."""
-        if "output_dir" in self.launch.given and self.launch.given["output_dir"].trouble:
-            return ""
-        slash = "\\" if "\\" in self.folder else "/"
-        return whole_path(f"{self.folder.rstrip('/') or '.'}{slash}{self.stem or 'last'}.safetensors", self.launch.folder)
 
 
 @dataclass(kw_only=True)
@@ -55,3 +46,16 @@ class Imported:
     refusals: list[Refusal] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)  # launches that are no runs
     remarks: list[str] = field(default_factory=list)
+
+
+def plain_name(text: str) -> str:
+    """A text as a name of the ledger; "" where no letter of it is one."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """A name, or the first of NAME-2, NAME-3 ... that nothing has yet."""
+    found, again = name, 2
+    while found in taken:
+        found, again = f"{name}-{again}", again + 1
+    return found

@@ -4,7 +4,6 @@ A folder without a ledger gets ledger.yaml. In a ledger every import has files o
 dataset by its name in bases/ and datasets/. No file that is there is changed but imported.yaml, which says what was read.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 from astolfo.errors import AstolfoError, InputError, LedgerError
 from astolfo.files import write_text
 from astolfo.kohya import write
-from astolfo.kohya.entries import Imported
+from astolfo.kohya.entries import Imported, plain_name
 from astolfo.kohya.known import Known
 from astolfo.kohya.read import imported as read
 from astolfo.kohya.values import printed
@@ -23,11 +22,8 @@ from astolfo.ledger.files import Layer, validated
 from astolfo.ledger.references import problem_of
 from astolfo.ledger.yamlfile import Document
 
-_KINDS: dict[str, type[BaseModel]] = {
-    "runs": schema.Era,
-    "bases": schema.Base,
-    "datasets": schema.Dataset,
-}  # what a file of each folder holds
+_KINDS: dict[str, type[BaseModel]] = {"runs": schema.Era, "bases": schema.Base, "datasets": schema.Dataset}
+"""What a file of each folder holds."""
 
 
 def import_files(
@@ -50,7 +46,7 @@ def import_files(
         raise LedgerError(_refused(found))
     if not found.runs:
         raise InputError("No launch is left that a ledger can hold. " + " ".join(found.left_out))
-    name = era or re.sub(r"[^A-Za-z0-9_.-]+", "-", paths[0].stem).strip("-.") or "imported"
+    name = era or plain_name(paths[0].stem) or "imported"
     if problem := problem_of(name):
         raise LedgerError(f"The era's name {name!r} {problem}. Name another with --era.")
     files = _files(folder, found, name, "From " + ", ".join(path.name for path in paths), bool(ledger))

@@ -55,7 +55,7 @@ class Known:
         """What an import made. Datasets of parts are known by their parts, and are not kept here."""
         self.bases |= {name: base.whole for name, base in found.bases.items()}
         self.datasets |= {name: entry.made_from for name, entry in found.datasets.items() if not entry.parts}
-        self.runs |= {run.name: run.saved for run in found.runs if run.saved}
+        self.runs |= {run.name: run.launch.saves for run in found.runs if run.launch.saves}
 
     def write(self, folder: Path) -> Path:
         """Writes imported.yaml; returns its path."""

@@ -16,8 +16,8 @@ import yaml
 from astolfo.errors import InputError
 from astolfo.kohya import shell
 from astolfo.kohya.options import Option, Table, accelerate, options
-from astolfo.kohya.paths import Folder, last
-from astolfo.kohya.shell import TRAINS, Command, Script, Word, Written
+from astolfo.kohya.paths import Folder, last, whole_path
+from astolfo.kohya.shell import POSIX_SHELLS, TRAINS, Command, Script, Word, Written
 
 _TRAINERS = {
     "sdxl_train.py": "sdxl", "sdxl_train_v2.py": "sdxl", "sdxl_train_native.py": "sdxl", "fine_tune.py": "fine_tune",
@@ -42,7 +42,7 @@ _NO_RUNNERS = {
     "tee", "head", "tail", "which", "where", "type", "chmod", "git", "wget", "curl", "find", "pip", "copy", "move", "del", "rem",
     "write-host", "write-output", "test-path", "notify-send", "trap",
 }  # fmt: skip
-_SHELLS = ("bash", "sh", "zsh", "dash", "call", "powershell", "pwsh", "cmd")
+_SHELLS = (*POSIX_SHELLS, "call", "powershell", "pwsh", "cmd")
 _RUNNERS = {
     "nproc_per_node": "num_processes", "num_gpus": "num_processes", "nnodes": "num_machines", "num_nodes": "num_machines",
     "node_rank": "machine_rank", "include": "gpu_ids", "master_port": "main_process_port", "master_addr": "main_process_ip",
@@ -93,6 +93,21 @@ class Launch:
     def folder(self) -> Folder:
         """Where its relative paths begin."""
         return Folder(script=self.path, moved=self.moved)
+
+    @property
+    def called(self) -> str:
+        """--output_name, or what that trainer takes without one."""
+        return str(self.given["output_name"].value or "last") if "output_name" in self.given else "last"
+
+    @property
+    def saves(self) -> str:
+        """The whole path of the model that it saves last; "" where only the shell knows it."""
+        given = [self.given[option] for option in ("output_dir", "output_name") if option in self.given]
+        if any(one.trouble for one in given):
+            return ""
+        folder = str(self.given["output_dir"].value or "") if "output_dir" in self.given else ""
+        slash = "\\" if "\\" in folder else "/"
+        return whole_path(f"{folder.rstrip('/') or '.'}{slash}{self.called}.safetensors", self.folder)
 
 
 def launches_in(script: Script, given: Sequence[Path] = ()) -> list[Launch]:

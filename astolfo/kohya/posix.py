@@ -17,7 +17,7 @@ from pathlib import Path
 from astolfo.errors import InputError
 from astolfo.kohya.paths import joined
 from astolfo.kohya.posix_syntax import ASSIGNMENT, Reader, Statement, Token, within
-from astolfo.kohya.shell import TRAINS, State, Word, Written, read_text, sure
+from astolfo.kohya.shell import POSIX_SHELLS, TRAINS, State, Word, Written, read_text, sure
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARE = ("export", "declare", "typeset", "readonly", "local")
@@ -27,7 +27,6 @@ _TESTS = {
     "read",
 }  # fmt: skip
 _SURE = {"mkdir", "source", ".", ":", "true", "printf", "unset", "sleep", "wait", "shift", "umask", "ulimit"}
-_SHELLS = {"bash", "sh", "zsh", "dash", "ksh"}
 _HARMLESS = re.compile(
     r"(^|/)activate$|conda|mamba|brew|pyenv|ssh-agent|direnv|/etc/|\.(bashrc|bash_profile|profile|zshrc)$|setvars\.sh$"
 )
@@ -145,14 +144,11 @@ class _Run:
         declares = bool(tokens) and tokens[0].keyword in _DECLARE
         own: dict[str, Word] = {}
         rest = [token for token in tokens[1:] if not token.raw.startswith("-")] if declares else tokens
+        alone = declares or all(ASSIGNMENT.match(one.raw) for one in rest)
+        scope = state if alone else state.inner()  # before a command: the program's alone
         while rest and ASSIGNMENT.match(rest[0].parts[0][1] if rest[0].parts[0][0] == "plain" else ""):
-            if declares or all(ASSIGNMENT.match(one.raw) for one in rest):
-                name = _assign(rest[0], state)
-                own |= {name: state.variables[name]} if name in state.variables else {}
-            else:  # before a command: the program's alone
-                inner = state.inner()
-                name = _assign(rest[0], inner)
-                own |= {name: inner.variables[name]} if name in inner.variables else {}
+            name = _assign(rest[0], scope)
+            own |= {name: scope.variables[name]} if name in scope.variables else {}
             rest = rest[1:]
         if declares or not rest:
             exported = declares and tokens[0].keyword == "export"
@@ -168,7 +164,9 @@ class _Run:
         first, last = statement.tokens[0], statement.tokens[-1]
         if targets:
             self._write(targets[-1], words, document, literal, first.line)
-        elif document and words[0].text.rpartition("/")[2] in _SHELLS and all(word.text.startswith("-") for word in words[1:]):
+        elif (
+            document and words[0].text.rpartition("/")[2] in POSIX_SHELLS and all(word.text.startswith("-") for word in words[1:])
+        ):
             words = [words[0], Word(text="-c", line=first.line), Word(text=document, line=first.line)]
         elif document and TRAINS.search(document):
             words.append(Word(text=document, line=first.line, trouble="another program reads it"))
@@ -298,7 +296,7 @@ def _assigns(statement: Statement) -> bool:
 def _inner_script(words: list[Word]) -> Word | None:
     """The text that `bash -c TEXT` runs, whatever stands before."""
     for index, word in enumerate(words[:-1]):
-        if word.text.rpartition("/")[2] in _SHELLS:
+        if word.text.rpartition("/")[2] in POSIX_SHELLS:
             options = [one.text for one in words[index + 1 :]]
             while options and options[0].startswith("-"):
                 if re.fullmatch(r"-\w*c", options.pop(0)):
@@ -340,15 +338,13 @@ def _assign(token: Token, state: State) -> str:
     if token.elements is not None:
         before = state.lists.get(name, []) if more else []
         found = [word for one in token.elements for word in _expand(one, state)]
-        state.lists[name] = before + [replace(word, trouble=word.trouble or state.trouble) for word in found]
+        state.lists[name] = before + [word.doubted(state.trouble) for word in found]
         state.variables.pop(name, None)
         return name
     value = _join(replace(token, parts=[(quoting, text[match.end() :]), *token.parts[1:]]), state)
     if element:
         why = f"line {token.line} changes a part of {name}"
-        state.lists[name] = [
-            replace(one, trouble=one.trouble or why) for one in state.lists.get(name, [replace(value, trouble=why)])
-        ]
+        state.lists[name] = [one.doubted(why) for one in state.lists.get(name, [replace(value, trouble=why)])]
         return name
     if more and name in state.variables:
         earlier = state.variables[name]

@@ -386,7 +386,7 @@ class _PowerShell:
             if found is None:
                 self._forget(name, line, unknown)
             elif earlier is not None:
-                more = [replace(word, trouble=word.trouble or state.trouble) for word, _ in found[0]]
+                more = [word.doubted(state.trouble) for word, _ in found[0]]
                 state.lists[key] = earlier + more
             elif text is None or key in self.numbers or found[1] or key in self.types:
                 self._forget(name, line, unknown)
@@ -485,7 +485,7 @@ class _PowerShell:
         if name not in self.state.lists or found is None or found[1] != (match[2].lower() == "addrange"):
             self._forget(name, line, self.state.trouble or f"only the shell knows {match[0]}")
             return
-        self.state.lists[name] += [replace(word, trouble=word.trouble or self.state.trouble) for word, _ in found[0]]
+        self.state.lists[name] += [word.doubted(self.state.trouble) for word, _ in found[0]]
 
     def _expression(self, begin: int, end: int, words: list[Parts]) -> None:
         """A statement that begins with a value: what it may change is unknown afterwards."""
@@ -661,7 +661,7 @@ class _PowerShell:
                 if key in self.state.lists:
                     word = Word(text=match[0], line=line, trouble=f"only the shell knows {match[0]}, a list in a word")
                 if quoted and match[0][:2] not in ("${", "$(") and text[match.end() : match.end() + 1] == ":":
-                    word = replace(word, trouble=word.trouble or f"only the shell knows {match[0]}:")
+                    word = word.doubted(f"only the shell knows {match[0]}:")
                 out.append(word.text)
                 trouble = trouble or word.trouble
                 at = match.end()

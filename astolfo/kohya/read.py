@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from astolfo.errors import InputError
 from astolfo.kohya import dataset, training
 from astolfo.kohya.configuration import Files, launches
-from astolfo.kohya.entries import Imported, ImportedRun
+from astolfo.kohya.entries import Imported, ImportedRun, free_name, plain_name
 from astolfo.kohya.known import Known
 from astolfo.kohya.launch import Given, Launch
 from astolfo.kohya.paths import is_file, plain_path, same_file, whole_path
@@ -59,7 +59,7 @@ def reading(
     known: Known | None = None,
 ) -> Imported:
     """What launches say, as a ledger has it."""
-    result = Imported(called=frozenset(_saves(launch)[1] for launch in found))
+    result = Imported(called=frozenset(launch.called for launch in found))
     for number, launch in _in_order(found):
         if other := training.of_no_model(launch):
             reason, given = other
@@ -85,7 +85,7 @@ def reading(
 def _in_order(found: Sequence[Launch]) -> list[tuple[int, Launch]]:
     """Launches with their numbers, as they stand, but for those that start from what a later one saves: these follow it."""
     waiting = list(enumerate(found, 1))
-    saves = {number: _saves(launch) for number, launch in waiting}
+    saves = {number: same_file(launch.saves) for number, launch in waiting}
     ordered: list[tuple[int, Launch]] = []
     while waiting:
         later = {saves[number] for number, _ in waiting}
@@ -95,22 +95,15 @@ def _in_order(found: Sequence[Launch]) -> list[tuple[int, Launch]]:
     return ordered
 
 
-def _saves(launch: Launch) -> tuple[str, str]:
-    """The folder where a launch saves, and the name under which; a folder of its own where only the shell knows it."""
-    if any(launch.given[option].trouble for option in ("output_dir", "output_name") if option in launch.given):
-        return f"$OUTPUT_OF_{launch.place}", str(launch.given["output_name"].value if "output_name" in launch.given else "last")
-    folder, name = (launch.given[option].value if option in launch.given else "" for option in ("output_dir", "output_name"))
-    return same_file(whole_path(str(folder or "."), launch.folder)), str(name or "last")
-
-
-def _begins_in(launch: Launch) -> set[tuple[str, str]]:
-    """What a launch may begin from, as `_saves` says it: of any checkpoint its run."""
+def _begins_in(launch: Launch) -> set[str]:
+    """What runs save last, of whose files a launch may begin from one: of any checkpoint its run's."""
     given = launch.given.get("pretrained_model_name_or_path")
     if given is None or not is_file(str(given.value)):
         return set()
     whole = plain_path(whole_path(str(given.value), launch.folder))
     stems = {whole.stem, re.sub(r"-(\d{6}|step\d{8})$", "", whole.stem)}
-    return {(same_file(str(whole.parent)), "last" if stem in ("epoch", "at") else stem) for stem in stems}
+    runs = ("last" if stem in ("epoch", "at") else stem for stem in stems)
+    return {same_file(str(whole.with_name(f"{run}.safetensors"))) for run in runs}
 
 
 _NATIVE = ("sdxl_train_v2.py", "sdxl_train_native.py")
@@ -131,6 +124,7 @@ class _Reading:
     def run(self, number: int, of: int) -> None:
         values = self.values
         family = self._family()
+        values.get("output_dir")  # raises InputError for what can be no path
         source = dataset.source(values, self.files, family)
         name = self._name(number, of)
         objective = training.objective(values)
@@ -170,8 +164,6 @@ class _Reading:
             fields={key: value for key, value in fields.items() if value not in (None, {})},
             values=values,
             notes=self.notes,
-            folder=str(values.get("output_dir") or ""),
-            stem=str(values.get("output_name") or ""),
         )
         _checked(run)
         self.result.runs.append(run)
@@ -217,16 +209,14 @@ class _Reading:
                     given = found[-1]
                     break
         given = given or self.launch.path.stem + (f"-{number}" if of > 1 else "")
-        plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", given).strip("-.") or f"run-{number}"
+        plain = plain_name(given) or f"run-{number}"
         plain = plain.removesuffix(".safetensors")
         if mistaken_for(plain):  # a merge's or a checkpoint's name: one-0.50, one-epoch000004
             plain = f"{plain}-run"
         self.called = plain
         runs = {run.name for run in self.result.runs} | set(self.ledger.runs if self.ledger else ())
         bases = {*self.result.bases, *(self.ledger.bases if self.ledger else ())}
-        name, again = plain, 2
-        while name in runs or name in bases:
-            name, again = f"{plain}-{again}", again + 1
+        name = free_name(plain, runs | bases)
         if name != given:
             why = f", since {plain} is a base" if plain in bases else f", since a run is named {plain}" if plain in runs else ""
             self.launch.remarks.append(
@@ -236,7 +226,9 @@ class _Reading:
 
     def _saved_before(self, name: str) -> str:
         """That the ledger's base or run of that name is the very file that this run saves, where it is."""
-        saved = same_file(whole_path("{}/{}.safetensors".format(*_saves(self.launch)), self.launch.folder))
+        saved = same_file(self.launch.saves)
+        if not saved:
+            return ""
         if same_file(self.known.bases.get(name, "")) == saved:
             return (
                 f" That base is the file which this run saves: write its name in place of {name} in the runs that start from it."

@@ -21,8 +21,11 @@ _SURE = re.compile(
     r"|write-output)(?=[\s/\"=.]|$)"
     rf"|(?:(?:call|[&.])\s+)?(?:\"[^\"]*[\\/]|[^\s\"]*[\\/])?{_ACTIVATES}(?=[\s\"]|$)"
 )
+POSIX_SHELLS = ("bash", "sh", "zsh", "dash", "ksh")
 LAUNCHES = re.compile(r"(?i)accelerate(\.exe)?[\"']?(-launch|\.commands\.launch|\s+launch)|\w*(train|tune)\w*\.py")
+"""What may be a launch of any trainer, so that nothing is lost that stands in an expression."""
 TRAINS = re.compile(r"accelerate\s+launch|\b(sdxl_train\w*|fine_tune)\.py\b")
+"""What is surely a launch, or one of the trainers that an import reads."""
 _CHANGES = ("cd", "chdir", "set-location", "sl")
 _PUSHES, _POPS = ("pushd", "push-location"), ("popd", "pop-location")
 _COPIES = ("cp", "mv", "copy", "xcopy", "move", "copy-item", "move-item", "install")
@@ -36,6 +39,10 @@ class Word:
     text: str
     line: int
     trouble: str = ""
+
+    def doubted(self, why: str) -> "Word":
+        """The same with that trouble, unless it has one already."""
+        return replace(self, trouble=self.trouble or why)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +106,7 @@ class State:
 
     def set(self, name: str, value: Word) -> None:
         """Gives a variable its value; within an `if`, nobody knows it afterwards."""
-        self.variables[name] = replace(value, trouble=value.trouble or self.trouble)
+        self.variables[name] = value.doubted(self.trouble)
         self.lists.pop(name, None)
 
     def unset(self, name: str) -> None:
@@ -123,9 +130,9 @@ class State:
     def forget_all(self, why: str) -> None:
         """Every variable may have another value from here on."""
         self.elsewhere = why
-        self.variables = {name: replace(word, trouble=word.trouble or why) for name, word in self.variables.items()}
-        self.lists = {name: [replace(one, trouble=one.trouble or why) for one in words] for name, words in self.lists.items()}
-        self.exported = {name: replace(word, trouble=word.trouble or why) for name, word in self.exported.items()}
+        self.variables = {name: word.doubted(why) for name, word in self.variables.items()}
+        self.lists = {name: [one.doubted(why) for one in words] for name, words in self.lists.items()}
+        self.exported = {name: word.doubted(why) for name, word in self.exported.items()}
 
     def get(self, name: str, line: int, spelt: str) -> Word:
         """The value of a variable, as a word at `line`."""

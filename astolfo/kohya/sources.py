@@ -9,7 +9,7 @@ from typing import Any
 from astolfo.errors import InputError
 from astolfo.kohya import dataset
 from astolfo.kohya.dataset import AUTOENCODERS, DatasetEntry, Source
-from astolfo.kohya.entries import BaseEntry, Imported
+from astolfo.kohya.entries import BaseEntry, Imported, free_name, plain_name
 from astolfo.kohya.known import Known
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.paths import can_be_pinned, is_file, last, plain_path, same_file, whole_path
@@ -64,7 +64,7 @@ class Sources:
     def _checkpoint(self, path: str) -> str | None:
         """The run that saved a file: one that this import or an earlier one read, or one whose ID ends the folder's name."""
         whole = plain_path(self._whole(path))
-        runs = [*self.known.runs.items(), *((run.name, run.saved) for run in self.result.runs)]
+        runs = [*self.known.runs.items(), *((run.name, run.launch.saves) for run in self.result.runs)]
         for name, saved in reversed(runs):
             there = plain_path(saved)
             kind = _saved_as(whole.stem, "" if there.stem == "last" else there.stem)
@@ -91,7 +91,7 @@ class Sources:
         if known := self._entry_of(path, family, "model"):
             return known
         whole = self._whole(path)
-        if same_file(whole) == same_file(self._saved):
+        if same_file(whole) == same_file(self.launch.saves):
             raise InputError(
                 f"{self.launch.place}: it starts from {whole}, which it also saves. Give it another --output_name, or the file "
                 "from which it started at first."
@@ -103,11 +103,6 @@ class Sources:
                 f"objective, {objective}. If it is an eps model, write objective: eps in its entry."
             )
         return self._new_base(path, "pretrained_model_name_or_path", fields)
-
-    @property
-    def _saved(self) -> str:
-        folder, name = (str(self.values.get(option) or "") for option in ("output_dir", "output_name"))
-        return whole_path(f"{folder or '.'}/{name or 'last'}.safetensors", self.launch.folder)
 
     def _entry_of(self, path: str, family: str, kind: str) -> str | None:
         """The base that a file is: one of this import, or one of the ledger that an import read from it or that may be it."""
@@ -132,8 +127,8 @@ class Sources:
         """An entry for a model of which the ledger knows nothing."""
         file = last(path)
         stem = file[: -len(Path(file).suffix)] if is_file(file) else file
-        wanted = _plain(stem) or "base"
-        name = self._free(f"{wanted}-base" if mistaken_for(wanted) else wanted, self._taken())
+        wanted = plain_name(stem) or "base"
+        name = free_name(f"{wanted}-base" if mistaken_for(wanted) else wanted, self._taken())
         if not can_be_pinned(path):
             what = "a pickle, which can hold code" if is_file(path) else "no single file"
             self.launch.remarks.append(
@@ -151,15 +146,19 @@ class Sources:
             return self._store(source)
         parts: dict[str, int] = {}
         for subset in source.subsets:
-            place = _plain(plain_path(subset.index).parent.name or last(subset.folder) if subset.index else last(subset.folder))
+            place = plain_name(
+                plain_path(subset.index).parent.name or last(subset.folder) if subset.index else last(subset.folder)
+            )
             name = self._store(replace(source, subsets=(replace(subset, repeats=1),), proposal=place))
             parts[name] = parts.get(name, 0) + subset.repeats
         there = {name: entry.parts for name, entry in self._datasets.items()}
         for known, others in (there | {name: entry.parts for name, entry in self.result.datasets.items()}).items():
             if others == parts:
                 return known
-        wanted = "-".join(f"{part}-x{repeats}" for part, repeats in parts.items()) if len(parts) == 1 else _plain(source.proposal)
-        name = self._free(wanted, self._taken())
+        wanted = (
+            "-".join(f"{part}-x{repeats}" for part, repeats in parts.items()) if len(parts) == 1 else plain_name(source.proposal)
+        )
+        name = free_name(wanted, self._taken())
         self._told("dataset", wanted, name)
         self.result.datasets[name] = DatasetEntry(name=name, source=source, parts=parts)
         repeated = ", ".join(f"{part} {repeats} times" if repeats > 1 else part for part, repeats in parts.items())
@@ -178,11 +177,11 @@ class Sources:
                 if known in self._datasets or known in made:
                     return known
                 self._gone("dataset", known, source.subsets[0].index or source.subsets[0].folder)
-        wanted = _plain(source.proposal) or "dataset"
+        wanted = plain_name(source.proposal) or "dataset"
         if wanted in self._datasets and (self._exported(wanted, source) or self._may_be(wanted, source, made_from)):
             self.launch.remarks.append(f"{self.launch.place}: {wanted} is a dataset of the ledger, and that one is taken.")
             return wanted
-        name = self._free(wanted, self._taken())
+        name = free_name(wanted, self._taken())
         self._told("dataset", wanted, name)
         autoencoder = self._autoencoder(source) if source.autoencoder else AUTOENCODERS[source.family]
         encoder = self._pinned(source.autoencoder or self._base_path)
@@ -258,22 +257,10 @@ class Sources:
 
     def _autoencoder(self, source: Source) -> str:
         path = source.autoencoder
-        if (name := _plain(Path(last(path)).stem)) in AUTOENCODERS.values():
+        if (name := plain_name(Path(last(path)).stem)) in AUTOENCODERS.values():
             return name  # of the library
         fields = {"family": source.family, "kind": "autoencoder"}
         return self._entry_of(path, source.family, "autoencoder") or self._new_base(path, "vae", fields)
-
-    @staticmethod
-    def _free(name: str, taken: set[str]) -> str:
-        found, again = name, 2
-        while found in taken:
-            found, again = f"{name}-{again}", again + 1
-        return found
-
-
-def _plain(text: str) -> str:
-    """A text as a name of the ledger."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
 
 
 def _same_source(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -110,9 +110,13 @@ def commands(found: Imported, ledger: Path) -> list[str]:
     for entry in found.datasets.values():
         if entry.words:
             lines += [_typed("dataset", "import", *entry.words), _typed("pin", entry.name, entry.store)]
-    last = {same_file(run.saved): run for run in found.runs if run.saved}  # of several that saved one file it is the last one's
+    last = {
+        same_file(run.launch.saves): run for run in found.runs if run.launch.saves
+    }  # of several that saved one file it is the last one's
     for run in last.values():
-        lines.append(_typed("adopt", run.name, run.saved) + "    # if you have that file, and do not want to train it again")
+        lines.append(
+            _typed("adopt", run.name, run.launch.saves) + "    # if you have that file, and do not want to train it again"
+        )
     return lines
 
 

@@ -53,7 +53,7 @@ def test_runs_of_one_name_in_two_folders(read):
     lines = [f"cd /{place}\n{LAUNCH} --output_dir=o --output_name=m --seed=1\n" for place in "ab"]
     found = read(one__sh=lines[0], two__sh=lines[1], three__sh="cd /a\n" + launch("o/m.safetensors", "--output_name=n"))
     assert bases(found) == {"m": "base", "m-2": "base", "n": "m"}
-    assert [run.saved for run in found.runs] == ["/a/o/m.safetensors", "/b/o/m.safetensors", "/a/n.safetensors"]
+    assert [run.launch.saves for run in found.runs] == ["/a/o/m.safetensors", "/b/o/m.safetensors", "/a/n.safetensors"]
 
 
 def test_a_base_and_a_run_of_one_name(read):
@@ -233,7 +233,7 @@ def test_an_output_folder_that_nobody_knows(read):
         + launch("/b/one.safetensors", "--output_name=two")
     )
     assert bases(found) == {"one": "base", "two": "one-2"}
-    assert found.runs[0].saved == ""
+    assert found.runs[0].launch.saves == ""
 
 
 def test_launches_of_other_scripts(files, tmp_path):

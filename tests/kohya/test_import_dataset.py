@@ -132,4 +132,4 @@ def test_a_home_folder_is_this_users(read, tmp_path, monkeypatch):
         train__sh=f"accelerate launch sdxl_train.py {BASE} --train_data_dir=~/img --output_dir='$HOME/out' --enable_bucket\n"
     )
     assert found.datasets["3_girl"].folder == str(tmp_path / "img/3_girl")
-    assert found.runs[0].saved == str(tmp_path / "out/last.safetensors")
+    assert found.runs[0].launch.saves == str(tmp_path / "out/last.safetensors")
