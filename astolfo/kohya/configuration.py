@@ -175,8 +175,9 @@ def toml(text: str, label: str) -> dict[str, Any]:
 
 
 def toml_line(text: str, key: str, nth: int = 0) -> int:
-    """The line where a key stands, for the nth time (from 0)."""
-    found = [match.start() for match in re.finditer(rf'(?m)^\s*"?{re.escape(key)}"?\s*=', text)]
+    """The line where a key, or a table of that name, stands for the nth time (from 0)."""
+    name = re.escape(key)
+    found = [one.start() for one in re.finditer(rf'(?m)^[ \t]*(?:"?{name}"?\s*[=:.]|\[+\s*(?:\w+\.)*{name}\s*[\].])', text)]
     return text.count("\n", 0, found[min(nth, len(found) - 1)]) + 1 if found else 1
 
 

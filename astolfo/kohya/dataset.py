@@ -5,90 +5,27 @@ laid over the line's: subset over dataset over [general], as that trainer does i
 """
 
 import json
-import math
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from astolfo.errors import InputError
-from astolfo.kohya.configuration import Files, toml, toml_line
-from astolfo.kohya.launch import Given
-from astolfo.kohya.options import options
+from astolfo.kohya import dataset_toml
+from astolfo.kohya.configuration import Files
+from astolfo.kohya.entries import DatasetEntry, Source, Subset
 from astolfo.kohya.paths import Folder, last, plain_path, whole_path
-from astolfo.kohya.values import Values, is_path, is_text
+from astolfo.kohya.values import Values
 from astolfo.ledger.content import captioned, count, extensions, holds_pictures
 from astolfo.ledger.file_kinds import CAPTIONS
 
-_ALSO = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # names of the TOML that the line spells otherwise
-_OWN = {
-    "image_dir": "path", "metadata_file": "path", "is_reg": "flag", "class_tokens": "text", "subsets": "tables",
-    "custom_attributes": "table", "network_multiplier": "float", "conditioning_data_dir": "path",
-}  # fmt: skip
-"""Names that the TOML alone has, with what each takes."""
-_EXPECTED = {
-    "flag": "true or false", "int": "a whole number", "float": "a number", "number": "a number", "text": "text in quotes",
-    "path": "a path in quotes", "words": "a list of texts", "table": "a table", "range": "a list of two numbers",
-    "side": "a side, or [WIDTH, HEIGHT] in whole numbers",
-}  # fmt: skip
-_PAIRS = {"resolution": "side", "face_crop_aug_range": "range"}
 AUTOENCODERS = {"sdxl": "sdxl-vae", "sd2": "sd2-vae"}  # of the library, by family
-_EACH = ("dataset_repeats", "flip_aug")  # options that each subset may have its own way
 _LARGEST_INDEX = 64 << 20  # bytes of an index that is read only to count its samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subset:
-    """A folder of pictures, or an index with its folder."""
-
-    folder: str
-    index: str = ""
-    repeats: int = 1
-    flip: bool = False  # encoded both ways round
-    words: str = ""  # class tokens: the caption of a picture without one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """All that one launch trains on, before it has a name."""
-
-    subsets: tuple[Subset, ...]
-    family: str
-    bucketing: tuple[tuple[str, Any], ...] = ()  # options of `dataset import`
-    autoencoder: str = ""  # a file in the place of the family's
-    extension: str = ""  # of the captions beside pictures; "" where an index has them
-    proposal: str = "dataset"
-
-
-@dataclass(kw_only=True)
-class DatasetEntry:
-    """A dataset of the ledger that is to be written."""
-
-    name: str
-    source: Source
-    images: int | None = None
-    autoencoder: str = "sdxl-vae"
-    parts: dict[str, int] = field(default_factory=dict)  # names of other datasets, and how often each is taken
-    folder: str = ""  # of pictures that the graph imports as they are
-    words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
-    made_from: dict[str, Any] = field(default_factory=dict)  # what tells it from every other one of a single store
-    encoder: str = ""  # the file whose autoencoder that trainer encodes with: its own, or the base's; "" where it is none
-
-    @property
-    def store(self) -> str:
-        """Where its store is to lie."""
-        return f"stores/{self.name}"
-
-    @property
-    def pictures(self) -> bool:
-        """Whether its store is made of pictures, which are encoded first."""
-        return not self.parts and not self.source.subsets[0].index
 
 
 def source(values: Values, files: Files, family: str) -> Source:
     """What a launch trains on. Lays a dataset TOML over the launch's own options."""
     if values.on("dataset_config"):
-        subsets, proposal = _from_toml(values, files)
+        subsets, proposal = dataset_toml.subsets_of(values, files)
     elif values.on("in_json"):
         index, folder = str(values.get("in_json")), str(values.get("train_data_dir") or "")
         if (repeats := values.get("dataset_repeats")) < 1:
@@ -211,174 +148,6 @@ def _dreambooth(values: Values, folder: str) -> tuple[Subset, ...]:
     return tuple(found)
 
 
-# ---- dataset TOML
-
-
-def _from_toml(values: Values, files: Files) -> tuple[tuple[Subset, ...], str]:
-    name = str(values.get("dataset_config"))
-    for ignored in ("train_data_dir", "in_json", "reg_data_dir"):
-        if values.on(ignored):
-            values.withdraw(ignored)
-            values.none(ignored, "--dataset_config is read in its place")
-    found = files.find(name, values.launch)
-    if found is None:
-        raise InputError(
-            f"{values.place('dataset_config')}: --dataset_config {name} is not here. Give that file to the import too."
-        )
-    text, label = found.known().text, found.label
-    content = _json(text, label) if name.lower().endswith(".json") else toml(text, label)
-    general, datasets = _tables(content, text, label)
-    each = [(general | dataset | one) for dataset in datasets for one in dataset.get("subsets") or [{}]]
-    if not each:
-        raise InputError(f"{label}: expected [[datasets]] with [[datasets.subsets]], found none.")
-    _known([general, *(one for dataset in datasets for one in (dataset, *dataset.get("subsets", [])))], text, label)
-    subsets = tuple(_subset(values, one, number, text, label) for number, one in enumerate(each))
-    _laid_over(values, each, text, label)
-    kept = tuple(one for one in subsets if one)
-    if not kept:
-        raise InputError(f"{label}: expected pictures to train on, found subsets alone that are none of that or are left out.")
-    stem = Path(last(name)).stem
-    if re.fullmatch(r"(?i)(dataset|data)?[_-]?(config|dataset)?", stem):  # a name that says nothing
-        stem = "-".join(last(one.folder or one.index) for one in kept[:3])
-    return kept, stem
-
-
-def _json(text: str, label: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{label}: expected JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise InputError(f'{label}: expected {{"general": ..., "datasets": [...]}}, found {found!r:.48}.')
-    return found
-
-
-def _tables(content: dict[str, Any], text: str, label: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """[general] and [[datasets]] with their subsets. Raises InputError where they are no such tables."""
-    for key in content.keys() - {"general", "datasets"}:
-        raise InputError(f"{label}:{_line(text, key)}: expected [general] and [[datasets]], found {key!r}.")
-    general, datasets = content.get("general", {}), content.get("datasets", [])
-    if not isinstance(general, dict):
-        raise InputError(f"{label}:{_line(text, 'general')}: expected a table, [general], found general = {general!r:.48}.")
-    if isinstance(datasets, dict):
-        what = "[[datasets.subsets]] without it" if "subsets" in datasets else "one table, [datasets]"
-        raise InputError(f"{label}:{_line(text, 'datasets')}: expected [[datasets]] above [[datasets.subsets]], found {what}.")
-    for key, found in [("datasets", datasets), *(("subsets", one.get("subsets", [])) for one in _every(datasets))]:
-        if not isinstance(found, list) or len(_every(found)) != len(found):
-            name = "datasets.subsets" if key == "subsets" else key
-            raise InputError(f"{label}:{_line(text, key)}: expected tables, [[{name}]], found {key} = {found!r:.48}.")
-    return general, datasets
-
-
-def _every(found: Any) -> list[dict[str, Any]]:
-    """The tables of a list."""
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-def _line(text: str, key: str, nth: int = 0) -> int:
-    """The line where a key, or a table of that name, stands for the nth time (from 0)."""
-    name = re.escape(key)
-    found = [one.start() for one in re.finditer(rf'(?m)^[ \t]*(?:"?{name}"?\s*[=:.]|\[+\s*(?:\w+\.)*{name}\s*[\].])', text)]
-    return text.count("\n", 0, found[min(nth, len(found) - 1)]) + 1 if found else 1
-
-
-def _known(sections: list[dict[str, Any]], text: str, label: str) -> None:
-    """Raises InputError for a key that sd-scripts' dataset files do not have, and for a value of another type."""
-    before: dict[str, int] = {}
-    for section in sections:
-        for key, value in section.items():
-            name, nth = _ALSO.get(key, key), before.get(key, 0)
-            before[key] = nth + 1
-            if key not in _OWN and name not in options().all:
-                close = options().close_matches(key)
-                hint = f" Did you mean {' or '.join(close)}?" if close else ""
-                raise InputError(f"{label}:{_line(text, key, nth)}: {key!r} is no option of a dataset file.{hint}")
-            takes = _OWN.get(key) or _PAIRS.get(key) or options().all[name].takes
-            if not _takes(takes, value):
-                expected = _EXPECTED[takes] if isinstance(takes, str) else " or ".join(takes)
-                raise InputError(f"{label}:{_line(text, key, nth)}: {key} expects {expected}, found {value!r:.48}.")
-
-
-def _takes(takes: str | tuple[str, ...], value: Any) -> bool:
-    """Whether a value of the TOML is of the type that sd-scripts demands there."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    number = whole or isinstance(value, float)
-    if isinstance(takes, tuple):
-        return (whole or isinstance(value, str)) and str(value) in takes
-    match takes:
-        case "flag":
-            return isinstance(value, bool)
-        case "int":
-            return whole
-        case "float" | "number":
-            return number and math.isfinite(value)
-        case "text":
-            return isinstance(value, str) and is_text(value)
-        case "path":
-            return isinstance(value, str) and is_path(value)
-        case "words":
-            return isinstance(value, list) and all(isinstance(one, str) for one in value)
-        case "side":
-            pair = value if isinstance(value, list) and len(value) == 2 else [value]
-            return all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in pair)
-        case "range":
-            return isinstance(value, list) and len(value) == 2 and all(_takes("float", one) for one in value)
-        case "table":
-            return isinstance(value, dict)
-    return True  # tables, which are checked already
-
-
-def _laid_over(values: Values, each: list[dict[str, Any]], text: str, label: str) -> None:
-    """Gives the launch the options that its subsets agree on, and refuses those in which they differ."""
-    for key in dict.fromkeys(key for one in each for key in one if key not in _OWN):
-        name = _ALSO.get(key, key)
-        option = options().all[name]
-        given = [one.get(key, values.get(name)) for one in each]
-        place = f"{label}:{toml_line(text, key)}"
-        value: Any = given[0]
-        if name == "resolution" and isinstance(value, list):
-            value = ",".join(map(str, value))
-        values.launch.given[name] = Given(option=option, value=value, place=place)
-        values.rows.pop(name, None)
-        values.withdraw(name)
-        values._by_table(name, values.launch.given[name])
-        if any(one != given[0] for one in given) and name not in _EACH:
-            values.refuse(
-                name,
-                "Subsets differ in it, and a run reads all its captions and pictures in one way",
-                f"{given[0]!r} for all",
-                instead=f"the first subset's {given[0]!r} for all of them",
-            )
-
-
-def _subset(values: Values, one: dict[str, Any], number: int, text: str, label: str) -> Subset | None:
-    place = f"{label}:{toml_line(text, 'image_dir', number) if 'image_dir' in one else 1}"
-    if one.get("is_reg") or one.get("conditioning_data_dir"):
-        values.launch.given.setdefault(
-            "reg_data_dir", Given(option=options().all["reg_data_dir"], value=one.get("image_dir"), place=place)
-        )
-        values.refuse("reg_data_dir", "Regularization pictures, or masks, of their own", "the subset left out")
-        return None
-    if "image_dir" not in one and "metadata_file" not in one:
-        raise InputError(
-            f"{label}: subset {number + 1}: expected image_dir or metadata_file, found {', '.join(one) or 'nothing'}."
-        )
-    repeats = one.get("num_repeats", values.get("dataset_repeats"))
-    if repeats < 1:
-        what = one.get("image_dir") or one["metadata_file"]
-        values.launch.remarks.append(
-            f"{place}: {what} is taken {repeats} times an epoch, so that trainer leaves it out, and so does this."
-        )
-        return None
-    return Subset(
-        folder=str(one.get("image_dir", "")),
-        index=str(one.get("metadata_file", "")),
-        repeats=repeats,
-        flip="metadata_file" not in one and bool(one.get("flip_aug", values.get("flip_aug"))),
-        words=str(one.get("class_tokens") or ""),
-    )
-
-
 # ---- what is made of it
 
 
@@ -444,18 +213,20 @@ def _told(found: Source, beside: Folder) -> str:
     return found.extension if (found.extension != ".txt" if there is None else there - {found.extension}) else ""
 
 
-def entry(name: str, found: Source, beside: Folder, autoencoder: str, encoder: str) -> DatasetEntry:
-    """The ledger's entry of a dataset of one subset, and how its store is made."""
+def entry(
+    name: str, found: Source, beside: Folder, autoencoder: str, encoder: str, about: dict[str, Any]
+) -> DatasetEntry:  # fmt: skip
+    """The ledger's entry of a dataset of one subset, and how its store is made; `about`: what `made_from` says of it."""
     [one] = found.subsets
     made = DatasetEntry(
-        name=name, source=found, images=_count(one, beside), autoencoder=autoencoder, made_from=made_from(found, beside),
+        name=name, source=found, images=_count(one, beside), autoencoder=autoencoder, made_from=about,
         encoder=encoder,
     )  # fmt: skip
     folder = whole_path(one.folder or ".", beside)
     if one.index:
         made.words = ["kohya", whole_path(one.index, beside), folder, "-o", made.store]
         return made
-    told = _told(found, beside)
+    told = about.get("captions", "")
     if made.images and not found.bucketing and not told:
         made.folder = str(Path(folder).resolve())
         return made

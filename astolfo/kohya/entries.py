@@ -5,7 +5,6 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
-from astolfo.kohya.dataset import DatasetEntry
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.values import Refusal, Values
 
@@ -33,6 +32,54 @@ class BaseEntry:
     path: str  # as the line has it
     whole: str  # the same as a whole path, where it is one
     file: str  # the whole path, where it is a file that can be pinned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """A folder of pictures, or an index with its folder."""
+
+    folder: str
+    index: str = ""
+    repeats: int = 1
+    flip: bool = False  # encoded both ways round
+    words: str = ""  # class tokens: the caption of a picture without one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """All that one launch trains on, before it has a name."""
+
+    subsets: tuple[Subset, ...]
+    family: str
+    bucketing: tuple[tuple[str, Any], ...] = ()  # options of `dataset import`
+    autoencoder: str = ""  # a file in the place of the family's
+    extension: str = ""  # of the captions beside pictures; "" where an index has them
+    proposal: str = "dataset"
+
+
+@dataclass(kw_only=True)
+class DatasetEntry:
+    """A dataset of the ledger that is to be written."""
+
+    name: str
+    source: Source
+    images: int | None = None
+    autoencoder: str = "sdxl-vae"
+    parts: dict[str, int] = field(default_factory=dict)  # names of other datasets, and how often each is taken
+    folder: str = ""  # of pictures that the graph imports as they are
+    words: list[str] = field(default_factory=list)  # of the `astolfo dataset import` that makes its store
+    made_from: dict[str, Any] = field(default_factory=dict)  # what tells it from every other one of a single store
+    encoder: str = ""  # the file whose autoencoder that trainer encodes with: its own, or the base's; "" where it is none
+
+    @property
+    def store(self) -> str:
+        """Where its store is to lie."""
+        return f"stores/{self.name}"
+
+    @property
+    def pictures(self) -> bool:
+        """Whether its store is made of pictures, which are encoded first."""
+        return not self.parts and not self.source.subsets[0].index
 
 
 @dataclass(kw_only=True)

@@ -15,11 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from astolfo.errors import InputError
-from astolfo.kohya.paths import joined
-from astolfo.kohya.posix_syntax import ASSIGNMENT, Reader, Statement, Token, within
+from astolfo.kohya.posix_syntax import ASSIGNMENT, Reader, Statement, Token
+from astolfo.kohya.posix_words import NAME, assign, expand, join, within_text
 from astolfo.kohya.shell import POSIX_SHELLS, TRAINS, State, Word, Written, read_text, sure
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DECLARE = ("export", "declare", "typeset", "readonly", "local")
 _KEYWORDS = ("then", "do", "else", "elif", "!", "time")
 _TESTS = {
@@ -31,15 +30,6 @@ _HARMLESS = re.compile(
     r"(^|/)activate$|conda|mamba|brew|pyenv|ssh-agent|direnv|/etc/|\.(bashrc|bash_profile|profile|zshrc)$|setvars\.sh$"
 )
 _ARITHMETIC = re.compile(r"([A-Za-z_]\w*)(?:\[[^]]*\])?\s*(?:(?:[-+*/%&|^]|<<|>>)?=(?!=)|\+\+|--)|(?:\+\+|--)([A-Za-z_]\w*)")
-_BRACES = re.compile(r"(?<!\$)\{([^{}\s]*,[^{}\s]*|-?\d+\.\.-?\d+(?:\.\.-?\d+)?|[A-Za-z]\.\.[A-Za-z])\}")
-
-
-_ZERO = r"(?:\$0|\$\{0\}|\$\{?BASH_SOURCE(?:\[0\])?(?::-\$0)?\}?|\$\((?:realpath|readlink -f) (?:\$0|\$\{BASH_SOURCE\[0\]\})\))"
-_FOLDER = rf"(?:\$\(dirname {_ZERO}\)|\$\{{(?:0|BASH_SOURCE(?:\[0\])?)%/\*\}})"
-_OWN = re.compile(
-    rf"{_FOLDER}|\$\(cd (?:-P )?{_FOLDER}(/\.\.)?(?: ?&&|;) ?pwd(?: -P)?\)|\$\((?:realpath|readlink -f) {_FOLDER}\)"
-)
-"""The script's own folder, as scripts ask for it; quotes, blanks and what silences a command left out."""
 
 
 class _Ended(Exception):
@@ -124,7 +114,7 @@ class _Run:
     def _each(self, statement: Statement) -> None:
         name, *tokens = statement.tokens
         left, broken = self.left, self.broken
-        for word in [word for token in tokens for word in _expand(token, self.state)]:
+        for word in [word for token in tokens for word in expand(token, self.state)]:
             self.left = self.broken or left
             self.state.set(name.raw, word)
             try:
@@ -147,7 +137,7 @@ class _Run:
         alone = declares or all(ASSIGNMENT.match(one.raw) for one in rest)
         scope = state if alone else state.inner()  # before a command: the program's alone
         while rest and ASSIGNMENT.match(rest[0].parts[0][1] if rest[0].parts[0][0] == "plain" else ""):
-            name = _assign(rest[0], scope)
+            name = assign(rest[0], scope)
             own |= {name: scope.variables[name]} if name in scope.variables else {}
             rest = rest[1:]
         if declares or not rest:
@@ -158,7 +148,7 @@ class _Run:
             if exported:
                 state.exported |= own | {token.raw: state.get(token.raw, token.line, f"${token.raw}") for token in rest}
             return
-        words = [word for token in rest for word in _expand(token, state)]
+        words = [word for token in rest for word in expand(token, state)]
         if not words:
             return
         first, last = statement.tokens[0], statement.tokens[-1]
@@ -179,7 +169,7 @@ class _Run:
         """A command's output goes into a file: known of `cat` and `tee` with a here-document, and of a plain `echo`."""
         name, more = target
         if document and words[0].text in ("cat", "tee"):
-            what = Written(text=document) if literal else _within_text(document, self.state)
+            what = Written(text=document) if literal else within_text(document, self.state)
         elif words[0].text == "echo" and not any(re.fullmatch("-[neE]+", word.text) for word in words[1:2]):
             why = next((word.trouble for word in words if word.trouble), "")
             what = Written(text=" ".join(word.text for word in words[1:]) + "\n", trouble={1: why} if why else {})
@@ -203,7 +193,7 @@ class _Run:
             self._call(name, line)
         elif name in ("read", "mapfile", "readarray"):
             for word in arguments:
-                if _NAME.fullmatch(word.text):
+                if NAME.fullmatch(word.text):
                     state.forget(word.text, line, f"`{name}` of line {line} sets {word.text}")
         elif name == "let":
             self._compute(" ; ".join(word.text for word in arguments), line)
@@ -322,163 +312,9 @@ def _redirected(tokens: list[Token], state: State) -> tuple[list[Token], list[tu
             kept.pop()  # of 2>&1
         document = token.document or document
         if token.operator in (">", ">>", ">|") and index + 1 < len(tokens):
-            targets += [(word.text, token.operator == ">>") for word in _expand(tokens[index + 1], state)]
+            targets += [(word.text, token.operator == ">>") for word in expand(tokens[index + 1], state)]
         index += 2
     if kept and kept[0].keyword == "tee" and document:
         more = any(token.keyword in ("-a", "--append") for token in kept)
-        targets = [(_join(token, state).text, more) for token in kept[1:] if not token.raw.startswith("-")][:1]
+        targets = [(join(token, state).text, more) for token in kept[1:] if not token.raw.startswith("-")][:1]
     return kept, targets, document
-
-
-def _assign(token: Token, state: State) -> str:
-    quoting, text = token.parts[0]
-    match = ASSIGNMENT.match(text)
-    assert match
-    name, element, more = match[1], match[2], match[3]
-    if token.elements is not None:
-        before = state.lists.get(name, []) if more else []
-        found = [word for one in token.elements for word in _expand(one, state)]
-        state.lists[name] = before + [word.doubted(state.trouble) for word in found]
-        state.variables.pop(name, None)
-        return name
-    value = _join(replace(token, parts=[(quoting, text[match.end() :]), *token.parts[1:]]), state)
-    if element:
-        why = f"line {token.line} changes a part of {name}"
-        state.lists[name] = [one.doubted(why) for one in state.lists.get(name, [replace(value, trouble=why)])]
-        return name
-    if more and name in state.variables:
-        earlier = state.variables[name]
-        value = replace(value, text=earlier.text + value.text, trouble=earlier.trouble or value.trouble)
-    state.set(name, value)
-    return name
-
-
-def _join(token: Token, state: State) -> Word:
-    """A word whose parts are put together without being split."""
-    found = [_filled(quoting, text, token.line, state) for quoting, text in token.parts]
-    trouble = next((word.trouble for word in found if word.trouble), "")
-    return Word(text="".join(word.text for word in found), line=token.line, trouble=trouble)
-
-
-def _expand(token: Token, state: State) -> list[Word]:
-    """The words that a raw word becomes: a list's, those of an unquoted variable or of braces, else one."""
-    if len(token.parts) == 1:
-        quoting, text = token.parts[0]
-        if match := re.fullmatch(r"\$\{([A-Za-z_]\w*)\[[@*]\]\}", text):
-            if match[1] in state.lists:
-                return [replace(word, line=token.line) for word in state.lists[match[1]]]
-        elif match := re.fullmatch(r'\$\{([A-Za-z_]\w*)\[[@*]\]:?\+"?(\$\{\1\[[@*]\]\})"?\}', text):
-            return _expand(replace(token, parts=[(quoting, match[2])]), state)
-        elif quoting == "plain" and text.startswith(("$", "`")) and _whole_variable(text):
-            value = _variable(text, token.line, state)
-            split = value.text.split() if not value.trouble else [value.text]
-            return [replace(value, text=one) for one in split]
-    return [_unmatched(one, state) for one in _braced(token)]
-
-
-def _whole_variable(text: str) -> bool:
-    """Whether a text is one `$...` and nothing more."""
-    return bool(re.fullmatch(r"\$[A-Za-z_]\w*", text)) or (text[1:2] in ("{", "(") and within(text, 0) == len(text))
-
-
-def _braced(token: Token) -> list[Token]:
-    """The words that {a,b} and {1..3} make of one."""
-    for index, (quoting, text) in enumerate(token.parts):
-        if quoting == "plain" and (match := _BRACES.search(text)):
-            made = [(quoting, text[: match.start()] + one + text[match.end() :]) for one in _alternatives(match[1])]
-            words = [replace(token, parts=[*token.parts[:index], one, *token.parts[index + 1 :]]) for one in made]
-            return [each for word in words for each in _braced(word)]
-    return [token]
-
-
-def _alternatives(inside: str) -> list[str]:
-    if "," in inside:
-        return inside.split(",")
-    begin, end, *step = inside.split("..")
-    if begin.isalpha():
-        first, last = ord(begin), ord(end)
-        return [chr(code) for code in range(first, last + (1 if last >= first else -1), 1 if last >= first else -1)]
-    first, last = int(begin), int(end)
-    way = (1 if last >= first else -1) * max(1, abs(int(step[0])) if step else 1)
-    width = max(len(begin), len(end)) if begin.startswith("0") or end.startswith("0") else 0
-    return [str(number).zfill(width) for number in range(first, last + (1 if way > 0 else -1), way)]
-
-
-def _unmatched(token: Token, state: State) -> Word:
-    """A word, whose trouble it is where the shell would put the names of files in its place."""
-    word = _join(token, state)
-    pattern = any(
-        quoting == "plain" and re.search(r"(?<![\\$])[*?]", re.sub(r"\$[*?@#]|\$\{[^}]*\}", "", text))
-        for quoting, text in token.parts
-    )
-    if pattern and not word.text.startswith("-") and not word.trouble:
-        return replace(word, trouble=f"only the shell knows which files {word.text} stands for")
-    return word
-
-
-def _within_text(text: str, state: State) -> Written:
-    """A here-document with its variables filled in, as far as they are known."""
-    lines = [_filled("double", line, 0, state) for line in text.splitlines(keepends=True)]
-    return Written(
-        text="".join(line.text for line in lines),
-        trouble={number: line.trouble for number, line in enumerate(lines, 1) if line.trouble},
-    )
-
-
-def _filled(quoting: str, text: str, line: int, state: State) -> Word:
-    """One part of a word with escapes and variables resolved."""
-    if quoting == "single":
-        return Word(text=text, line=line)
-    out, trouble, at = [], "", 0
-    while at < len(text):
-        char = text[at]
-        if char == "\\" and at + 1 < len(text):
-            escaped = text[at + 1]
-            kept = quoting == "double" and escaped not in '$`"\\\n'
-            out.append(("\\" + escaped) if kept else "" if escaped == "\n" else escaped)
-            at += 2
-        elif char in "$`":
-            end = within(text, at)
-            if end == at + 1 and (name := _NAME.match(text, at + 1)):
-                end = name.end()
-            elif end == at + 1 and re.match(r"[0-9@*#?!$-]", text[at + 1 : at + 2]):
-                end = at + 2
-            word = _variable(text[at:end], line, state) if end > at + 1 else Word(text=char, line=line)
-            out.append(word.text)
-            trouble = trouble or word.trouble
-            at = end
-        else:
-            out.append(char)
-            at += 1
-    return Word(text="".join(out), line=line, trouble=trouble)
-
-
-def _variable(spelt: str, line: int, state: State) -> Word:
-    """What a `$...` stands for. A home folder is left as it is, since paths are made whole where they are needed."""
-    if match := re.fullmatch(r"\$\{?([A-Za-z_]\w*)\}?", spelt):
-        if match[1] == "HOME" and "HOME" not in state.variables:
-            return Word(text="$HOME", line=line)
-        if match[1] != "PWD" or "PWD" in state.variables:
-            return state.get(match[1], line, spelt)
-    if re.fullmatch(r"\$\{?PWD\}?|\$\(\s*pwd\s*\)|`pwd`", spelt):
-        unknown = state.folder.startswith("$")
-        return Word(
-            text=joined(state.here, state.folder or "."), line=line, trouble=f"only the shell knows {spelt}" if unknown else ""
-        )
-    if match := re.fullmatch(r"\$\{([A-Za-z_]\w*|\d+):?([-=])(.*)\}", spelt, re.DOTALL):
-        if match[1] in state.variables and (state.variables[match[1]].text or state.variables[match[1]].trouble):
-            return state.get(match[1], line, spelt)
-        word = _filled("double", match[3].strip("\"'"), line, state)
-        if match[1] not in state.variables and not word.trouble:
-            state.remarks.append(f"{line}: the script does not set {match[1]}, so {spelt} is taken for {word.text!r}.")
-        if match[2] == "=":
-            state.set(match[1], word)
-        return word
-    if (match := re.fullmatch(r"\$\{([A-Za-z_]\w*):?\+(.*)\}", spelt, re.DOTALL)) and match[1] in state.variables:
-        known = state.variables[match[1]]
-        return known if known.trouble or not known.text else _filled("double", match[2].strip("\"'"), line, state)
-    asked = f"$({spelt[1:-1]})" if spelt.startswith("`") else spelt
-    plain = re.sub(r"[\"']|&?>\s*/dev/null(\s+2>&1)?|2>\s*/dev/null|(?<=\s)--(?=\s)", "", asked)
-    if match := _OWN.fullmatch(re.sub(r"(?<=\() | (?=\))", "", re.sub(r"\s+", " ", plain))):
-        return Word(text=joined(state.here, "..") if match[1] else state.here, line=line)
-    return Word(text=spelt, line=line, trouble=f"only the shell knows {spelt}")

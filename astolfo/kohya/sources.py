@@ -8,8 +8,8 @@ from typing import Any
 
 from astolfo.errors import InputError
 from astolfo.kohya import dataset
-from astolfo.kohya.dataset import AUTOENCODERS, DatasetEntry, Source
-from astolfo.kohya.entries import BaseEntry, Imported, free_name, plain_name
+from astolfo.kohya.dataset import AUTOENCODERS
+from astolfo.kohya.entries import BaseEntry, DatasetEntry, Imported, Source, free_name, plain_name
 from astolfo.kohya.known import Known
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.paths import can_be_pinned, is_file, last, plain_path, same_file, whole_path
@@ -185,7 +185,7 @@ class Sources:
         self._told("dataset", wanted, name)
         autoencoder = self._autoencoder(source) if source.autoencoder else AUTOENCODERS[source.family]
         encoder = self._pinned(source.autoencoder or self._base_path)
-        self.result.datasets[name] = dataset.entry(name, source, self.launch.folder, autoencoder, encoder)
+        self.result.datasets[name] = dataset.entry(name, source, self.launch.folder, autoencoder, encoder, made_from)
         return name
 
     def _gone(self, what: str, name: str, path: str) -> None:

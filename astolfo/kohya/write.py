@@ -16,8 +16,7 @@ from typing import Any
 
 import yaml
 
-from astolfo.kohya.dataset import DatasetEntry
-from astolfo.kohya.entries import Imported, ImportedRun
+from astolfo.kohya.entries import DatasetEntry, Imported, ImportedRun
 from astolfo.kohya.launch import Launch
 from astolfo.kohya.options import accelerate, names_secret, options
 from astolfo.kohya.paths import same_file
