@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from astolfo.errors import InputError
+from astolfo.kohya.powershell_syntax import QUOTES, SINGLE, Parts, Reader
 from astolfo.kohya.shell import LAUNCHES, State, Word, Written, activates, sure
-
-Parts = list[tuple[int, int]]
-"""Where the parts of a word begin and end: strings, groups, and what is between."""
 
 Element = tuple[int, int, list[Parts]]
 """A command of a pipeline: where it begins and ends, and its words."""
 
-_QUOTES, _SINGLE = '"“”„', "'‘’‚‛"  # PowerShell takes a word processor's for quotes
 _BLOCKS = re.compile(
     r"(?i)(?::\w+\s+)?(if|elseif|else|foreach|for|while|do|until|switch|function|filter|try|catch|finally|trap|begin|process|end"
     r"|class|enum|data|workflow|configuration|parallel|sequence|inlinescript|dynamicparam)(?=[\s({]|$)"
@@ -60,11 +56,11 @@ def run(path: Path, text: str) -> State:
     return script.state
 
 
-class _PowerShell:
-    """A script; its places are offsets in its text."""
+class _PowerShell(Reader):
+    """Goes through a script, with what is known of its variables."""
 
     def __init__(self, path: Path, text: str):
-        self.path, self.text = path, text
+        super().__init__(path, text)
         self.state = State(here=os.path.abspath(path.parent))
         self.state.set("psscriptroot", Word(text=self.state.here, line=0))
         self.numbers: set[str] = set()  # variables that hold a number: `+=` calculates
@@ -72,147 +68,6 @@ class _PowerShell:
         self.functions: dict[str, tuple[int, int]] = {}  # of the script, with the places of their blocks
         self.stopped = ""  # what ended the script: nothing below runs
         self.after = ""  # why what is below may not run
-
-    # ---- where things end
-
-    def _line(self, at: int) -> int:
-        return self.text.count("\n", 0, at) + 1
-
-    def _unclosed(self, at: int, what: str) -> InputError:
-        return InputError(f"{self.path}:{self._line(at)}: {what} begins here and does not end. Close it.")
-
-    def _blank(self, at: int, end: int, lines: bool = False) -> int:
-        """Where blanks, continued lines and remarks end; `lines`: ends of lines too."""
-        text = self.text
-        while at < end:
-            if text[at] in " \t\r\f\xa0" or (lines and text[at] == "\n"):
-                at += 1
-            elif text[at] == "`" and (match := re.compile(r"`[ \t]*\n").match(text, at)):
-                at = match.end()
-                while match := re.compile(r"[ \t]*#[^\n]*\n").match(text, at):  # a remark between lines that are continued
-                    at = match.end()
-            elif text.startswith("<#", at):
-                if "#>" not in text[at:]:
-                    raise self._unclosed(at, "a remark, <#,")
-                at = text.index("#>", at) + 2
-            elif text[at] == "#":
-                at = (text + "\n").index("\n", at)
-            else:
-                break
-        return min(at, end)
-
-    def _quote(self, at: int) -> int:
-        """Where a string ends that begins at `at`."""
-        text, single = self.text, self.text[at] in _SINGLE
-        marks, end = _SINGLE if single else _QUOTES, at + 1
-        while end < len(text):
-            if text[end] in marks:
-                if end + 1 < len(text) and text[end + 1] in marks:
-                    end += 2
-                    continue
-                return end + 1
-            if not single and text[end] == "`":
-                end += 2
-            elif not single and text.startswith("$(", end):
-                end = self._group(end + 1)
-            else:
-                end += 1
-        raise self._unclosed(at, f"a quote ({text[at]})")
-
-    def _here(self, at: int) -> re.Match | None:
-        """A here-string that begins at `at`, its text as the group."""
-        mark = self.text[at + 1 : at + 2]
-        if self.text[at] != "@" or not mark or mark not in _QUOTES + _SINGLE:
-            return None
-        marks = _SINGLE if mark in _SINGLE else _QUOTES
-        match = re.compile(rf"@[{marks}][ \t]*\n(.*?)\n?(?<=\n)[{marks}]@", re.DOTALL).match(self.text, at)
-        if match is None:
-            raise self._unclosed(at, f"a here-string, @{mark},")
-        return match
-
-    def _group(self, at: int) -> int:
-        """Where a bracket's text ends, after its closing one."""
-        closing, begin = {"(": ")", "{": "}"}[self.text[at]], at
-        what = "a block, {," if closing == "}" else "a list, (,"
-        at += 1
-        while True:
-            at = self._blank(at, len(self.text), lines=True)
-            if at >= len(self.text):
-                raise self._unclosed(begin, what)
-            if self.text[at] == closing:
-                return at + 1
-            at = self._part(at, len(self.text), inside=True)
-
-    def _part(self, at: int, end: int, inside: bool = False) -> int:
-        """Where a part of a word ends: a string, a group, an escape, or characters that mean nothing more."""
-        text = self.text
-        if match := self._here(at):
-            return match.end()
-        if text[at] in _QUOTES + _SINGLE:
-            return self._quote(at)
-        if text[at] in "({":
-            return self._group(at)
-        if text.startswith(("$(", "@(", "@{"), at):
-            return self._group(at + 1)
-        if text[at] == "`":
-            return min(at + 2, end)
-        if match := re.compile(r"\$\{[^}\n]*\}").match(text, at):
-            return match.end()
-        if inside and text[at] in ")};|&<>":
-            return at + 1
-        stop = re.compile(rf"[\s({{)}};|&<>`{_QUOTES}{_SINGLE}]|[$@][({{]").search(text, at + 1, end)
-        return stop.start() if stop else end
-
-    def _words(self, at: int, end: int) -> tuple[list[Parts], str, int]:
-        """The words of a command, as the places of their parts; the operator that ends it; and where to read on."""
-        text = self.text
-        found: list[Parts] = []
-        while True:
-            at = self._blank(at, end)
-            if at >= end:
-                return found, "", at
-            if text[at] == "\n":
-                before = text[: self._before(at)].rstrip()
-                if found and before.endswith(","):
-                    at += 1
-                    continue
-                return found, "\n", at + 1
-            if match := re.compile(r"[1-6*]?>>?(?:&[12])?|<").match(text, at):
-                line, at = self._line(at), match.end()
-                if "&" not in match[0]:
-                    begin = self._blank(at, end)
-                    at = self._word(begin, end)[1]
-                    if match[0] != "<":
-                        name = self.text[begin:at].strip(_QUOTES + _SINGLE)
-                        self.state.write(name, Written(text="", trouble={0: f"line {line} writes it"}))
-                continue
-            if match := re.compile(r"&&|\|\||[;|]|&(?=\s*(?:$|[;\n]))").match(text, at):
-                return found, match[0], match.end()
-            if text[at] in ")}":
-                return found, "", at + 1  # it closes nothing
-            word, at = self._word(at, end)
-            found.append(word)
-
-    def _before(self, at: int) -> int:
-        """The end of what stands before `at` on its line, without its remark."""
-        begin = self.text.rfind("\n", 0, at) + 1
-        match = re.search(r"\s#[^\n\"']*$", self.text[begin:at])
-        return begin + match.start() if match else at
-
-    def _word(self, at: int, end: int) -> tuple[Parts, int]:
-        """A word's parts. One that begins with a string ends with it, unless a comma follows."""
-        text, parts = self.text, []
-        while at < end and text[at] not in " \t\r\n\f\xa0;|&<>)}":
-            if text[at] == "`" and re.compile(r"`[ \t]*\n").match(text, at):
-                break
-            last = self._part(at, end)
-            parts.append((at, last))
-            at = last
-            if len(parts) == 1 and text[parts[0][0]] in _QUOTES + _SINGLE and text[at : at + 1] != ",":
-                break
-        if not parts and at < end and text[at] == "&":
-            return [(at, at + 1)], at + 1
-        return parts, at
 
     # ---- statements
 
@@ -273,14 +128,19 @@ class _PowerShell:
         """One statement up to its operator, if it is a pipeline up to its end; where to read on, and the operator."""
         begin, operator = at, "|"
         elements: list[Element] = []
+        targets: list[tuple[int, int]] = []
         while operator == "|":
-            words, operator, following = self._words(self._blank(at, end, lines=True), end)
+            words, files, operator, following = self._words(self._blank(at, end, lines=True), end)
+            targets += files
             last = following - len(operator)
             elements.append((at, last, words))
             at = following
         self.state.trouble = trouble
         if self.stopped:
             return at, operator
+        for start, stop in targets:
+            name, line = self.text[start:stop].strip(QUOTES + SINGLE), self._line(start)
+            self.state.write(name, Written(text="", trouble={0: f"line {line} writes it"}))
         source = self.text[begin : elements[-1][1]]
         value = 0  # where the right side of an assignment begins
         if (match := _ASSIGNS.match(source)) and (match[2] or match[3]).lower() != "null":
@@ -349,25 +209,6 @@ class _PowerShell:
             self._forget(next(one for one in match.groups() if one), line, why)
         if any(re.search(rf"(?<![\w$-]){re.escape(name)}(?![\w-])", source.lower()) for name in self.functions):
             self._function(why, line)
-
-    def _unquoted(self, begin: int, end: int) -> str:
-        """A text whose strings and remarks are left out, but for strings in which something is calculated."""
-        out, at = [], begin
-        while at < end:
-            following = self._blank(at, end, lines=True)
-            if following > at:
-                out.append(" ")
-                at = following
-                continue
-            text = self.text
-            if self._here(at) or text[at] in _QUOTES + _SINGLE:
-                last = self._part(at, end)
-                out.append(text[at:last] if "$(" in text[at:last] else '""')
-                at = last
-            else:
-                out.append(text[at])
-                at += 1
-        return "".join(out)
 
     def _assignment(self, begin: int, value: int, end: int, match: re.Match) -> bool:
         """Gives a variable its value; whether that is a plain one."""
@@ -438,7 +279,7 @@ class _PowerShell:
         text, line = self.text, self._line(at)
         if at >= end:
             return None
-        if text[at] in _QUOTES + _SINGLE or self._here(at):
+        if text[at] in QUOTES + SINGLE or self._here(at):
             last = self._part(at, end)
             return [(self._evaluated([(at, last)]), False)], last, False
         if match := _NUMBER.match(text, at, end):
@@ -534,7 +375,7 @@ class _PowerShell:
         words = tuple(word for one in parts for word in self._expanded(one))
         outer = state.trouble
         name = re.split(r"[\\/]", words[0].text)[-1].lower() if words else ""
-        plain = self.text[parts[0][0][0]] not in _QUOTES + _SINGLE or head == "&"
+        plain = self.text[parts[0][0][0]] not in QUOTES + SINGLE or head == "&"
         if plain and name in ("exit", "return", "throw", "break", "continue"):
             if name in ("exit", "return", "throw"):
                 self.stopped = name if alone and not outer else ""
@@ -622,11 +463,11 @@ class _PowerShell:
             raw = self.text[start:stop]
             unknown = ""
             if here := self._here(start):
-                single = raw[1] in _SINGLE
+                single = raw[1] in SINGLE
                 text, unknown = (here[1], "") if single else self._within(here[1], line, quoted=False)
-            elif raw[0] in _SINGLE:
-                text = re.sub(rf"([{_SINGLE}])[{_SINGLE}]", r"\1", raw[1:-1])
-            elif raw[0] in _QUOTES:
+            elif raw[0] in SINGLE:
+                text = re.sub(rf"([{SINGLE}])[{SINGLE}]", r"\1", raw[1:-1])
+            elif raw[0] in QUOTES:
                 text, unknown = self._within(raw[1:-1], line)
             elif raw[0] in "({" or raw.startswith(("$(", "@(", "@{")):
                 text, unknown = self._within(raw, line) if raw.startswith("$(") else (raw, f"only the shell knows {raw}")
@@ -634,7 +475,7 @@ class _PowerShell:
                 text, unknown = self._within(raw, line, quoted=False)
                 match = _NAME.match(raw)
                 beyond = self.text[start + match.end() :][:1] if match else ""
-                member = beyond and beyond in ".[:(" + _QUOTES + _SINGLE
+                member = beyond and beyond in ".[:(" + QUOTES + SINGLE
                 if match and not number and member:
                     unknown = unknown or f"only the shell knows {self.text[parts[0][0] : parts[-1][1]]}"
             out.append(text)
@@ -650,7 +491,7 @@ class _PowerShell:
                     trouble = trouble or f"only the shell knows {match[0]}"
                 out.append(_ESCAPES.get(text[at + 1], text[at + 1]))
                 at += 2
-            elif quoted and text[at] in _QUOTES and text[at + 1 : at + 2] and text[at + 1] in _QUOTES:
+            elif quoted and text[at] in QUOTES and text[at + 1 : at + 2] and text[at + 1] in QUOTES:
                 out.append(text[at])
                 at += 2
             elif match := re.compile(r"\$\(\s*\$([\w:]+)\s*\)").match(text, at) or _NAME.match(text, at):
